@@ -1,0 +1,107 @@
+"""The self-describing folder under checkpoints/: found, read, and written whole or not at all. No Keras here.
+
+It holds model.json (what the model is: type, classes, anchors, ...) and weights.npz (its arrays, in Darknet's order
+and axes).
+"""
+
+import contextlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from yolov3.boxes import Heads
+from yolov3.settings import UserError, architecture, project_path
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a detector is, apart from its weights."""
+
+    type: str  # "yolov3" or "yolov4"
+    tiny: bool
+    classes: tuple  # their names
+    input_size: int  # pixels
+    resize: str  # "letterbox" or "stretch"
+    heads: Heads
+
+    @property
+    def name(self):
+        """One of the four: yolov3, yolov3-tiny, yolov4, yolov4-tiny."""
+        return architecture(self.type, self.tiny)
+
+
+def find(name, tiny, folder):
+    """What YOLO_CUSTOM_WEIGHTS names -> Path of a file or folder: a path, or a bare name under `folder`.
+
+    For a tiny network its part of the name may be left out: yolov4_custom finds yolov4_custom_Tiny, and
+    yolov4-416 finds yolov4-tiny-416. Raises UserError that lists what is there.
+    """
+    name = str(name).rstrip("/")
+    names = [name, f"{name}_Tiny", name.replace("yolov4-", "yolov4-tiny-").replace("yolov3-", "yolov3-tiny-")]
+    for candidate in names if tiny else names[:1]:
+        for path in (project_path(candidate), project_path(folder) / candidate):
+            if path.exists():
+                return path
+    there = sorted(x.name for x in project_path(folder).glob("[!.]*") if x.is_dir())
+    raise UserError(f"{name} is not there; {folder}/ holds {', '.join(there) or 'nothing'}")
+
+
+def read_model(folder):
+    """The model.json of a checkpoint folder -> Model."""
+    file = Path(folder) / "model.json"
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
+        return Model(
+            about["type"], about["tiny"], _tuples(about["classes"]), about["input_size"], about["resize"], heads
+        )
+    except OSError:
+        raise UserError(f"{folder} is no checkpoint folder of this project: it has no model.json") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}): write the checkpoint again") from None
+
+
+def read_weights(folder):
+    """The weights.npz of a checkpoint folder -> list of float32 arrays, for `darknet.load_arrays`."""
+    file = Path(folder) / "weights.npz"
+    try:
+        with np.load(file) as arrays:
+            return [arrays[f"arr_{i}"].astype(np.float32) for i in range(len(arrays))]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"{file} cannot be read ({error}): write the checkpoint again") from None
+
+
+def write_checkpoint(folder, model, arrays, made_from, dtype=np.float32):
+    """Writes a checkpoint folder of weights; dtype float16 halves its size."""
+    about = {**vars(model), **model.heads._asdict(), "framework": "tf", "precision": "FP32", "made_from": made_from}
+    del about["heads"]
+    with written_whole(folder) as part:
+        np.savez(part / "weights.npz", *(np.asarray(array, dtype) for array in arrays))
+        (part / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def written_whole(folder):
+    """Gives a temporary folder to fill and renames it to `folder` when all went well, replacing what was there."""
+    folder = project_path(folder)
+    part, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
+    for leftover in (part, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.exists():
+            folder.replace(old)
+        part.replace(folder)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _tuples(x):
+    return tuple(map(_tuples, x)) if isinstance(x, list) else x

@@ -1,0 +1,183 @@
+"""The one detector: pictures in, boxes out, whatever the framework. Image, video, tracker, evaluation and batch
+scripts all call it and nothing else.
+
+    frames -> fit (images) -> network -> suppress (boxes) -> unfit (images) -> Detections
+
+Only the network differs between frameworks (`frameworks.FRAMEWORKS`); all else is here, once.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+
+from yolov3 import configs
+from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS, suppress
+from yolov3.checkpoint import Model, find, read_model
+from yolov3.frameworks import FRAMEWORKS
+from yolov3.images import RESIZES, fit, unfit
+from yolov3.settings import (
+    UserError,
+    architecture,
+    check_input_size,
+    check_threshold,
+    choose,
+    class_names,
+    project_path,
+)
+
+PRECISIONS = ("FP32", "BF16")
+DARKNET_WEIGHTS = {  # the constant that names each network's weights
+    "yolov3": "YOLO_V3_WEIGHTS",
+    "yolov3-tiny": "YOLO_V3_TINY_WEIGHTS",
+    "yolov4": "YOLO_V4_WEIGHTS",
+    "yolov4-tiny": "YOLO_V4_TINY_WEIGHTS",
+}
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one picture, best first."""
+
+    boxes: np.ndarray  # float32 (n, 4): x1, y1, x2, y2 in pixels of the picture, clipped to it
+    scores: np.ndarray  # float32 (n,), 0..1
+    classes: np.ndarray  # int32 (n,), indices into names
+    names: tuple  # of str: the names of all classes of the model
+
+    def __len__(self):
+        return len(self.scores)
+
+    @property
+    def labels(self):
+        """The class name of each box."""
+        return [self.names[i] for i in self.classes]
+
+    def only(self, wanted):
+        """The detections of some classes, given by name; None means all."""
+        if wanted is None:
+            return self
+        rows = np.isin(self.classes, [self.names.index(name) for name in wanted])
+        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], self.names)
+
+
+class Detector:
+    """detector(frames) -> one Detections per frame. Made by `Load_Yolo_model`."""
+
+    def __init__(self, network, model, score_threshold, iou_threshold):
+        self.model = model
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.network = network  # float32 (N, S, S, 3) -> predictions (N, boxes, 4 + classes)
+        size, resize, nms = model.input_size, model.resize, model.heads.nms
+
+        @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)], autograph=False)
+        def fit_frame(frame):
+            return fit(frame, size, resize)
+
+        @tf.function(autograph=False, reduce_retracing=True)
+        def finish(predictions, sizes, score_threshold, iou_threshold):
+            boxes, scores, classes, valid = suppress(predictions, score_threshold, iou_threshold, nms)
+            return unfit(boxes, sizes, size, resize), scores, classes, valid
+
+        self._fit_frame, self._finish = fit_frame, finish
+
+    @property
+    def names(self):
+        return self.model.classes
+
+    def fit(self, frames):
+        """Frames, uint8 (H, W, 3), RGB, of any sizes -> network inputs, float32 (N, S, S, 3)."""
+        for frame in frames:
+            if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+                raise UserError("the detector takes a list of frames, each a NumPy uint8 (H, W, 3) in RGB")
+        return tf.stack([self._fit_frame(frame) for frame in frames])
+
+    def __call__(self, frames, score_threshold=None, iou_threshold=None):
+        """A list of frames, uint8 (H, W, 3), RGB, of any sizes -> a list of Detections, at most 100 boxes each.
+
+        None means the thresholds the detector was made with. Suppression is per class.
+        """
+        if not len(frames):
+            return []
+        score_threshold = self.score_threshold if score_threshold is None else score_threshold
+        iou_threshold = self.iou_threshold if iou_threshold is None else iou_threshold
+        predictions = self.network(self.fit(frames))
+        sizes = tf.constant([frame.shape[:2] for frame in frames])
+        found = self._finish(predictions, sizes, tf.constant(score_threshold), tf.constant(iou_threshold))
+        return [
+            Detections(boxes[:n], scores[:n], classes[:n], self.names)
+            for boxes, scores, classes, n in zip(*(x.numpy() for x in found), strict=True)
+        ]
+
+
+def Load_Yolo_model(
+    weights=None,
+    CLASSES=None,
+    input_size=None,
+    yolo_type=None,
+    tiny=None,
+    framework=None,
+    precision=None,
+    resize=None,
+    score_threshold=None,
+    iou_threshold=None,
+):
+    """The configured model as a `Detector`, ready for its first frame.
+
+    Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
+    of the type, downloaded if they are missing), CLASSES (a names file or names; a checkpoint brings its own),
+    input_size, yolo_type, tiny, framework, precision, resize and the two thresholds. Raises UserError.
+    """
+
+    framework = choose("YOLO_FRAMEWORK", _configured(framework, "YOLO_FRAMEWORK"), FRAMEWORKS)
+    precision = choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS)
+    score_threshold = check_threshold("YOLO_SCORE_THRESHOLD", _configured(score_threshold, "YOLO_SCORE_THRESHOLD"))
+    iou_threshold = check_threshold("YOLO_IOU_THRESHOLD", _configured(iou_threshold, "YOLO_IOU_THRESHOLD"))
+    model, weights = _configured_model(weights, CLASSES, input_size, yolo_type, tiny, resize)
+
+    network = FRAMEWORKS[framework](model, weights, precision)
+    detector = Detector(network, model, score_threshold, iou_threshold)
+    detector([np.zeros((model.input_size, model.input_size, 3), np.uint8)])  # compiled here, not at the first frame
+    return detector
+
+
+def _configured(value, constant):
+    return getattr(configs, constant) if value is None else value
+
+
+def _configured_model(weights, classes, input_size, yolo_type, tiny, resize):
+    """(Model, Path of its weights) from the arguments of `Load_Yolo_model`."""
+    yolo_type, tiny = _configured(yolo_type, "YOLO_TYPE"), _configured(tiny, "TRAIN_YOLO_TINY")
+    name = architecture(yolo_type, tiny)
+    size = check_input_size(_configured(input_size, "YOLO_INPUT_SIZE"))
+    resize = choose("YOLO_RESIZE", _configured(resize, "YOLO_RESIZE"), RESIZES)
+    weights = weights or configs.YOLO_CUSTOM_WEIGHTS
+    if not weights:
+        weights = project_path(getattr(configs, DARKNET_WEIGHTS[name]))
+        classes = _configured(classes, "YOLO_COCO_CLASSES")
+        return Model(yolo_type, tiny, class_names(classes), size, resize, _configured_heads(name)), weights
+
+    weights = find(weights, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
+    if weights.is_file():
+        classes = _configured(classes, "TRAIN_CLASSES")
+        return Model(yolo_type, tiny, class_names(classes), size, resize, _configured_heads(name)), weights
+
+    made = read_model(weights)
+    if made.name != name:
+        raise UserError(f"{weights} is {made.name}, but YOLO_TYPE and TRAIN_YOLO_TINY in yolov3/configs.py say {name}")
+    return replace(made, input_size=size, resize=resize), weights
+
+
+def _configured_heads(name):
+    """The published heads of a network, with YOLO_ANCHORS in place of their anchors if it says so."""
+    heads, anchors = PUBLISHED_HEADS[name], configs.YOLO_ANCHORS
+    if anchors is None:
+        return heads
+    shape = (len(heads.strides), ANCHORS_PER_CELL, 2)
+    try:
+        array = np.array(anchors, float)
+    except (ValueError, TypeError):
+        array = np.empty(0)
+    if array.shape != shape or not (array > 0).all():
+        raise UserError(f"YOLO_ANCHORS must be None or {shape[0]} heads of {shape[1]} (width, height) for {name}")
+    return heads._replace(anchors=tuple(map(tuple, array.tolist())))

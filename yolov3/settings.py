@@ -1,0 +1,92 @@
+"""What a person may write in configs.py or on the command line, and what to say when it does not fit.
+
+`UserError` is the one exception meant for people: its text names the file or constant and the remedy, and
+scripts print it as one line and exit with code 1 (`say_it_in_one_line`).
+"""
+
+import functools
+import os
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+TYPES = ("yolov3", "yolov4")
+
+
+class UserError(ValueError):
+    """A wrong file, constant or argument, told in the user's words."""
+
+
+def choose(constant, value, choices):
+    """`value` if it is one of `choices`; otherwise a UserError that lists them."""
+    if value not in choices:
+        raise UserError(f"{constant} = {value!r} is not known: choose one of {', '.join(map(repr, choices))}")
+    return value
+
+
+def architecture(yolo_type, tiny):
+    """("yolov4", True) -> "yolov4-tiny", the name by which every table in the project knows a network."""
+    return choose("YOLO_TYPE", yolo_type, TYPES) + ("-tiny" if tiny else "")
+
+
+def check_input_size(size):
+    """Network input in pixels: the coarsest head sees one cell per 32 pixels, so S must be a multiple of 32."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 32 or size % 32:
+        near = max(32, round(size / 32) * 32) if isinstance(size, (int, float)) else 416
+        raise UserError(f"the input size is {size!r}, but it must be a multiple of 32: {near} for example")
+    return size
+
+
+def check_threshold(constant, value):
+    """A score or IoU threshold, 0..1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise UserError(f"{constant} = {value!r} must be a number from 0 to 1")
+    return float(value)
+
+
+def project_path(path):
+    """A path as configs.py means it: relative to the project's root, wherever the script was started."""
+    return PROJECT / Path(path).expanduser()
+
+
+def read_class_names(path):
+    """A names file, one class a line -> tuple of str. Blank lines, a BOM and Windows line ends do no harm."""
+    file = project_path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"class names file {path} is missing: write one class name a line into it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"class names file {path} cannot be read: {error}") from None
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not names:
+        raise UserError(f"class names file {path} is empty: write one class name a line into it")
+    return names
+
+
+def class_names(classes):
+    """A names file, or names already in a list or tuple -> tuple of str."""
+    return read_class_names(classes) if isinstance(classes, (str, os.PathLike)) else tuple(classes)
+
+
+def count_classes(classes):
+    """A names file, names, or already a count -> count."""
+    count = classes if isinstance(classes, int) else len(class_names(classes))
+    if count < 1:
+        raise UserError(f"a detector needs at least one class, not {count}")
+    return count
+
+
+def say_it_in_one_line(main):
+    """Decorator for a script's main(): UserError -> one line on stderr and exit code 1, Ctrl-C -> exit code 130."""
+
+    @functools.wraps(main)
+    def run(*args, **kwargs):
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return run
