@@ -1,0 +1,23 @@
+"""Detect with the configured model: a picture, a folder or glob, a video, a camera or a stream.
+
+python detection_demo.py                            what DETECT_SOURCE in yolov3/configs.py names
+python detection_demo.py street.jpg                 annotated picture in results/
+python detection_demo.py street.mp4 --output out.mp4 --json boxes.jsonl
+python detection_demo.py 0 --show                   camera 0, in a window; q quits
+python detection_demo.py photos/ --only person,dog  some classes only
+"""
+
+import sys
+
+from yolov3.cli import detect_from_command_line
+from yolov3.settings import say_it_in_one_line
+from yolov3.utils import Load_Yolo_model
+
+
+@say_it_in_one_line
+def main():
+    return detect_from_command_line(__doc__, Load_Yolo_model)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

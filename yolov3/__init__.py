@@ -1,0 +1,26 @@
+"""YOLOv3 and YOLOv4 in TensorFlow 2.
+
+Importing the package imports TensorFlow and keeps it, OpenCV and FFmpeg from talking over a script's own lines.
+Set TF_CPP_MIN_LOG_LEVEL=0 to hear them.
+"""
+
+import os
+
+
+def _import_quietly():
+    """Recent TensorFlow writes its greetings past every log level, straight to the process's standard error."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
+if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    _import_quietly()

@@ -1,0 +1,41 @@
+"""The command line that the detection scripts share."""
+
+import argparse
+import sys
+
+from yolov3 import configs
+from yolov3.detect import Job
+from yolov3.settings import project_path
+
+
+def detect_from_command_line(description, load):
+    """What detection_demo.py and detection_custom.py do: arguments, job, model (`load()`), results -> exit code."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", nargs="?", help="picture, folder, glob, video, camera number or rtsp:// http:// URL")
+    parser.add_argument("--output", metavar="PATH", help=f"file or folder for the results ({configs.DETECT_OUTPUT})")
+    parser.add_argument("--json", metavar="PATH", default="", help="file for one JSON line per frame")
+    parser.add_argument("--only", metavar="NAME,NAME", help="classes wanted; all if left out")
+    parser.add_argument("--show", action="store_true", help="show the results in a window; q quits")
+    arguments = parser.parse_args()
+
+    job = Job(
+        configs.DETECT_SOURCE if arguments.source is None else arguments.source,
+        project_path(configs.DETECT_OUTPUT) if arguments.output is None else arguments.output,
+        arguments.json,
+        arguments.show,
+        arguments.only and [name.strip() for name in arguments.only.split(",")],
+    )
+    summary = job.run(load())
+
+    if job.source.count == 1 and summary.detections:
+        found = summary.detections
+        for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True):
+            print(f"{label} {score:.2f} at {', '.join(f'{x:.0f}' for x in box)}")
+        print(f"{summary.boxes} boxes")
+    else:
+        print(f"{summary.frames} frames, {summary.boxes} boxes; {summary.rates()}")
+    for path in filter(None, (job.output, job.json_path)):
+        print(f"written: {path}")
+    for problem in summary.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 1 if summary.problems else 0

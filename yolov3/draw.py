@@ -1,0 +1,58 @@
+"""Boxes and labels on pictures. Pictures are uint8 (H, W, 3), RGB; colours are (red, green, blue), 0..255."""
+
+import colorsys
+
+import cv2
+
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+FONT_PIXELS = 22  # height of its capitals at scale 1
+GOLDEN_RATIO = 0.618034  # steps of it around the colour circle keep neighbouring classes apart
+
+
+def class_colour(index):
+    """A class index -> its colour, bright, the same in every run."""
+    shade = (index // 12) % 3  # after a dozen hues, other depths of them
+    red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN_RATIO % 1, 0.9 - 0.25 * shade, 1 - 0.2 * shade)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_detections(picture, detections, colour=None):
+    """Draws boxes with class and score onto the picture, in place, the best on top, and returns it.
+
+    colour  one for all boxes; None: one per class.
+    """
+    for box, score, label, index in reversed(
+        list(zip(detections.boxes, detections.scores, detections.labels, detections.classes, strict=True))
+    ):
+        draw_box(picture, box, f"{label} {score:.2f}", colour or class_colour(int(index)))
+    return picture
+
+
+def draw_box(picture, box, label, colour):
+    """One box, xyxy in pixels, with its label on a filled tab above it, or inside it at the picture's top."""
+    height, width = picture.shape[:2]
+    thickness = line_thickness(picture)
+    x1, y1, x2, y2 = (int(round(float(x))) for x in box)
+    cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
+
+    text_pixels = max(10, 5 * thickness + 4)
+    scale, pen = text_pixels / FONT_PIXELS, max(1, thickness // 2)
+    (text_width, text_height), below = cv2.getTextSize(label, FONT, scale, pen)
+    margin = max(2, text_pixels // 4)
+    tab_width, tab_height = text_width + 2 * margin, text_height + below + margin
+    left = max(0, min(x1 - thickness // 2, width - tab_width))
+    top = y1 - tab_height if y1 >= tab_height else min(y1, max(0, height - tab_height))
+    cv2.rectangle(picture, (left, top), (left + tab_width, top + tab_height), colour, cv2.FILLED)
+    at = (left + margin, top + text_height + margin // 2)
+    cv2.putText(picture, label, at, FONT, scale, ink_on(colour), pen, cv2.LINE_AA)
+
+
+def line_thickness(picture):
+    """Pixels; grows with the picture: 2 at 640 x 480, 4 at 1920 x 1080."""
+    return max(1, round((picture.shape[0] + picture.shape[1]) / 700))
+
+
+def ink_on(colour):
+    """Black or white, whichever reads better on the colour (luma of ITU-R BT.601)."""
+    red, green, blue = colour
+    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)

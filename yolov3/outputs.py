@@ -1,0 +1,172 @@
+"""Where results go: annotated pictures and videos, JSON lines, a window. Pictures are uint8 (H, W, 3), RGB.
+
+Files take their final name when they are whole; until then what lay there stays. Raises UserError.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+
+from yolov3.settings import UserError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "XVID"}
+DISK_RESERVE = 16 * 2**20  # bytes that must stay free, so that a video can still be closed properly
+FRAMES_PER_DISK_CHECK = 32
+WINDOW = "YOLO (q to quit)"
+
+
+def check_output(path, suffixes, inputs=()):
+    """Makes sure, before any work, that `path` can be written and is none of the inputs; makes its folder."""
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f"output {path} must end in one of {', '.join(suffixes)}")
+    if path.is_dir():
+        raise UserError(f"output {path} is a folder: name a file")
+    if path.exists() and any(path.samefile(x) for x in inputs):
+        raise UserError(f"output {path} is the input itself: name another file")
+    check_writable(path.parent)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UserError(f"output {path} cannot be written: it is protected")
+
+
+def check_writable(folder):
+    """Makes the folder if need be, and sure that files can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"output folder {folder} cannot be written: {error.strerror}") from None
+
+
+def write_picture(path, picture):
+    """Writes a picture in the format that its name ends in."""
+    part = path.with_name(f".{path.name}.part")
+    encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    try:
+        if not encoded:
+            raise OSError(None, "the encoder failed")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"output {path} cannot be written: {error.strerror}") from None
+
+
+class VideoFile:
+    """A video being written. Closed early, by a full disk or by Ctrl-C, it holds what was written so far.
+
+    live  frames come as they come: each is written as often as keeps the video at the clock's pace.
+    """
+
+    def __init__(self, path, fps, live=False):
+        self.path, self.fps, self.live = path, fps, live
+        self.frames = 0
+        self._part = path.with_name(f".{path.stem}.part{path.suffix}")
+        self._writer = None
+
+    def write(self, picture):
+        height, width = picture.shape[:2]
+        if self._writer is None:
+            self._open(width, height)
+        if (width, height) != self._size:  # some videos change their size on the way
+            picture = cv2.resize(picture, self._size)
+        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        due = 1 + int((time.monotonic() - self._started) * self.fps) - self.frames if self.live else 1
+        for _ in range(due):
+            self._writer.write(bgr)
+            self.frames += 1
+            if self.frames % FRAMES_PER_DISK_CHECK == 0:
+                self._check_disk()
+
+    def _open(self, width, height):
+        self._size, self._started = (width, height), time.monotonic()
+        codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
+        self._check_disk()
+        self._writer = cv2.VideoWriter(str(self._part), codec, self.fps, self._size)
+        if not self._writer.isOpened():
+            raise UserError(f"output {self.path} cannot be written at {width} x {height} pixels")
+
+    def _check_disk(self):
+        if shutil.disk_usage(self.path.parent).free < DISK_RESERVE:
+            raise UserError(f"the disk is full: output {self.path} ends after {self.frames} frames")
+
+    def close(self):
+        if self._writer is not None:
+            self._writer.release()
+            self._part.replace(self.path)
+
+
+class JsonLines:
+    """One JSON line per frame: source, frame number, boxes xyxy in pixels, scores, class names."""
+
+    def __init__(self, path):
+        self.path = path
+        self._part = path.with_name(f".{path.name}.part")
+        with self._one_line():
+            self._file = self._part.open("w", encoding="utf-8")
+
+    def write(self, frame, detections):
+        line = {
+            "source": frame.source,
+            "frame": frame.index,
+            "boxes": [[round(float(x), 2) for x in box] for box in detections.boxes],
+            "scores": [round(float(score), 5) for score in detections.scores],
+            "classes": detections.labels,
+        }
+        with self._one_line():
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.flush()
+
+    def close(self):
+        with self._one_line():
+            self._file.close()
+            self._part.replace(self.path)
+
+    @contextlib.contextmanager
+    def _one_line(self):
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"output {self.path} cannot be written: {error.strerror}") from None
+
+
+class Window:
+    """Shows the newest picture. Any thread may call `put`, only the main one `poll`, as GUIs want it."""
+
+    def __init__(self):
+        self._newest = None
+        self._lock = threading.Lock()
+
+    def put(self, picture):
+        with self._lock:
+            self._newest = picture
+
+    def poll(self, milliseconds=1):
+        """Shows what was put last; True once `q` is pressed. 0 waits for a key."""
+        with self._lock:
+            picture, self._newest = self._newest, None
+        if picture is not None:
+            cv2.imshow(WINDOW, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        return cv2.waitKey(milliseconds) & 0xFF == ord("q")
+
+    def close(self):
+        cv2.destroyAllWindows()
+
+
+def open_window():
+    """A Window, or None, said in one line, where there is no display: asked in a child, since Qt ends the process."""
+    probe = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1)"
+    if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0:
+        return Window()
+    print("--show: there is no display here; going on without a window", file=sys.stderr)
+    return None

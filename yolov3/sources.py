@@ -1,0 +1,160 @@
+"""What a person may detect on: a picture, a folder or glob of pictures, a video, a camera or a stream.
+
+`open_source` turns a command-line word into `Pictures` or a `Video`; both yield `Frame`s, uint8 (H, W, 3), RGB.
+"""
+
+import glob
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from yolov3.images import SIGNATURES, read_picture
+from yolov3.settings import UserError, project_path
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
+BACK_OFF_SECONDS = (0.5, 1, 2, 4, 8, 16, 30)  # before each try to reach a lost camera or stream again
+USUAL_FPS = 25.0  # where a camera or stream does not say
+
+
+class Frame(NamedTuple):
+    """One picture on its way to the detector."""
+
+    source: str  # the file, camera or stream it came from
+    index: int  # its number in that source, from 0
+    picture: np.ndarray  # uint8 (H, W, 3), RGB
+
+
+def open_source(word, max_pixels):
+    """A path, glob, camera index (int, or digits) or stream URL -> Pictures or Video. Raises UserError.
+
+    Paths are tried as the shell gives them, then relative to the project's root.
+    """
+    if isinstance(word, int) or str(word).isdigit():
+        return Video(int(word))
+    if str(word).startswith(STREAMS):
+        return Video(str(word))
+    for path in (Path(word), project_path(word)):
+        if path.is_dir():
+            return Pictures(sorted(x for x in path.rglob("*") if _is_picture_name(x)), path, max_pixels)
+        if path.exists():
+            return Pictures([path], path.parent, max_pixels) if _is_picture(path) else Video(path)
+        if found := sorted(glob.glob(str(path), recursive=True)):
+            paths = [Path(x) for x in found if _is_picture_name(x)]
+            return Pictures(paths, Path(os.path.commonpath([x.parent for x in paths] or [path])), max_pixels)
+    raise UserError(f"{word} is missing: give a picture, folder, glob, video, camera number or stream")
+
+
+class Pictures:
+    """Picture files, one frame each. Of several, the unreadable are reported, left out and counted."""
+
+    live, fps = False, None
+
+    def __init__(self, paths, root, max_pixels):
+        if not paths:
+            raise UserError(f"{root} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+        self.paths, self.root, self.max_pixels = paths, root, max_pixels
+        self.count = len(paths)
+        self.output_name = self.output_name_of(Frame(str(paths[0]), 0, None)).name
+        self._left_out = []
+
+    def frames(self):
+        """Yields each picture that can be read; raises UserError if the only one cannot."""
+        for path in self.paths:
+            try:
+                picture = read_picture(path.absolute(), self.max_pixels)
+            except UserError as error:
+                if self.count == 1:
+                    raise
+                self._left_out.append(path)
+                print(f"\n{error}: left out", file=sys.stderr)
+            else:
+                yield Frame(str(path), 0, picture)
+
+    def problems(self, ended):
+        """What to tell at the end, as a list of str."""
+        return [f"{len(self._left_out)} of {self.count} pictures could not be read"] if self._left_out else []
+
+    def output_name_of(self, frame):
+        """Where an annotated picture goes, relative to the output folder; GIFs become PNGs."""
+        path = Path(frame.source).relative_to(self.root)
+        return path if path.suffix.lower() != ".gif" else path.with_name(path.name + ".png")
+
+
+class Video:
+    """A video file (Path), camera (int) or stream (str), opened.
+
+    live  a camera, or a stream without an end: its newest frame counts, and it is reached again when lost.
+    """
+
+    def __init__(self, name):
+        self.name = name
+        self.kind = {int: "camera", str: "stream"}.get(type(name), "video")
+        self._capture = self._open()
+        if self._capture is None:
+            remedy = "is it a video?" if self.kind == "video" else "is it connected?"
+            raise UserError(f"{self.kind} {name} cannot be opened: {remedy}")
+        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.live = self.kind != "video" and not count > 0
+        self.count = None if self.live else max(int(count), 0)  # frames, by the file's header
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 1 <= fps <= 240 else USUAL_FPS
+        self.read = 0  # frames so far
+        self.paths = [name] if self.kind == "video" else []
+        self.output_name = {"video": f"{Path(str(name)).stem}.mp4", "camera": f"camera{name}.mp4"}.get(
+            self.kind, "stream.mp4"
+        )
+
+    def frames(self):
+        """Yields each frame until the file ends, or a live source has not come back after the last try."""
+        try:
+            while (picture := self._next()) is not None:
+                self.read += 1
+                yield Frame(str(self.name), self.read - 1, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+        finally:
+            self._capture.release()
+        if not self.read:
+            raise UserError(f"{self.kind} {self.name} holds no frames that can be read")
+
+    def problems(self, ended):
+        """What to tell at the end, as a list of str; `ended` is False if nobody wanted to see the end."""
+        if not ended:
+            return []
+        if self.live:
+            return [f"{self.kind} {self.name} is lost"]
+        if self.count - self.read > max(2, self.count // 100):  # some headers are one or two off
+            return [f"{self.kind} {self.name} breaks off: {self.read} of {self.count} frames could be read"]
+        return []
+
+    def _open(self):
+        capture = cv2.VideoCapture(self.name if self.kind == "camera" else str(self.name))
+        return capture if capture.isOpened() else None
+
+    def _next(self):
+        """The next picture in BGR, or None at the end."""
+        found, picture = self._capture.read()
+        waits = iter(BACK_OFF_SECONDS if self.live else ())
+        while not found and (seconds := next(waits, None)):
+            print(f"\n{self.kind} {self.name} is lost: trying again in {seconds} s", file=sys.stderr)
+            self._capture.release()
+            time.sleep(seconds)
+            self._capture = self._open() or self._capture
+            found, picture = self._capture.read()
+        return picture if found else None
+
+
+def _is_picture_name(path):
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES and not Path(path).name.startswith(".")
+
+
+def _is_picture(path):
+    """By its name, or by its first bytes whatever its name."""
+    if _is_picture_name(path):
+        return True
+    with path.open("rb") as file:
+        return file.read(8).startswith(tuple(SIGNATURES.values()))

@@ -1,0 +1,90 @@
+"""Reader, detector and writer side by side, each in its own thread, with bounded queues between them.
+
+    source -> ReadAhead -> (the caller's thread: detector) -> WriteBehind -> files
+
+Nothing here knows what is read, detected or written.
+"""
+
+import contextlib
+import queue
+import threading
+
+QUEUE_FRAMES = 4  # waiting before and behind the detector: enough to even out, few enough to stay small
+END = object()
+
+
+class ReadAhead:
+    """Runs an iterator in a thread of its own, some frames ahead. Iterate over it; close it when done.
+
+    newest_only  drop the frame that waits when a newer one comes, so that a live picture never lags.
+    """
+
+    def __init__(self, frames, newest_only=False):
+        self._frames, self._newest_only = frames, newest_only
+        self._queue = queue.Queue(1 if newest_only else QUEUE_FRAMES)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def __iter__(self):
+        while (frame := self._queue.get()) is not END:
+            if isinstance(frame, BaseException):
+                raise frame
+            yield frame
+
+    def close(self):
+        self._stop.set()
+        self._thread.join(timeout=2)  # a camera or stream that hangs does not hold up the rest
+
+    def _work(self):
+        last = END
+        try:
+            with contextlib.closing(self._frames):
+                for frame in self._frames:
+                    if self._newest_only:
+                        with contextlib.suppress(queue.Empty):
+                            self._queue.get_nowait()
+                    if not _put(self._queue, frame, self._stop):
+                        break
+        except BaseException as error:  # whatever it is, the caller's thread gets it
+            last = error
+        _put(self._queue, last, self._stop)
+
+
+class WriteBehind:
+    """Calls a function for each item put, in order, in a thread of its own. Close it to wait for the last one."""
+
+    def __init__(self, function):
+        self._function = function
+        self._queue = queue.Queue(QUEUE_FRAMES)
+        self._failed = threading.Event()
+        self._error = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def put(self, item):
+        if not _put(self._queue, item, self._failed):
+            raise self._error
+
+    def close(self):
+        _put(self._queue, END, self._failed)
+        self._thread.join()
+        if self._error:
+            raise self._error
+
+    def _work(self):
+        try:
+            while (item := self._queue.get()) is not END:
+                self._function(item)
+        except BaseException as error:  # whatever it is, the caller's thread gets it
+            self._error = error
+            self._failed.set()
+
+
+def _put(to, item, unless):
+    """Puts an item into a queue as soon as there is room; False if the event comes first."""
+    while not unless.is_set():
+        with contextlib.suppress(queue.Full):
+            to.put(item, timeout=0.1)
+            return True
+    return False
