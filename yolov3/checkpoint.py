@@ -46,7 +46,10 @@ def find(name, tiny, folder):
             if path.exists():
                 return path
     there = sorted(x.name for x in project_path(folder).glob("[!.]*") if x.is_dir())
-    raise UserError(f"{name} is not there; {folder}/ holds {', '.join(there) or 'nothing'}")
+    raise UserError(
+        f"{name} is not there; {folder}/ holds {', '.join(there) or 'nothing'}: "
+        "name a checkpoint or a .weights file in YOLO_CUSTOM_WEIGHTS in yolov3/configs.py"
+    )
 
 
 def read_model(folder):

@@ -38,7 +38,7 @@ def variables(model):
 def get_arrays(model):
     """The model's weights in Darknet's order and axes: float32 vectors, and kernels (out, in, height, width)."""
     for variable in variables(model):
-        array = keras.ops.convert_to_numpy(variable)
+        array = variable.numpy()
         yield array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
 
 

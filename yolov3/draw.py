@@ -53,6 +53,6 @@ def line_thickness(picture):
 
 
 def ink_on(colour):
-    """Black or white, whichever reads better on the colour (luma of ITU-R BT.601)."""
-    red, green, blue = colour
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+    """Black or white, whichever has more contrast with the colour (WCAG 2: even at a luminance of 0.179)."""
+    red, green, blue = ((x / 255) ** 2.2 for x in colour)
+    return (0, 0, 0) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else (255, 255, 255)

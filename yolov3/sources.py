@@ -41,7 +41,7 @@ def open_source(word, max_pixels):
         return Video(str(word))
     for path in (Path(word), project_path(word)):
         if path.is_dir():
-            return Pictures(sorted(x for x in path.rglob("*") if _is_picture_name(x)), path, max_pixels)
+            return Pictures(sorted(x for x in path.iterdir() if _is_picture_name(x)), path, max_pixels)
         if path.exists():
             return Pictures([path], path.parent, max_pixels) if _is_picture(path) else Video(path)
         if found := sorted(glob.glob(str(path), recursive=True)):

@@ -1,0 +1,131 @@
+"""The scripts as a person runs them: in a copy of the project, its configs.py edited, from another folder."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+SHARED = PROJECT.parent / "shared" / "data"
+NO_NETWORK = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}  # nobody listens there
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project; call it with constants to edit its configs.py."""
+    root = tmp_path / "project"
+    ignore = shutil.ignore_patterns(".*", "results", "checkpoints", "tests", "__pycache__", "*.weights")
+    shutil.copytree(PROJECT, root, ignore=ignore)
+
+    def edit(**constants):
+        file = root / "yolov3" / "configs.py"
+        text = file.read_text()
+        for name, value in constants.items():
+            text, edits = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value!r}", text)
+            assert edits == 1, f"configs.py should have one line for {name}"
+        file.write_text(text)
+        return root
+
+    return edit
+
+
+def start(root, script, *arguments, **popen):
+    return subprocess.Popen(
+        [sys.executable, root / script, *map(str, arguments)],
+        cwd=root.parent,
+        env={**os.environ, **{x.lower(): NO_NETWORK[x] for x in NO_NETWORK}, **NO_NETWORK},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **popen,
+    )
+
+
+def run(root, script, *arguments):
+    """-> exit code, stdout, stderr."""
+    process = start(root, script, *arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def assert_one_line(result, *parts):
+    code, _, err = result
+    assert code == 1
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("error: ")
+    for part in parts:
+        assert part in err
+
+
+def test_offline_the_missing_official_weights_are_one_line_with_url_and_place(project):
+    root = project(YOLO_CUSTOM_WEIGHTS=None)
+    assert_one_line(
+        run(root, "detection_demo.py"),
+        "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/yolov4-tiny.weights",
+        str(root / "model_data" / "yolov4-tiny.weights"),
+    )
+    assert not list((root / "model_data").glob("*.weights*"))
+
+
+@pytest.mark.parametrize(
+    ("constants", "parts"),
+    [
+        ({"YOLO_TYPE": "yolov5"}, ["YOLO_TYPE = 'yolov5'", "'yolov3', 'yolov4'"]),
+        ({"YOLO_INPUT_SIZE": 400}, ["400", "multiple of 32"]),
+    ],
+)
+def test_a_wrong_constant_is_one_line(project, constants, parts):
+    assert_one_line(run(project(**constants), "detection_demo.py"), *parts)
+
+
+def test_detection_custom_without_a_model_says_what_is_there(project):
+    assert_one_line(
+        run(project(YOLO_CUSTOM_WEIGHTS=None), "detection_custom.py"),
+        "yolov4_custom is not there; checkpoints/ holds nothing",
+        "YOLO_CUSTOM_WEIGHTS",
+    )
+
+
+def test_dog_bicycle_and_car_on_darknets_picture(project):
+    if not SHARED.exists():
+        pytest.skip("needs ../shared: the trained VOC weights and Darknet's dog.jpg are not part of the project")
+    root = project(
+        YOLO_V4_TINY_WEIGHTS=str(SHARED / "weights" / "yolov4-tiny-voc.weights"),
+        YOLO_COCO_CLASSES=str(SHARED / "darknet" / "voc.names"),
+    )
+    code, out, err = run(root, "detection_demo.py", SHARED / "images" / "dog.jpg")
+    assert (code, err) == (0, "")
+    assert {line.split()[0] for line in out.splitlines() if " at " in line} == {"dog", "bicycle", "car"}
+    assert cv2.imread(str(root / "results" / "dog.jpg")).shape == (576, 768, 3)
+
+
+def test_ctrl_c_ends_a_running_script_cleanly_with_a_playable_video(project, tmp_path):
+    source, output = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"mp4v"), 25, (320, 240))
+    for _ in range(2000):
+        writer.write(np.zeros((240, 320, 3), np.uint8))
+    writer.release()
+    root = project(YOLO_INPUT_SIZE=64, YOLO_CUSTOM_WEIGHTS="random.weights", TRAIN_CLASSES="model_data/coco/coco.names")
+    make = "from yolov3.utils import *; from yolov3.yolov4 import *; save_yolo_weights(Create_Yolo(), 'random.weights')"
+    subprocess.run([sys.executable, "-c", make], cwd=root, check=True)
+
+    process = start(root, "detection_custom.py", source, "--output", output)
+    part = output.with_name(".out.part.mp4")
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    written = int(re.search(r"(\d+) frames", out)[1])
+    assert 0 < written < 2000
+    assert cv2.VideoCapture(str(output)).get(cv2.CAP_PROP_FRAME_COUNT) == written

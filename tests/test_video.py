@@ -1,0 +1,96 @@
+"""The pipeline: order, bounded queues, newest frame first for live pictures, errors in the right thread."""
+
+import threading
+import time
+
+import pytest
+
+from yolov3.video import QUEUE_FRAMES, ReadAhead, WriteBehind
+
+
+def numbers(count, log=None):
+    for i in range(count):
+        if log is not None:
+            log.append(i)
+        yield i
+
+
+def test_read_ahead_keeps_order_and_loses_nothing():
+    assert list(ReadAhead(numbers(500))) == list(range(500))
+
+
+def test_read_ahead_never_runs_further_ahead_than_its_queue():
+    log = []
+    reader = ReadAhead(numbers(100, log))
+    time.sleep(0.3)
+    assert len(log) <= QUEUE_FRAMES + 1
+    reader.close()
+
+
+def test_read_ahead_of_a_live_source_gives_the_newest_frame():
+    shown = threading.Event()
+
+    def camera():
+        yield "first"
+        shown.wait(5)
+        yield from range(50)
+
+    frames = iter(ReadAhead(camera(), newest_only=True))
+    assert next(frames) == "first"
+    shown.set()
+    time.sleep(0.3)  # a slow detector
+    assert next(frames) == 49
+
+
+def test_an_error_of_the_reader_reaches_the_caller_behind_the_frames_before_it():
+    def broken():
+        yield 1
+        raise ValueError("torn")
+
+    frames = iter(ReadAhead(broken()))
+    assert next(frames) == 1
+    with pytest.raises(ValueError, match="torn"):
+        next(frames)
+
+
+def test_closing_a_reader_ends_its_thread_and_its_source():
+    ended = []
+
+    def endless():
+        try:
+            while True:
+                yield 0
+        finally:
+            ended.append(True)
+
+    reader = ReadAhead(endless())
+    next(iter(reader))
+    reader.close()
+    assert ended == [True]
+    assert not reader._thread.is_alive()
+
+
+def test_write_behind_writes_all_in_order_before_it_closes():
+    written = []
+
+    def slow(item):
+        time.sleep(0.001)
+        written.append(item)
+
+    writer = WriteBehind(slow)
+    for i in range(100):
+        writer.put(i)
+    writer.close()
+    assert written == list(range(100))
+
+
+def test_an_error_of_the_writer_reaches_the_caller_and_never_blocks_it():
+    def full_disk(item):
+        raise OSError("no space")
+
+    writer = WriteBehind(full_disk)
+    with pytest.raises(OSError, match="no space"):
+        for _ in range(10 * QUEUE_FRAMES):
+            writer.put(0)
+    with pytest.raises(OSError, match="no space"):
+        writer.close()
