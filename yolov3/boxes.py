@@ -82,16 +82,17 @@ def decode(raw_heads, heads):
     return tf.concat(decoded, 1)
 
 
-def suppress(predictions, score_threshold, iou_threshold, nms, max_boxes=MAX_BOXES):
+def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_boxes=MAX_BOXES):
     """Greedy suppression per class -> boxes (N, k, 4), scores (N, k), classes int32 (N, k), valid int32 (N,): how many
     of the k = max_boxes rows hold a box; the rest are zero. Highest score first.
 
     nms  "iou": a box falls if its IoU with a better one of its class exceeds the threshold (Darknet's do_nms_sort);
          "diou": if that IoU, less a share for the distance of the centres, does (what the YOLOv4 cfgs get).
+    scale  (N, 1, 4), turns the boxes' sides into fractions of their picture, where Darknet takes DIoU's distances.
     """
     boxes, scores = candidates(predictions, score_threshold)
     if nms == "diou":
-        boxes, scores = suppress_by_diou(boxes, scores, score_threshold, iou_threshold)
+        boxes, scores = suppress_by_diou(boxes, scores, score_threshold, iou_threshold, scale)
         iou_threshold = 1.0  # only losers are left to drop; what follows ranks the winners
     boxes, scores, classes, valid = tf.image.combined_non_max_suppression(
         boxes[:, :, tf.newaxis], scores, max_boxes, max_boxes, iou_threshold, score_threshold, clip_boxes=False
@@ -111,7 +112,7 @@ def candidates(predictions, score_threshold):
     return tf.gather(boxes, rows, batch_dims=1), tf.gather(scores, rows, batch_dims=1)
 
 
-def suppress_by_diou(boxes, scores, score_threshold, iou_threshold):
+def suppress_by_diou(boxes, scores, score_threshold, iou_threshold, scale=1.0):
     """boxes (N, K, 4), scores (N, K, C) -> one row per box and class, losers' scores zero: (N, M, 4), (N, M, C).
 
     Darknet's diounms_sort as `nms_kind=greedynms` runs it. The greedy rule is found without a loop over boxes, as
@@ -127,7 +128,8 @@ def suppress_by_diou(boxes, scores, score_threshold, iou_threshold):
 
     # 2. Which pair would drop which: same class, better score, too much overlap
     same_class = label[:, :, tf.newaxis] == label[:, tf.newaxis]
-    overlaps = diou(box[:, :, tf.newaxis], box[:, tf.newaxis]) > iou_threshold  # (N, M, M)
+    scaled = box * scale
+    overlaps = diou(scaled[:, :, tf.newaxis], scaled[:, tf.newaxis]) > iou_threshold  # (N, M, M)
     better = tf.linalg.band_part(tf.ones_like(same_class), 0, -1) & ~tf.eye(tf.shape(score)[1], dtype=tf.bool)
     drops = same_class & overlaps & better  # [n, i, j]: i drops j, if i stays
 

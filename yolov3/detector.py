@@ -15,7 +15,7 @@ from yolov3 import configs
 from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS, suppress
 from yolov3.checkpoint import Model, find, read_model
 from yolov3.frameworks import FRAMEWORKS
-from yolov3.images import RESIZES, fit, unfit
+from yolov3.images import RESIZES, fit, picture_scale, unfit
 from yolov3.settings import (
     UserError,
     architecture,
@@ -76,7 +76,8 @@ class Detector:
 
         @tf.function(autograph=False, reduce_retracing=True)
         def finish(predictions, sizes, score_threshold, iou_threshold):
-            boxes, scores, classes, valid = suppress(predictions, score_threshold, iou_threshold, nms)
+            scale = picture_scale(sizes, size, resize)
+            boxes, scores, classes, valid = suppress(predictions, score_threshold, iou_threshold, nms, scale)
             return unfit(boxes, sizes, size, resize), scores, classes, valid
 
         self._fit_frame, self._finish = fit_frame, finish

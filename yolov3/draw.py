@@ -48,8 +48,8 @@ def draw_box(picture, box, label, colour):
 
 
 def line_thickness(picture):
-    """Pixels; grows with the picture: 2 at 640 x 480, 4 at 1920 x 1080."""
-    return max(1, round((picture.shape[0] + picture.shape[1]) / 700))
+    """Pixels; grows with the root of the picture's size: 2 at 640 x 480, 3 at 1280 x 720, 4 at 1920 x 1080."""
+    return max(1, round(((picture.shape[0] + picture.shape[1]) / 2) ** 0.5 / 11))
 
 
 def ink_on(colour):

@@ -183,3 +183,10 @@ def unfit(boxes, sizes, size, resize):
     offset = tf.stack([left, top] * 2, -1)
     scale = limit / tf.stack([width, height] * 2, -1)
     return tf.clip_by_value((boxes * size - offset) * scale, 0, limit)
+
+
+def picture_scale(sizes, size, resize):
+    """float32 (N, 1, 4): turns lengths in fractions of the network input into fractions of pictures of int32 sizes
+    (N, 2), height and width."""
+    height, width, _, _ = placement(sizes[:, 0], sizes[:, 1], size, resize)
+    return size / tf.cast(tf.stack([width, height] * 2, -1), tf.float32)[:, tf.newaxis]
