@@ -47,19 +47,26 @@ def check_writable(folder):
         raise UserError(f"output folder {folder} cannot be written: {error.strerror}") from None
 
 
+@contextlib.contextmanager
+def told_in_one_line(path):
+    """Turns the system's refusal to write into a UserError that names the output."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"output {path} cannot be written: {error.strerror}") from None
+
+
 def write_picture(path, picture):
     """Writes a picture in the format that its name ends in."""
     part = path.with_name(f".{path.name}.part")
-    encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     try:
-        if not encoded:
-            raise OSError(None, "the encoder failed")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
+        with told_in_one_line(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+            part.replace(path)
+    finally:
         part.unlink(missing_ok=True)
-        raise UserError(f"output {path} cannot be written: {error.strerror}") from None
 
 
 class VideoFile:
@@ -101,8 +108,10 @@ class VideoFile:
             raise UserError(f"the disk is full: output {self.path} ends after {self.frames} frames")
 
     def close(self):
-        if self._writer is not None:
-            self._writer.release()
+        if self._writer is None:
+            return
+        self._writer.release()
+        with told_in_one_line(self.path):
             self._part.replace(self.path)
 
 
@@ -112,7 +121,7 @@ class JsonLines:
     def __init__(self, path):
         self.path = path
         self._part = path.with_name(f".{path.name}.part")
-        with self._one_line():
+        with told_in_one_line(self.path):
             self._file = self._part.open("w", encoding="utf-8")
 
     def write(self, frame, detections):
@@ -123,21 +132,14 @@ class JsonLines:
             "scores": [round(float(score), 5) for score in detections.scores],
             "classes": detections.labels,
         }
-        with self._one_line():
+        with told_in_one_line(self.path):
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._file.flush()
 
     def close(self):
-        with self._one_line():
+        with told_in_one_line(self.path):
             self._file.close()
             self._part.replace(self.path)
-
-    @contextlib.contextmanager
-    def _one_line(self):
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f"output {self.path} cannot be written: {error.strerror}") from None
 
 
 class Window:
