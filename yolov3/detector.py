@@ -70,17 +70,25 @@ class Detector:
         self.network = network  # float32 (N, S, S, 3) -> predictions (N, boxes, 4 + classes)
         size, resize, nms = model.input_size, model.resize, model.heads.nms
 
-        @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)], autograph=False)
+        @tf.function(autograph=False)
         def fit_frame(frame):
             return fit(frame, size, resize)
 
-        @tf.function(autograph=False, reduce_retracing=True)
+        @tf.function(autograph=False)
         def finish(predictions, sizes, score_threshold, iou_threshold):
             scale = picture_scale(sizes, size, resize)
             boxes, scores, classes, valid = suppress(predictions, score_threshold, iou_threshold, nms, scale)
             return unfit(boxes, sizes, size, resize), scores, classes, valid
 
-        self._fit_frame, self._finish = fit_frame, finish
+        # Traced once, for all sizes; called so, they skip tf.function's look at every argument
+        threshold = tf.TensorSpec((), tf.float32)
+        self._fit_frame = fit_frame.get_concrete_function(tf.TensorSpec((None, None, 3), tf.uint8))
+        self._finish = finish.get_concrete_function(
+            tf.TensorSpec((None, None, 4 + len(model.classes)), tf.float32),
+            tf.TensorSpec((None, 2), tf.int32),
+            threshold,
+            threshold,
+        )
 
     @property
     def names(self):
@@ -91,7 +99,7 @@ class Detector:
         for frame in frames:
             if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
                 raise UserError("the detector takes a list of frames, each a NumPy uint8 (H, W, 3) in RGB")
-        return tf.stack([self._fit_frame(frame) for frame in frames])
+        return tf.stack([self._fit_frame(tf.constant(frame)) for frame in frames])
 
     def __call__(self, frames, score_threshold=None, iou_threshold=None):
         """A list of frames, uint8 (H, W, 3), RGB, of any sizes -> a list of Detections, at most 100 boxes each.
@@ -104,7 +112,8 @@ class Detector:
         iou_threshold = self.iou_threshold if iou_threshold is None else iou_threshold
         predictions = self.network(self.fit(frames))
         sizes = tf.constant([frame.shape[:2] for frame in frames])
-        found = self._finish(predictions, sizes, tf.constant(score_threshold), tf.constant(iou_threshold))
+        thresholds = (tf.constant(x, tf.float32) for x in (score_threshold, iou_threshold))
+        found = self._finish(predictions, sizes, *thresholds)
         return [
             Detections(boxes[:n], scores[:n], classes[:n], self.names)
             for boxes, scores, classes, n in zip(*(x.numpy() for x in found), strict=True)
