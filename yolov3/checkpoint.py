@@ -7,6 +7,8 @@ and axes).
 import contextlib
 import json
 import shutil
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +75,7 @@ def read_weights(folder):
     try:
         with np.load(file) as arrays:
             return [arrays[f"arr_{i}"].astype(np.float32) for i in range(len(arrays))]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{file} cannot be read ({error}): write the checkpoint again") from None
 
 
@@ -93,8 +95,8 @@ def written_whole(folder):
     part, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
     for leftover in (part, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         yield part
         if folder.exists():
             folder.replace(old)

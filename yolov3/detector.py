@@ -97,7 +97,8 @@ class Detector:
     def fit(self, frames):
         """Frames, uint8 (H, W, 3), RGB, of any sizes -> network inputs, float32 (N, S, S, 3)."""
         for frame in frames:
-            if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+            is_picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
+            if not (is_picture and frame.shape[2] == 3 and frame.size):
                 raise UserError("the detector takes a list of frames, each a NumPy uint8 (H, W, 3) in RGB")
         return tf.stack([self._fit_frame(tf.constant(frame)) for frame in frames])
 
@@ -108,12 +109,13 @@ class Detector:
         """
         if not len(frames):
             return []
-        score_threshold = self.score_threshold if score_threshold is None else score_threshold
-        iou_threshold = self.iou_threshold if iou_threshold is None else iou_threshold
+        thresholds = (
+            check_threshold("score_threshold", self.score_threshold if score_threshold is None else score_threshold),
+            check_threshold("iou_threshold", self.iou_threshold if iou_threshold is None else iou_threshold),
+        )
         predictions = self.network(self.fit(frames))
         sizes = tf.constant([frame.shape[:2] for frame in frames])
-        thresholds = (tf.constant(x, tf.float32) for x in (score_threshold, iou_threshold))
-        found = self._finish(predictions, sizes, *thresholds)
+        found = self._finish(predictions, sizes, *(tf.constant(x) for x in thresholds))
         return [
             Detections(boxes[:n], scores[:n], classes[:n], self.names)
             for boxes, scores, classes, n in zip(*(x.numpy() for x in found), strict=True)

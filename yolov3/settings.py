@@ -5,6 +5,7 @@ scripts print it as one line and exit with code 1 (`say_it_in_one_line`).
 """
 
 import functools
+import numbers
 import os
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def check_input_size(size):
 
 def check_threshold(constant, value):
     """A score or IoU threshold, 0..1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
         raise UserError(f"{constant} = {value!r} must be a number from 0 to 1")
     return float(value)
 
