@@ -5,6 +5,8 @@ int32 before; then float32 for each convolution in the order of the cfg: beta, g
 normalisation, or its bias; then its kernel as (out, in, height, width).
 """
 
+import contextlib
+
 import keras
 import numpy as np
 
@@ -75,7 +77,7 @@ def save_yolo_weights(model, path):
                 out.write(np.ascontiguousarray(array, "<f4"))
         part.replace(file)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        _remove(part)
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
@@ -137,7 +139,12 @@ def fetch_weights(path, url=None, size=None):
         reason = str(error).split("\n")[0]
         raise UserError(f"cannot download {url} ({reason}): get it elsewhere and put it at {file}") from None
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
+
+
+def _remove(part):
+    with contextlib.suppress(OSError):  # missing, or under something that is no folder
+        part.unlink()
 
 
 def _download(url, part):

@@ -60,9 +60,16 @@ def decode_picture(data, max_pixels):
     def png_or_gif():
         return tf.io.decode_image(data, 3, expand_animations=False)
 
-    def bmp():  # one channel is grey, a fourth is alpha
+    def bmp():  # one channel is an index into the palette behind the header, a fourth is alpha
         picture = tf.io.decode_bmp(data)
-        return tf.cond(tf.shape(picture)[2] == 1, lambda: tf.tile(picture, [1, 1, 3]), lambda: picture[..., :3])
+
+        def coloured():  # the palette: blue, green, red, unused
+            start = 14 + tf.io.decode_raw(tf.strings.substr(data, 14, 4), tf.int32)[0]
+            palette = tf.io.decode_raw(data, tf.uint8)[start : start + 1024]
+            palette = tf.reshape(palette[: tf.size(palette) // 4 * 4], (-1, 4))[:, 2::-1]
+            return tf.gather(palette, tf.cast(picture[..., 0], tf.int32))
+
+        return tf.cond(tf.shape(picture)[2] == 1, coloured, lambda: picture[..., :3])
 
     picture = tf.switch_case(_format(data), [jpeg, png_or_gif, bmp, png_or_gif])
     return tf.ensure_shape(picture, (None, None, 3))

@@ -1,0 +1,382 @@
+"""The detector as a user meets it: one call, any frames, checkpoints, and plain words for what does not fit."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from oracle import random_weights
+
+from yolov3 import configs
+from yolov3.boxes import PUBLISHED_HEADS
+from yolov3.checkpoint import Model, find, read_model, read_weights, write_checkpoint, written_whole
+from yolov3.darknet import convolutions, get_arrays, load_yolo_weights, save_yolo_weights
+from yolov3.detector import Load_Yolo_model
+from yolov3.settings import UserError, read_class_names
+from yolov3.yolov4 import Create_Yolo
+
+NAMES = ("cat", "dog", "cup")
+SIZE = 64
+MODEL = Model("yolov4", True, NAMES, SIZE, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """(a network of three classes, its .weights file): yolov4-tiny, random, its heads' kernels larger so that scores
+    lie anywhere in 0..1."""
+    network = Create_Yolo(SIZE, "yolov4", True, NAMES)
+    weights = random_weights(network, tmp_path_factory.mktemp("weights") / "random.weights")
+    load_yolo_weights(network, weights)
+    for conv, norm in convolutions(network):
+        if norm is None:
+            conv.kernel.assign(conv.kernel * 20)
+    save_yolo_weights(network, weights)
+    return network, weights
+
+
+@pytest.fixture
+def configured(network, tmp_path, monkeypatch):
+    """configs.py set to that file; call it with constants to change."""
+
+    def configure(**constants):
+        for name, value in constants.items():
+            assert hasattr(configs, name)
+            monkeypatch.setattr(configs, name, value)
+
+    names = tmp_path / "custom.names"
+    names.write_text("\n".join(NAMES))
+    configure(
+        YOLO_TYPE="yolov4",
+        TRAIN_YOLO_TINY=True,
+        YOLO_INPUT_SIZE=SIZE,
+        YOLO_ANCHORS=None,
+        YOLO_CUSTOM_WEIGHTS=str(network[1]),
+        YOLO_FRAMEWORK="tf",
+        YOLO_PRECISION="FP32",
+        YOLO_RESIZE="letterbox",
+        YOLO_SCORE_THRESHOLD=0.3,
+        YOLO_IOU_THRESHOLD=0.45,
+        TRAIN_CLASSES=str(names),
+        TRAIN_CHECKPOINTS_FOLDER=str(tmp_path / "checkpoints"),
+    )
+    return configure
+
+
+def load(weights, **arguments):
+    fixed = {"input_size": SIZE, "yolo_type": "yolov4", "tiny": True, "framework": "tf", "precision": "FP32"}
+    fixed |= {"resize": "letterbox", "score_threshold": 0.3, "iou_threshold": 0.45}
+    return Load_Yolo_model(weights, **fixed | arguments)
+
+
+@pytest.fixture(scope="module")
+def detector(network):
+    return load(network[1], CLASSES=NAMES)
+
+
+def frames(*sizes):
+    """Each a chequered pattern of its own."""
+    random = np.random.RandomState(5)
+    patterns = [255 * random.randint(0, 2, (4, 4, 3)).astype(np.uint8) for _ in sizes]
+    return [
+        cv2.resize(pattern, (width, height), interpolation=cv2.INTER_NEAREST)
+        for pattern, (height, width) in zip(patterns, sizes, strict=True)
+    ]
+
+
+def assert_same(ours, theirs, pixels=1e-3, score=1e-5):
+    assert len(ours) == len(theirs)
+    np.testing.assert_array_equal(ours.classes, theirs.classes)
+    np.testing.assert_allclose(ours.scores, theirs.scores, rtol=0, atol=score)
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, rtol=0, atol=pixels)
+
+
+# --- Calling -------------------------------------------------------------------------------------------------------
+
+
+def test_it_answers_with_the_documented_arrays(detector):
+    (found,) = detector(frames((48, 80)))
+    n = len(found)
+    assert 0 < n <= 100
+    assert (found.boxes.dtype, found.boxes.shape) == (np.float32, (n, 4))
+    assert (found.scores.dtype, found.scores.shape) == (np.float32, (n,))
+    assert (found.classes.dtype, found.classes.shape) == (np.int32, (n,))
+    assert found.names == detector.names == NAMES
+    assert found.labels == [NAMES[i] for i in found.classes]
+    assert (np.diff(found.scores) <= 0).all()
+    assert found.scores.min() > 0.3
+    x1, y1, x2, y2 = found.boxes.T
+    assert ((x1 >= 0) & (x1 <= x2) & (x2 <= 80) & (y1 >= 0) & (y1 <= y2) & (y2 <= 48)).all()
+
+
+def test_a_batch_of_frames_of_all_sizes_equals_one_by_one(detector):
+    pictures = frames((48, 80), (300, 20), (1, 1), (64, 64), (1, 3000), (7, 5))
+    together = detector(pictures)
+    assert len(together) == len(pictures)
+    assert len({float(found.scores[0]) for found in together}) == len(pictures)
+    for picture, found in zip(pictures, together, strict=True):
+        assert_same(found, detector([picture])[0])
+
+
+def test_no_frames_are_no_answers(detector):
+    assert detector([]) == []
+
+
+def test_thresholds_of_the_call_win_and_decide(detector):
+    picture = frames((48, 80))
+    few, standard, many = (detector(picture, score)[0] for score in (0.5, None, 0.1))
+    assert len(few) < len(standard) < len(many)
+    assert few.scores.min() > 0.5 and 0.1 < many.scores.min() < 0.3
+    apart, close = detector(picture, 0.3, 0.1)[0], detector(picture, 0.3, 0.9)[0]
+    assert len(apart) < len(standard) < len(close)
+    assert len(detector(picture, 1.0)[0]) == 0
+
+
+@pytest.mark.parametrize("kind", [int, np.float32, np.float64])
+def test_thresholds_may_be_any_kind_of_number(detector, kind):
+    assert len(detector(frames((48, 80)), kind(1), kind(1))[0]) == 0
+    assert len(detector(frames((48, 80)), kind(0), kind(0))[0]) > 0
+
+
+def test_an_impossible_threshold_is_refused(detector):
+    for wrong in (-0.1, 1.5, "0.3", float("nan")):
+        with pytest.raises(UserError, match="must be a number from 0 to 1"):
+            detector(frames((48, 80)), wrong)
+
+
+def test_only_keeps_the_classes_asked_for(detector):
+    (found,) = detector(frames((48, 80)), 0.1)
+    assert set(found.labels) == set(NAMES)
+    kept = found.only(["dog", "cup"])
+    assert set(kept.labels) == {"dog", "cup"}
+    assert len(kept) == sum(label != "cat" for label in found.labels) == len(kept.boxes) == len(kept.classes)
+    assert len(found.only([])) == 0
+    assert found.only(None) is found
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((48, 80, 3), np.uint8),  # a frame, not a list of frames
+        [np.zeros((48, 80, 3), np.float32)],
+        [np.zeros((48, 80), np.uint8)],
+        [np.zeros((48, 80, 4), np.uint8)],
+        [np.zeros((0, 80, 3), np.uint8)],
+        [None],
+        ["dog.jpg"],
+        "dog.jpg",
+    ],
+    ids=["no list", "float", "grey", "alpha", "no pixels", "None", "path in a list", "path"],
+)
+def test_what_is_no_list_of_frames_is_refused(detector, wrong):
+    with pytest.raises(UserError, match=r"a list of frames, each a NumPy uint8 \(H, W, 3\) in RGB"):
+        detector(wrong)
+
+
+def test_bf16_runs_and_stays_near_fp32(detector, network):
+    half = load(network[1], CLASSES=NAMES, precision="BF16")
+    picture = detector.fit(frames((48, 80)))
+    ours, exact = half.network(picture).numpy(), detector.network(picture).numpy()
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours[..., 4:], exact[..., 4:], rtol=0, atol=0.02)
+    np.testing.assert_allclose(ours[..., :4], exact[..., :4], rtol=0.1, atol=0.05)
+
+
+# --- Configuration -------------------------------------------------------------------------------------------------
+
+
+def test_without_arguments_configs_decide_at_call_time(configured, detector):
+    configured(YOLO_SCORE_THRESHOLD=0.2, YOLO_IOU_THRESHOLD=0.6, YOLO_RESIZE="stretch", YOLO_INPUT_SIZE=96)
+    loaded = Load_Yolo_model()
+    assert (loaded.score_threshold, loaded.iou_threshold) == (0.2, 0.6)
+    assert (loaded.model.resize, loaded.model.input_size, loaded.names) == ("stretch", 96, NAMES)
+    assert loaded.fit(frames((48, 80))).shape == (1, 96, 96, 3)
+
+
+@pytest.mark.parametrize(
+    ("constant", "value", "message"),
+    [
+        ("YOLO_FRAMEWORK", "torch", "YOLO_FRAMEWORK = 'torch' is not known: choose one of 'tf'"),
+        ("YOLO_PRECISION", "fp32", "YOLO_PRECISION = 'fp32' is not known: choose one of 'FP32', 'BF16'"),
+        ("YOLO_RESIZE", "crop", "YOLO_RESIZE = 'crop' is not known: choose one of 'letterbox', 'stretch'"),
+        ("YOLO_TYPE", "yolov5", "YOLO_TYPE = 'yolov5' is not known: choose one of 'yolov3', 'yolov4'"),
+        ("YOLO_INPUT_SIZE", 100, "input size is 100, but it must be a multiple of 32: 96 for example"),
+        ("YOLO_SCORE_THRESHOLD", 1.5, "YOLO_SCORE_THRESHOLD = 1.5 must be a number from 0 to 1"),
+        ("YOLO_SCORE_THRESHOLD", "0.3", "YOLO_SCORE_THRESHOLD = '0.3' must be a number from 0 to 1"),
+        ("YOLO_IOU_THRESHOLD", -0.1, "YOLO_IOU_THRESHOLD = -0.1 must be a number from 0 to 1"),
+        ("YOLO_ANCHORS", [[(1, 2)] * 3], "YOLO_ANCHORS must be None or 2 heads of 3 .* for yolov4-tiny"),
+        ("YOLO_ANCHORS", [[(1, 2)] * 3, [(1, 2)] * 2], "YOLO_ANCHORS must be None or 2 heads"),
+        ("YOLO_ANCHORS", [[(1, 2)] * 3, [(1, 0)] * 3], "YOLO_ANCHORS must be None or 2 heads"),
+        ("YOLO_ANCHORS", "10,13", "YOLO_ANCHORS must be None or 2 heads"),
+        ("TRAIN_CLASSES", "nowhere.names", "class names file nowhere.names is missing"),
+        ("YOLO_CUSTOM_WEIGHTS", "nowhere", "nowhere is not there; .*checkpoints/ holds nothing: .*YOLO_CUSTOM_WEIGHTS"),
+    ],
+)
+def test_a_wrong_constant_is_told_by_its_name(configured, constant, value, message):
+    configured(**{constant: value})
+    with pytest.raises(UserError, match=message):
+        Load_Yolo_model()
+
+
+def test_a_class_file_that_does_not_fit_the_weights_is_told(configured, network, tmp_path):
+    names = tmp_path / "two.names"
+    names.write_text("cat\ndog\n")
+    configured(TRAIN_CLASSES=str(names))
+    with pytest.raises(UserError, match="yolov4-tiny with 2 classes takes .*: it would fit 3 classes") as error:
+        Load_Yolo_model()
+    assert str(network[1]) in str(error.value)
+
+
+def test_a_class_file_is_read_whatever_the_editor_made_of_it(tmp_path):
+    file = tmp_path / "x.names"
+    for data in (
+        b"cat\ndog house\n",
+        b"\xef\xbb\xbfcat\r\ndog house\r\n\r\n",
+        b"\n cat \n\n\tdog house",
+        b"cat\rdog house",
+    ):
+        file.write_bytes(data)
+        assert read_class_names(file) == ("cat", "dog house")
+    file.write_text("größe\n猫\n", encoding="utf-8")
+    assert read_class_names(file) == ("größe", "猫")
+
+
+def test_a_class_file_that_cannot_be_used_is_told_by_its_name(tmp_path):
+    for name, data in {"empty": b"", "blank": b"\r\n \n", "latin": "größe".encode("latin-1")}.items():
+        (tmp_path / name).write_bytes(data)
+    for name, message in {
+        "none": "is missing: write one class name a line into it",
+        "empty": "is empty: write one class name a line into it",
+        "blank": "is empty",
+        "latin": "cannot be read",
+        ".": "cannot be read",
+    }.items():
+        with pytest.raises(UserError, match=message) as error:
+            read_class_names(tmp_path / name)
+        assert str(tmp_path / name) in str(error.value)
+
+
+# --- Checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def write(folder, network, **options):
+    write_checkpoint(folder, MODEL, list(get_arrays(network[0])), "a test", **options)
+    return folder
+
+
+def test_a_checkpoint_found_by_its_bare_name_detects_as_its_weights_do(configured, network, detector, tmp_path):
+    write(tmp_path / "checkpoints" / "yolov4_custom_Tiny", network)
+    configured(YOLO_CUSTOM_WEIGHTS="yolov4_custom", TRAIN_CLASSES="nowhere.names")  # it brings its own classes
+    picture = frames((48, 80))
+    loaded = Load_Yolo_model()
+    assert loaded.model == MODEL
+    assert_same(loaded(picture)[0], detector(picture)[0])
+
+
+def test_a_checkpoint_is_found_with_and_without_its_tiny(network, tmp_path):
+    for name in ("yolov4_custom_Tiny", "yolov4-tiny-416", "both", "both_Tiny"):
+        (tmp_path / name).mkdir()
+    for name, tiny, found in (
+        ("yolov4_custom", True, "yolov4_custom_Tiny"),
+        ("yolov4_custom_Tiny", True, "yolov4_custom_Tiny"),
+        ("yolov4-416", True, "yolov4-tiny-416"),
+        ("yolov4-tiny-416", True, "yolov4-tiny-416"),
+        ("both", True, "both"),
+        ("yolov4_custom_Tiny/", True, "yolov4_custom_Tiny"),
+        ("yolov4-tiny-416", False, "yolov4-tiny-416"),
+    ):
+        assert find(name, tiny, tmp_path) == tmp_path / found
+        assert find(tmp_path / name, tiny, "elsewhere") == tmp_path / found
+    with pytest.raises(UserError, match="yolov4_custom is not there; .* holds both, both_Tiny, yolov4-tiny-416, y"):
+        find("yolov4_custom", False, tmp_path)
+
+
+def test_half_precision_halves_a_checkpoint_and_keeps_its_numbers(network, tmp_path):
+    full, half = (write(tmp_path / kind, network, dtype=kind) for kind in ("float32", "float16"))
+    sizes = [(folder / "weights.npz").stat().st_size for folder in (half, full)]
+    assert sizes[0] < 0.51 * sizes[1]
+    for ours, exact in zip(read_weights(half), read_weights(full), strict=True):
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours, exact, rtol=1e-3, atol=1e-4)
+
+
+def test_model_json_says_all_of_it(network, tmp_path):
+    folder = write(tmp_path / "checkpoint", network)
+    assert read_model(folder) == MODEL
+    about = json.loads((folder / "model.json").read_text())
+    assert about["classes"] == list(NAMES)
+    assert about["anchors"][0] == [[23, 27], [37, 58], [81, 82]]
+    assert {"type", "tiny", "input_size", "strides", "scale_x_y", "resize", "made_from"} <= set(about)
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_both_names(configured, network, tmp_path):
+    write(tmp_path / "checkpoints" / "mine", network)
+    configured(YOLO_CUSTOM_WEIGHTS="mine", YOLO_TYPE="yolov3")
+    with pytest.raises(UserError, match=r"mine is yolov4-tiny, but YOLO_TYPE and .* say yolov3-tiny"):
+        Load_Yolo_model()
+
+
+def test_a_checkpoint_whose_classes_were_edited_is_refused(configured, network, tmp_path):
+    folder = write(tmp_path / "checkpoints" / "mine", network)
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(about | {"classes": ["cat"]}))
+    configured(YOLO_CUSTOM_WEIGHTS="mine")
+    with pytest.raises(UserError, match="mine does not hold the weights of yolov4-tiny with 1 classes"):
+        Load_Yolo_model()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"type": "yolov4"}', "\0"])
+def test_a_damaged_model_json_is_refused(tmp_path, text):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(UserError, match="model.json is damaged"):
+        read_model(tmp_path)
+
+
+def test_a_folder_without_model_json_is_refused(tmp_path):
+    with pytest.raises(UserError, match="is no checkpoint folder of this project: it has no model.json"):
+        read_model(tmp_path)
+
+
+def test_damaged_weights_of_a_checkpoint_are_refused(network, tmp_path):
+    file = write(tmp_path / "checkpoint", network) / "weights.npz"
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    for data in (whole[: len(whole) // 2], whole[:-30], b"", b"text", bytes(flipped)):
+        file.write_bytes(data)
+        with pytest.raises(UserError, match="weights.npz cannot be read .*: write the checkpoint again"):
+            read_weights(file.parent)
+    file.unlink()
+    with pytest.raises(UserError, match="weights.npz cannot be read"):
+        read_weights(file.parent)
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "deep" / "checkpoint"
+    for text in ("first", "second"):
+        with written_whole(folder) as part:
+            (part / f"{text}.txt").write_text(text)
+    with pytest.raises(RuntimeError), written_whole(folder) as part:
+        (part / "third.txt").write_text("third")
+        raise RuntimeError
+    assert [str(x.relative_to(tmp_path)) for x in sorted(tmp_path.rglob("*"))] == [
+        "deep",
+        "deep/checkpoint",
+        "deep/checkpoint/second.txt",
+    ]
+
+
+def test_what_a_killed_writer_left_is_no_checkpoint_and_does_no_harm(tmp_path):
+    left = tmp_path / ".mine.part"
+    left.mkdir()
+    (left / "model.json").write_text("{")
+    with pytest.raises(UserError, match="holds nothing"):
+        find("mine", True, tmp_path)
+    with written_whole(tmp_path / "mine") as part:
+        assert list(part.iterdir()) == []
+    assert [x.name for x in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_checkpoint_where_nothing_can_be_written_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="mine cannot be written"), written_whole(tmp_path / "file" / "mine"):
+        pass
