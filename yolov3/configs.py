@@ -40,6 +40,8 @@ YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
 
 # --- Your own model ------------------------------------------------------------------------------------------------
 
-TRAIN_CLASSES = "model_data/custom.names"  # its classes, one name a line
+TRAIN_CLASSES = "model_data/digits/digits.names"  # its classes, one name a line
+TRAIN_ANNOT_PATH = "model_data/digits/digits_train.txt"  # its pictures and boxes: path x1,y1,x2,y2,class ... a line
+TEST_ANNOT_PATH = "model_data/digits/digits_test.txt"  # those it is measured on, in the same format
 TRAIN_MODEL_NAME = "yolov4_custom"  # its checkpoint: checkpoints/{TRAIN_MODEL_NAME}, and _Tiny for a tiny one
 TRAIN_CHECKPOINTS_FOLDER = "checkpoints"
