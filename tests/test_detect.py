@@ -1,5 +1,6 @@
 """From source to results: what is written, in which order, and what is said when something is wrong."""
 
+import contextlib
 import http.server
 import json
 import resource
@@ -308,19 +309,21 @@ def test_outputs_that_cannot_be_written_are_found_before_the_work_starts(tmp_pat
         Job(picture, json_path=tmp_path / "out.txt")
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def tiny_disk():
     """No file of this process may grow beyond 2,000 bytes: the system's own 'no' in the middle of writing."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:  # at once, since pytest's own output may be a file too
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_keeps_the_picture_that_was_there(tmp_path, tiny_disk):
+def test_a_full_disk_keeps_the_picture_that_was_there(tmp_path):
     (tmp_path / "out.png").write_bytes(b"before")
     noise = np.random.default_rng(0).integers(0, 255, (99, 99, 3), np.uint8)
-    with pytest.raises(UserError, match="out.png cannot be written: File too large"):
+    with pytest.raises(UserError, match="out.png cannot be written: File too large"), tiny_disk():
         outputs.write_picture(tmp_path / "out.png", noise)
     assert [(x.name, x.read_bytes()) for x in tmp_path.iterdir()] == [("out.png", b"before")]
 
