@@ -70,9 +70,9 @@ def nan_at_the_end(good):
 
 
 BAD_FILES = {
-    "cut off": (lambda good: good[:-4], "truncated or of another network"),
+    "cut off": (lambda good: good[:-4], "it is truncated, or of another network: download it again"),
     "cut in the header": (lambda good: good[:10], "has 10 bytes"),
-    "four bytes too many": (lambda good: good + bytes(4), "truncated or of another network"),
+    "four bytes too many": (lambda good: good + bytes(4), "it is too long, or of another network"),
     "empty": (lambda good: b"", "is empty: download it again"),
     "web page": (lambda good: b"\n<!DOCTYPE html><html>Not found</html>", "is a web page, not weights"),
     "not a number": (nan_at_the_end, "not finite"),
@@ -108,7 +108,7 @@ def test_a_wrong_class_count_is_told_with_both_byte_counts_and_the_count_that_fi
 
 def test_the_weights_of_another_network_are_refused(model, file):
     random_weights(Create_Yolo(32, "yolov3", True, CLASSES), file)
-    with pytest.raises(UserError, match="yolov4-tiny with 3 classes takes .*: it is truncated or of another network"):
+    with pytest.raises(UserError, match="yolov4-tiny with 3 classes takes .*: it is too long, or of another network"):
         load_yolo_weights(model, file)
 
 

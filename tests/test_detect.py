@@ -3,7 +3,9 @@
 import contextlib
 import http.server
 import json
+import os
 import resource
+import signal
 import threading
 import time
 
@@ -197,6 +199,34 @@ def test_a_video_whose_size_changes_is_written_at_its_first_size(tmp_path):
     assert [frame.shape for frame in read_video(tmp_path / "out.mp4")[1]] == [(48, 80, 3)] * 3
 
 
+def test_more_ctrl_c_while_the_last_frames_are_written_does_no_harm(detector, tmp_path, monkeypatch):
+    write = outputs.VideoFile.write
+
+    def slow_disk(self, picture):
+        time.sleep(0.05)
+        write(self, picture)
+
+    def impatient():
+        for _ in range(10):
+            time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    class Interrupted:
+        model, names, calls = detector.model, detector.names, 0
+
+        def __call__(self, *args):
+            self.calls += 1
+            if self.calls == 8:
+                threading.Thread(target=impatient).start()
+                raise KeyboardInterrupt
+            return detector(*args)
+
+    monkeypatch.setattr(outputs.VideoFile, "write", slow_disk)
+    summary = Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4").run(Interrupted())
+    assert summary.frames == len(read_video(tmp_path / "out.mp4")[1]) == 7
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 # --- Live sources ----------------------------------------------------------------------------------------------
 
 
@@ -307,6 +337,42 @@ def test_outputs_that_cannot_be_written_are_found_before_the_work_starts(tmp_pat
             Job(source, output)
     with pytest.raises(UserError, match="must end in one of .json"):
         Job(picture, json_path=tmp_path / "out.txt")
+
+
+def test_a_run_that_fails_at_once_leaves_earlier_results_alone(detector, tmp_path):
+    for name in ("out.png", "out.jsonl"):
+        (tmp_path / name).write_text("before")
+    source = picture_file(tmp_path / "in.jpg")
+    source.write_bytes(source.read_bytes()[:-30])
+    with pytest.raises(UserError, match="in.jpg is truncated or damaged"):
+        Job(source, tmp_path / "out.png", tmp_path / "out.jsonl").run(detector)
+    assert [(tmp_path / name).read_text() for name in ("out.png", "out.jsonl")] == ["before"] * 2
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_pictures_that_cannot_be_decoded_are_refused_not_taken_for_videos(detector, tmp_path):
+    cv2.imwrite(str(tmp_path / "in.webp"), np.zeros((48, 80, 3), np.uint8))
+    with pytest.raises(UserError, match="in.webp is not a picture that can be read: it must be JPEG, PNG, BMP, GIF"):
+        Job(tmp_path / "in.webp", tmp_path / "out").run(detector)
+
+
+def test_a_picture_under_another_name_is_written_as_png(detector, tmp_path):
+    picture_file(tmp_path / "in.png").rename(tmp_path / "camera.dat")
+    Job(tmp_path / "camera.dat", tmp_path / "out").run(detector)
+    assert [x.name for x in (tmp_path / "out").iterdir()] == ["camera.dat.png"]
+
+
+def test_what_is_no_source_is_told(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for word in (tmp_path / "pipe", "", None, 1.5, "x" * 300, "\u00b2", "~nobody-of-that-name/x.jpg"):
+        with pytest.raises(UserError):
+            Job(word)
+
+
+def test_a_colour_that_is_none_is_told(tmp_path):
+    for colour in ("red", (255, 0), 7):
+        with pytest.raises(UserError, match="must be .red, green, blue., each 0 to 255"):
+            Job(picture_file(tmp_path / "in.png"), colour=colour)
 
 
 @contextlib.contextmanager

@@ -199,7 +199,7 @@ def test_without_arguments_configs_decide_at_call_time(configured, detector):
         ("YOLO_PRECISION", "fp32", "YOLO_PRECISION = 'fp32' is not known: choose one of 'FP32', 'BF16'"),
         ("YOLO_RESIZE", "crop", "YOLO_RESIZE = 'crop' is not known: choose one of 'letterbox', 'stretch'"),
         ("YOLO_TYPE", "yolov5", "YOLO_TYPE = 'yolov5' is not known: choose one of 'yolov3', 'yolov4'"),
-        ("YOLO_INPUT_SIZE", 100, "input size is 100, but it must be a multiple of 32: 96 for example"),
+        ("YOLO_INPUT_SIZE", 100, "is 100: make it a multiple of 32, 96 for example"),
         ("YOLO_SCORE_THRESHOLD", 1.5, "YOLO_SCORE_THRESHOLD = 1.5 must be a number from 0 to 1"),
         ("YOLO_SCORE_THRESHOLD", "0.3", "YOLO_SCORE_THRESHOLD = '0.3' must be a number from 0 to 1"),
         ("YOLO_IOU_THRESHOLD", -0.1, "YOLO_IOU_THRESHOLD = -0.1 must be a number from 0 to 1"),
@@ -247,7 +247,7 @@ def test_a_class_file_that_cannot_be_used_is_told_by_its_name(tmp_path):
         "none": "is missing: write one class name a line into it",
         "empty": "is empty: write one class name a line into it",
         "blank": "is empty",
-        "latin": "cannot be read",
+        "latin": "is not in UTF-8: save it as UTF-8",
         ".": "cannot be read",
     }.items():
         with pytest.raises(UserError, match=message) as error:
@@ -280,7 +280,8 @@ def test_a_checkpoint_is_found_with_and_without_its_tiny(network, tmp_path):
         ("yolov4_custom_Tiny", True, "yolov4_custom_Tiny"),
         ("yolov4-416", True, "yolov4-tiny-416"),
         ("yolov4-tiny-416", True, "yolov4-tiny-416"),
-        ("both", True, "both"),
+        ("both", True, "both_Tiny"),
+        ("both", False, "both"),
         ("yolov4_custom_Tiny/", True, "yolov4_custom_Tiny"),
         ("yolov4-tiny-416", False, "yolov4-tiny-416"),
     ):

@@ -99,9 +99,9 @@ def test_a_model_survives_keras_saving(tmp_path):
     ("arguments", "message"),
     [
         ({"yolo_type": "yolov5"}, "YOLO_TYPE = 'yolov5' is not known: choose one of 'yolov3', 'yolov4'"),
-        ({"input_size": 400}, "input size is 400, but it must be a multiple of 32"),
-        ({"input_size": 0}, "input size is 0, but it must be a multiple of 32: 32 for example"),
-        ({"input_size": "416"}, "input size is '416', but it must be a multiple of 32"),
+        ({"input_size": 400}, r"YOLO_INPUT_SIZE\) is 400: make it a multiple of 32"),
+        ({"input_size": 0}, "is 0: make it a multiple of 32, 32 for example"),
+        ({"input_size": "416"}, "is '416': make it a multiple of 32"),
         ({"CLASSES": 0}, "at least one class"),
         ({"CLASSES": []}, "at least one class"),
         ({"CLASSES": "nowhere.names"}, "class names file nowhere.names is missing"),

@@ -13,6 +13,8 @@ def _import_quietly():
     os.dup2(nowhere, 2)
     try:
         import tensorflow  # noqa: F401
+    except KeyboardInterrupt:  # it takes seconds
+        raise SystemExit(130) from None
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

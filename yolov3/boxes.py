@@ -10,7 +10,7 @@ import tensorflow as tf
 
 ANCHORS_PER_CELL = 3
 MAX_BOXES = 100  # per picture, after suppression; COCO's protocol counts as many
-MAX_PAIRS = 4096  # of box and class per picture that DIoU suppression compares, the best ones
+MAX_PAIRS = 2048  # of box and class per picture that DIoU suppression compares, the best ones
 DIOU_POWER = 0.6  # of the squared ratio of distances; Darknet's, the paper has 1
 MAX_LOG_SIZE = 10.0  # exp() stays finite, in float16 too; a box of e^10 anchors covers any picture
 
@@ -101,13 +101,13 @@ def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_bo
 
 
 def candidates(predictions, score_threshold):
-    """The rows whose best class reaches the threshold -> boxes (N, K, 4), scores (N, K, C): of thousands, a handful.
+    """The rows whose best class exceeds the threshold -> boxes (N, K, 4), scores (N, K, C): of thousands, a handful.
 
     K is what the picture with most of them needs, so a candidate is never lost to its neighbours in the batch.
     """
     boxes, scores = predictions[..., :4], predictions[..., 4:]
     best = tf.reduce_max(scores, -1)  # (N, boxes)
-    passing = tf.reduce_sum(tf.cast(best >= score_threshold, tf.int32), -1)
+    passing = tf.reduce_sum(tf.cast(best > score_threshold, tf.int32), -1)
     _, rows = tf.math.top_k(best, tf.maximum(tf.reduce_max(passing), 1))
     return tf.gather(boxes, rows, batch_dims=1), tf.gather(scores, rows, batch_dims=1)
 

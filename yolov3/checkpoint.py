@@ -41,12 +41,15 @@ def find(name, tiny, folder):
     For a tiny network its part of the name may be left out: yolov4_custom finds yolov4_custom_Tiny, and
     yolov4-416 finds yolov4-tiny-416. Raises UserError that lists what is there.
     """
-    name = str(name).rstrip("/")
-    names = [name, f"{name}_Tiny", name.replace("yolov4-", "yolov4-tiny-").replace("yolov3-", "yolov3-tiny-")]
-    for candidate in names if tiny else names[:1]:
-        for path in (project_path(candidate), project_path(folder) / candidate):
-            if path.exists():
-                return path
+    path = Path(str(name))
+    candidates = [path]
+    if tiny:  # its own name first: a full network of that name may be there too
+        inserted = path.name.replace("yolov4-", "yolov4-tiny-").replace("yolov3-", "yolov3-tiny-")
+        candidates = [path.with_name(f"{path.name}_Tiny"), path.with_name(inserted), path]
+    for candidate in candidates:
+        for place in (project_path(candidate), project_path(folder) / candidate):
+            if place.exists():
+                return place
     there = sorted(x.name for x in project_path(folder).glob("[!.]*") if x.is_dir())
     raise UserError(
         f"{name} is not there; {folder}/ holds {', '.join(there) or 'nothing'}: "

@@ -5,7 +5,7 @@ import sys
 
 from yolov3 import configs
 from yolov3.detect import Job
-from yolov3.settings import project_path
+from yolov3.settings import UserError, project_path
 
 
 def detect_from_command_line(description, load):
@@ -18,20 +18,24 @@ def detect_from_command_line(description, load):
     parser.add_argument("--show", action="store_true", help="show the results in a window; q quits")
     arguments = parser.parse_args()
 
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
+    only = None if arguments.only is None else [name.strip() for name in arguments.only.split(",")]
+    if only and not all(only):
+        raise UserError(f"--only {arguments.only!r}: name the classes wanted, with commas between them")
     job = Job(
         configs.DETECT_SOURCE if arguments.source is None else arguments.source,
         project_path(configs.DETECT_OUTPUT) if arguments.output is None else arguments.output,
         arguments.json,
         arguments.show,
-        arguments.only and [name.strip() for name in arguments.only.split(",")],
+        only,
     )
     summary = job.run(load())
 
-    if job.source.count == 1 and summary.detections:
+    if job.source.count == 1 and summary.detections is not None:
         found = summary.detections
         for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True):
             print(f"{label} {score:.2f} at {', '.join(f'{x:.0f}' for x in box)}")
-        print(f"{summary.boxes} boxes")
+        print(f"{summary.boxes} {'box' if summary.boxes == 1 else 'boxes'}")
     else:
         print(f"{summary.frames} frames, {summary.boxes} boxes; {summary.rates()}")
     for path in filter(None, (job.output, job.json_path)):

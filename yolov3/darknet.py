@@ -114,7 +114,9 @@ def _fitting_classes(model, surplus_bytes):
     per_class = sum(3 * (conv.kernel.shape[2] + 1) * 4 for conv, norm in convolutions(model) if norm is None)
     more, rest = divmod(surplus_bytes, per_class)
     count = _classes(model) + more
-    return f": it would fit {count} classes" if rest == 0 and count > 0 else ": it is truncated or of another network"
+    if rest == 0 and count > 0:
+        return f": it would fit {count} classes"
+    return f": it is {'too long' if surplus_bytes > 0 else 'truncated'}, or of another network: download it again"
 
 
 def fetch_weights(path, url=None, size=None):
@@ -136,7 +138,7 @@ def fetch_weights(path, url=None, size=None):
             raise OSError(f"{part.stat().st_size:,} bytes came instead of {size:,}")
         part.replace(file)
     except OSError as error:  # requests' errors are OSErrors too
-        reason = str(error).split("\n")[0]
+        reason = "no connection" if type(error).__name__ == "ConnectionError" else str(error).split("\n")[0]
         raise UserError(f"cannot download {url} ({reason}): get it elsewhere and put it at {file}") from None
     finally:
         _remove(part)

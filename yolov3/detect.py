@@ -8,14 +8,13 @@ import contextlib
 import sys
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from yolov3 import configs
 from yolov3.detector import Detections
-from yolov3.draw import draw_detections
+from yolov3.draw import check_colour, draw_detections
 from yolov3.outputs import (
     CODECS,
     PICTURE_SUFFIXES,
@@ -26,9 +25,9 @@ from yolov3.outputs import (
     open_window,
     write_picture,
 )
-from yolov3.settings import UserError, class_names
+from yolov3.settings import UserError, class_names, shell_path
 from yolov3.sources import Pictures, Video, open_source
-from yolov3.video import ReadAhead, WriteBehind
+from yolov3.video import ReadAhead, Undisturbed, WriteBehind
 
 
 def detect_image(
@@ -116,11 +115,11 @@ class Job:
 
     def __init__(self, source, output="", json_path="", show=False, only=None, colour=None):
         self.source = open_source(source, configs.YOLO_MAX_PIXELS)
-        self.output = self._plan_output(Path(output)) if output else None
-        self.json_path = Path(json_path) if json_path else None
+        self.output = self._plan_output(shell_path(output)) if output else None
+        self.json_path = shell_path(json_path) if json_path else None
         if self.json_path:
             check_output(self.json_path, (".json", ".jsonl"))
-        self.only, self.colour = only, colour or None
+        self.only, self.colour = only, check_colour(colour) if colour else None
         self.window = open_window() if show else None
 
     def run(self, detector, input_size=None, CLASSES=None, score_threshold=None, iou_threshold=None):
@@ -129,10 +128,13 @@ class Job:
         source, summary = self.source, Summary()
         started = time.perf_counter()
         with contextlib.ExitStack() as at_the_end:  # undone from the last to the first
+            undisturbed = Undisturbed()
+            at_the_end.callback(undisturbed.end)
             results = at_the_end.enter_context(contextlib.closing(Results(self, summary)))
             writer = at_the_end.enter_context(contextlib.closing(WriteBehind(results.write)))
             reader = at_the_end.enter_context(contextlib.closing(ReadAhead(source.frames(), source.live)))
             progress = at_the_end.enter_context(tqdm(total=source.count, unit=" frames", disable=source.count == 1))
+            at_the_end.callback(undisturbed.begin)
             ended = False
             try:
                 for frame in reader:

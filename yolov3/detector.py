@@ -138,9 +138,9 @@ def Load_Yolo_model(
 
     Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
     of the type, downloaded if they are missing), CLASSES (a names file or names; a checkpoint brings its own),
-    input_size, yolo_type, tiny, framework, precision, resize and the two thresholds. Raises UserError.
+    input_size and resize (a checkpoint of weights runs at any), yolo_type, tiny, framework, precision and the two
+    thresholds. Raises UserError.
     """
-
     framework = choose("YOLO_FRAMEWORK", _configured(framework, "YOLO_FRAMEWORK"), FRAMEWORKS)
     precision = choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS)
     score_threshold = check_threshold("YOLO_SCORE_THRESHOLD", _configured(score_threshold, "YOLO_SCORE_THRESHOLD"))
@@ -166,6 +166,8 @@ def _configured_model(weights, classes, input_size, yolo_type, tiny, resize):
     weights = weights or configs.YOLO_CUSTOM_WEIGHTS
     if not weights:
         weights = project_path(getattr(configs, DARKNET_WEIGHTS[name]))
+        if weights.is_dir():
+            raise UserError(f"{DARKNET_WEIGHTS[name]} = {str(weights)!r} is a folder: name a Darknet .weights file")
         classes = _configured(classes, "YOLO_COCO_CLASSES")
         return Model(yolo_type, tiny, class_names(classes), size, resize, _configured_heads(name)), weights
 

@@ -1,8 +1,11 @@
 """Boxes and labels on pictures. Pictures are uint8 (H, W, 3), RGB; colours are (red, green, blue), 0..255."""
 
 import colorsys
+import unicodedata
 
 import cv2
+
+from yolov3.settings import UserError
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 FONT_PIXELS = 22  # height of its capitals at scale 1
@@ -14,6 +17,15 @@ def class_colour(index):
     shade = (index // 12) % 3  # after a dozen hues, other depths of them
     red, green, blue = colorsys.hsv_to_rgb(index * GOLDEN_RATIO % 1, 0.9 - 0.25 * shade, 1 - 0.2 * shade)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def check_colour(colour):
+    """A (red, green, blue), 0..255, as a tuple of int."""
+    try:
+        red, green, blue = (int(x) for x in colour)
+    except (TypeError, ValueError):
+        raise UserError(f"colour {colour!r} must be (red, green, blue), each 0 to 255") from None
+    return red, green, blue
 
 
 def draw_detections(picture, detections, colour=None):
@@ -30,6 +42,7 @@ def draw_detections(picture, detections, colour=None):
 
 def draw_box(picture, box, label, colour):
     """One box, xyxy in pixels, with its label on a filled tab above it, or inside it at the picture's top."""
+    label = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode()  # all that OpenCV's fonts have
     height, width = picture.shape[:2]
     thickness = line_thickness(picture)
     x1, y1, x2, y2 = (int(round(float(x))) for x in box)

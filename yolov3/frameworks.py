@@ -6,12 +6,14 @@ FRAMEWORKS names them; the detector knows nothing else of them.
 """
 
 import contextlib
+from pathlib import Path
 
 import tensorflow as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from yolov3.boxes import decode
 from yolov3.checkpoint import read_weights
+from yolov3.settings import UserError
 
 
 def tensorflow_network(model, weights, precision):
@@ -23,6 +25,8 @@ def tensorflow_network(model, weights, precision):
     from yolov3.yolov4 import Create_Yolo  # framework needs Keras 3
 
     allow_memory_growth()
+    if precision == "BF16":
+        check_bfloat16()
     keras_model = Create_Yolo(model.input_size, model.type, model.tiny, model.classes)
     if weights.is_dir():
         load_arrays(keras_model, read_weights(weights), weights)
@@ -41,6 +45,16 @@ def tensorflow_network(model, weights, precision):
 
     frozen = predict.get_concrete_function()
     return in_mixed_precision(frozen) if precision == "BF16" else frozen
+
+
+def check_bfloat16():
+    """Refuses BF16 where oneDNN cannot do it: on an x86 CPU without AVX512, and no GPU to run on instead."""
+    cpu = Path("/proc/cpuinfo")
+    if tf.config.list_physical_devices("GPU") or not cpu.exists():
+        return
+    flags = cpu.read_text()
+    if "avx2" in flags and "avx512" not in flags:
+        raise UserError('YOLO_PRECISION = "BF16" needs a CPU with AVX512, which this one has not: use "FP32"')
 
 
 def in_mixed_precision(frozen):

@@ -166,8 +166,10 @@ def placement(height, width, size, resize):
     """
     if resize == "stretch":
         return tf.ones_like(height) * size, tf.ones_like(width) * size, tf.zeros_like(height), tf.zeros_like(width)
+    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)  # a side may have a hundred million pixels
     longer = tf.maximum(height, width)
-    height, width = tf.maximum(height * size // longer, 1), tf.maximum(width * size // longer, 1)
+    height = tf.cast(tf.maximum(height * size // longer, 1), tf.int32)
+    width = tf.cast(tf.maximum(width * size // longer, 1), tf.int32)
     return height, width, (size - height) // 2, (size - width) // 2
 
 

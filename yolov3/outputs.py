@@ -59,7 +59,12 @@ def told_in_one_line(path):
 def write_picture(path, picture):
     """Writes a picture in the format that its name ends in."""
     part = path.with_name(f".{path.name}.part")
-    _, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    try:
+        encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        encoded = False
+    if not encoded:
+        raise UserError(f"output {path} cannot be written: {picture.shape[1]} x {picture.shape[0]} is too large for it")
     try:
         with told_in_one_line(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,9 +104,10 @@ class VideoFile:
         self._size, self._started = (width, height), time.monotonic()
         codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
         self._check_disk()
-        self._writer = cv2.VideoWriter(str(self._part), codec, self.fps, self._size)
-        if not self._writer.isOpened():
+        writer = cv2.VideoWriter(str(self._part), codec, self.fps, self._size)
+        if not writer.isOpened():
             raise UserError(f"output {self.path} cannot be written at {width} x {height} pixels")
+        self._writer = writer
 
     def _check_disk(self):
         if shutil.disk_usage(self.path.parent).free < DISK_RESERVE:
@@ -122,7 +128,8 @@ class JsonLines:
         self.path = path
         self._part = path.with_name(f".{path.name}.part")
         with told_in_one_line(self.path):
-            self._file = self._part.open("w", encoding="utf-8")
+            self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace")  # odd file names
+        self.lines = 0
 
     def write(self, frame, detections):
         line = {
@@ -135,11 +142,18 @@ class JsonLines:
         with told_in_one_line(self.path):
             self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
             self._file.flush()
+        self.lines += 1
 
     def close(self):
-        with told_in_one_line(self.path):
-            self._file.close()
-            self._part.replace(self.path)
+        try:
+            with told_in_one_line(self.path):
+                self._file.close()
+        finally:  # what is written counts, on a full disk too; a run without a line leaves what lay there
+            with told_in_one_line(self.path):
+                if self.lines:
+                    self._part.replace(self.path)
+                else:
+                    self._part.unlink()
 
 
 class Window:

@@ -8,6 +8,7 @@ import functools
 import numbers
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -27,15 +28,16 @@ def choose(constant, value, choices):
 
 def architecture(yolo_type, tiny):
     """("yolov4", True) -> "yolov4-tiny", the name by which every table in the project knows a network."""
+    tiny = choose("TRAIN_YOLO_TINY", tiny, (True, False))
     return choose("YOLO_TYPE", yolo_type, TYPES) + ("-tiny" if tiny else "")
 
 
 def check_input_size(size):
     """Network input in pixels: the coarsest head sees one cell per 32 pixels, so S must be a multiple of 32."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 32 or size % 32:
-        near = max(32, round(size / 32) * 32) if isinstance(size, (int, float)) else 416
-        raise UserError(f"the input size is {size!r}, but it must be a multiple of 32: {near} for example")
-    return size
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 32 or size % 32:
+        near = max(32, round(size / 32) * 32) if isinstance(size, numbers.Integral) else 416
+        raise UserError(f"the input size (YOLO_INPUT_SIZE) is {size!r}: make it a multiple of 32, {near} for example")
+    return int(size)
 
 
 def check_threshold(constant, value):
@@ -47,7 +49,15 @@ def check_threshold(constant, value):
 
 def project_path(path):
     """A path as configs.py means it: relative to the project's root, wherever the script was started."""
-    return PROJECT / Path(path).expanduser()
+    return PROJECT / shell_path(path)
+
+
+def shell_path(path):
+    """A path as a command line means it: relative to where the script was started, ~ for the home folder."""
+    try:
+        return Path(path).expanduser()
+    except (TypeError, RuntimeError):
+        raise UserError(f"{path!r} is no path: name a file or folder") from None
 
 
 def read_class_names(path):
@@ -57,8 +67,10 @@ def read_class_names(path):
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"class names file {path} is missing: write one class name a line into it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"class names file {path} cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"class names file {path} is not in UTF-8: save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"class names file {path} cannot be read: {error.strerror}") from None
     names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not names:
         raise UserError(f"class names file {path} is empty: write one class name a line into it")
@@ -66,8 +78,13 @@ def read_class_names(path):
 
 
 def class_names(classes):
-    """A names file, or names already in a list or tuple -> tuple of str."""
-    return read_class_names(classes) if isinstance(classes, (str, os.PathLike)) else tuple(classes)
+    """A names file, names in a list or tuple, or the tutorial's {number: name} -> tuple of str."""
+    if isinstance(classes, (str, os.PathLike)):
+        return read_class_names(classes)
+    names = classes.values() if isinstance(classes, dict) else classes
+    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"classes {classes!r} are none: give a names file or a list of names")
+    return tuple(names)
 
 
 def count_classes(classes):

@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 
 from yolov3.images import SIGNATURES, read_picture
-from yolov3.settings import UserError, project_path
+from yolov3.outputs import PICTURE_SUFFIXES as WRITABLE
+from yolov3.settings import UserError, project_path, shell_path
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+REFUSED_SUFFIXES = (".webp", ".tif", ".tiff", ".heic", ".avif", ".jp2", ".svg")  # pictures too: told, not passed over
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 BACK_OFF_SECONDS = (0.5, 1, 2, 4, 8, 16, 30)  # before each try to reach a lost camera or stream again
 USUAL_FPS = 25.0  # where a camera or stream does not say
@@ -35,11 +37,24 @@ def open_source(word, max_pixels):
 
     Paths are tried as the shell gives them, then relative to the project's root.
     """
-    if isinstance(word, int) or str(word).isdigit():
-        return Video(int(word))
+    if not isinstance(word, (int, str, os.PathLike)) or word == "":
+        raise UserError(f"source {word!r} is none: give a picture, folder, glob, video, camera number or stream")
+    if not isinstance(max_pixels, int) or max_pixels < 1:
+        raise UserError(f"YOLO_MAX_PIXELS = {max_pixels!r} must be a whole number over 0")
     if str(word).startswith(STREAMS):
         return Video(str(word))
-    for path in (Path(word), project_path(word)):
+    try:
+        if str(word).isdecimal() and not Path(str(word)).exists():
+            return Video(int(word))
+        return _open_path(word, max_pixels)
+    except OSError as error:
+        raise UserError(f"{word} cannot be read: {error.strerror}") from None
+
+
+def _open_path(word, max_pixels):
+    for path in (shell_path(word), project_path(word)):
+        if path.is_fifo() or path.is_socket():
+            raise UserError(f"{word} is a pipe: give a picture, folder, glob, video, camera number or stream")
         if path.is_dir():
             return Pictures(sorted(x for x in path.iterdir() if _is_picture_name(x)), path, max_pixels)
         if path.exists():
@@ -81,9 +96,9 @@ class Pictures:
         return [f"{len(self._left_out)} of {self.count} pictures could not be read"] if self._left_out else []
 
     def output_name_of(self, frame):
-        """Where an annotated picture goes, relative to the output folder; GIFs become PNGs."""
+        """Where an annotated picture goes, relative to the output folder; a PNG if its own format cannot be written."""
         path = Path(frame.source).relative_to(self.root)
-        return path if path.suffix.lower() != ".gif" else path.with_name(path.name + ".png")
+        return path if path.suffix.lower() in WRITABLE else path.with_name(path.name + ".png")
 
 
 class Video:
@@ -103,8 +118,8 @@ class Video:
         self.live = self.kind != "video" and not count > 0
         self.count = None if self.live else max(int(count), 0)  # frames, by the file's header
         fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 1 <= fps <= 240 else USUAL_FPS
-        self.read = 0  # frames so far
+        self.fps = fps if 1 <= fps <= 1000 else USUAL_FPS
+        self.frames_read = 0
         self.paths = [name] if self.kind == "video" else []
         self.output_name = {"video": f"{Path(str(name)).stem}.mp4", "camera": f"camera{name}.mp4"}.get(
             self.kind, "stream.mp4"
@@ -114,11 +129,11 @@ class Video:
         """Yields each frame until the file ends, or a live source has not come back after the last try."""
         try:
             while (picture := self._next()) is not None:
-                self.read += 1
-                yield Frame(str(self.name), self.read - 1, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+                self.frames_read += 1
+                yield Frame(str(self.name), self.frames_read - 1, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
         finally:
             self._capture.release()
-        if not self.read:
+        if not self.frames_read:
             raise UserError(f"{self.kind} {self.name} holds no frames that can be read")
 
     def problems(self, ended):
@@ -127,8 +142,8 @@ class Video:
             return []
         if self.live:
             return [f"{self.kind} {self.name} is lost"]
-        if self.count - self.read > max(2, self.count // 100):  # some headers are one or two off
-            return [f"{self.kind} {self.name} breaks off: {self.read} of {self.count} frames could be read"]
+        if self.count - self.frames_read > max(2, self.count // 100):  # some headers are one or two off
+            return [f"{self.kind} {self.name} breaks off: {self.frames_read} of {self.count} frames could be read"]
         return []
 
     def _open(self):
@@ -149,7 +164,7 @@ class Video:
 
 
 def _is_picture_name(path):
-    return Path(path).suffix.lower() in PICTURE_SUFFIXES and not Path(path).name.startswith(".")
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES + REFUSED_SUFFIXES and not Path(path).name.startswith(".")
 
 
 def _is_picture(path):

@@ -7,10 +7,27 @@ Nothing here knows what is read, detected or written.
 
 import contextlib
 import queue
+import signal
 import threading
 
 QUEUE_FRAMES = 4  # waiting before and behind the detector: enough to even out, few enough to stay small
 END = object()
+
+
+class Undisturbed:
+    """Ctrl-C ignored from `begin` to `end`: a second, impatient one must not tear what is being finished."""
+
+    def __init__(self):
+        self._possible = threading.current_thread() is threading.main_thread()  # only it may change signals
+        self._before = signal.getsignal(signal.SIGINT)
+
+    def begin(self):
+        if self._possible:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end(self):
+        if self._possible:
+            signal.signal(signal.SIGINT, self._before)
 
 
 class ReadAhead:
