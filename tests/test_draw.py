@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from yolov3.detector import Detections
-from yolov3.draw import class_colour, draw_detections, ink_on
+from yolov3.draw import class_colour, draw_detections, draw_label, ink_on
 
 
 def detections(*boxes):
@@ -28,6 +28,17 @@ def test_the_label_of_a_box_at_the_top_is_drawn_inside_the_picture():
     draw_detections(picture, detections((50, 0, 150, 100)), colour=(255, 0, 0))
     red = (picture == (255, 0, 0)).all(-1)
     assert red[2:12, 60:140].mean() > 0.3  # the filled tab, less its letters
+
+
+def test_labels_of_neighbours_keep_out_of_each_others_way():
+    picture = np.zeros((400, 600, 3), np.uint8)
+    taken = []
+    for x in (200, 210, 220, 230):
+        taken.append(draw_label(picture, (x, 100, x + 60, 250), "person 0.99", (255, 0, 0), taken))
+    first, second, third, fourth = taken
+    assert first[3] == 100  # above its box
+    assert len({tab[1] for tab in taken}) == 4  # the others elsewhere at theirs
+    assert all(b[1] >= a[3] or b[3] <= a[1] for a, b in ((first, second), (second, third), (third, fourth)))
 
 
 def test_one_colour_for_all_is_given_as_red_green_blue():

@@ -33,31 +33,45 @@ def draw_detections(picture, detections, colour=None):
 
     colour  one for all boxes; None: one per class.
     """
-    for box, score, label, index in reversed(
-        list(zip(detections.boxes, detections.scores, detections.labels, detections.classes, strict=True))
-    ):
-        draw_box(picture, box, f"{label} {score:.2f}", colour or class_colour(int(index)))
+    colours = [colour or class_colour(int(index)) for index in detections.classes]
+    corners = [[int(round(float(x))) for x in box] for box in detections.boxes]
+    thickness = line_thickness(picture)
+    for (x1, y1, x2, y2), ink in reversed(list(zip(corners, colours, strict=True))):
+        cv2.rectangle(picture, (x1, y1), (x2, y2), ink, thickness)
+    tabs = []  # labels come last and out of each other's way, the best choosing first
+    for corner, ink, label, score in zip(corners, colours, detections.labels, detections.scores, strict=True):
+        tabs.append(draw_label(picture, corner, f"{label} {score:.2f}", ink, tabs))
     return picture
 
 
-def draw_box(picture, box, label, colour):
-    """One box, xyxy in pixels, with its label on a filled tab above it, or inside it at the picture's top."""
+def draw_label(picture, corners, label, colour, taken=()):
+    """A label on a filled tab: above its box if that is inside the picture and free of the tabs already `taken`, else
+    inside the box, below it, or at its lower edge. Corners and tabs are xyxy in whole pixels; returns its tab."""
     label = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode()  # all that OpenCV's fonts have
     height, width = picture.shape[:2]
     thickness = line_thickness(picture)
-    x1, y1, x2, y2 = (int(round(float(x))) for x in box)
-    cv2.rectangle(picture, (x1, y1), (x2, y2), colour, thickness)
+    x1, y1, _, y2 = corners
 
     text_pixels = max(10, 5 * thickness + 4)
     scale, pen = text_pixels / FONT_PIXELS, max(1, thickness // 2)
     (text_width, text_height), below = cv2.getTextSize(label, FONT, scale, pen)
     margin = max(2, text_pixels // 4)
     tab_width, tab_height = text_width + 2 * margin, text_height + below + margin
+
     left = max(0, min(x1 - thickness // 2, width - tab_width))
-    top = y1 - tab_height if y1 >= tab_height else min(y1, max(0, height - tab_height))
-    cv2.rectangle(picture, (left, top), (left + tab_width, top + tab_height), colour, cv2.FILLED)
+    inside = max(0, min(y1, height - tab_height))
+    tops = [top for top in (y1 - tab_height, inside, y2, y2 - tab_height) if 0 <= top <= height - tab_height]
+    places = [(left, top, left + tab_width, top + tab_height) for top in tops or [inside]]
+    tab = next((x for x in places if not any(_overlap(x, other) for other in taken)), places[0])
+    left, top, right, bottom = tab
+    cv2.rectangle(picture, (left, top), (right, bottom), colour, cv2.FILLED)
     at = (left + margin, top + text_height + margin // 2)
     cv2.putText(picture, label, at, FONT, scale, ink_on(colour), pen, cv2.LINE_AA)
+    return tab
+
+
+def _overlap(a, b):
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def line_thickness(picture):
