@@ -42,6 +42,21 @@ def test_read_ahead_of_a_live_source_gives_the_newest_frame():
     assert next(frames) == 49
 
 
+def test_read_ahead_asks_while_nothing_comes_whether_to_give_up():
+    stay_away = threading.Event()
+
+    def lost_camera():
+        yield "last"
+        stay_away.wait(10)
+
+    asked = []
+    reader = ReadAhead(lost_camera(), newest_only=True, give_up=lambda: asked.append(True) or len(asked) == 2)
+    assert list(reader) == ["last"]
+    assert len(asked) == 2
+    stay_away.set()
+    reader.close()
+
+
 def test_an_error_of_the_reader_reaches_the_caller_behind_the_frames_before_it():
     def broken():
         yield 1

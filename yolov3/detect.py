@@ -121,6 +121,7 @@ class Job:
             check_output(self.json_path, (".json", ".jsonl"))
         self.only, self.colour = only, check_colour(colour) if colour else None
         self.window = open_window() if show else None
+        self.quit = False
 
     def run(self, detector, input_size=None, CLASSES=None, score_threshold=None, iou_threshold=None):
         """Detects, draws, writes and shows, side by side -> Summary. Ctrl-C and `q` end it early and cleanly."""
@@ -132,7 +133,7 @@ class Job:
             at_the_end.callback(undisturbed.end)
             results = at_the_end.enter_context(contextlib.closing(Results(self, summary)))
             writer = at_the_end.enter_context(contextlib.closing(WriteBehind(results.write)))
-            reader = at_the_end.enter_context(contextlib.closing(ReadAhead(source.frames(), source.live)))
+            reader = at_the_end.enter_context(contextlib.closing(ReadAhead(source.frames(), source.live, self._quit)))
             progress = at_the_end.enter_context(tqdm(total=source.count, unit=" frames", disable=source.count == 1))
             at_the_end.callback(undisturbed.begin)
             ended = False
@@ -149,10 +150,10 @@ class Job:
                     summary.total_seconds = now - started
                     progress.set_postfix_str(summary.rates(), refresh=False)
                     progress.update()
-                    if self.window and self.window.poll():
+                    if self._quit():
                         break
                 else:
-                    ended = True
+                    ended = not self.quit
             except KeyboardInterrupt:
                 print("\nstopped: finishing what was read", file=sys.stderr)
         summary.total_seconds = time.perf_counter() - started
@@ -161,6 +162,11 @@ class Job:
             self.window.poll(0 if source.count == 1 else 1)
             self.window.close()
         return summary
+
+    def _quit(self):
+        """True once `q` was pressed in the window."""
+        self.quit = self.quit or bool(self.window and self.window.poll())
+        return self.quit
 
     def _check_fits(self, detector, input_size, classes):
         """The names to label with; refuses what is not the detector's before it ends in wrong boxes."""

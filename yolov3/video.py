@@ -33,18 +33,27 @@ class Undisturbed:
 class ReadAhead:
     """Runs an iterator in a thread of its own, some frames ahead. Iterate over it; close it when done.
 
-    newest_only  drop the frame that waits when a newer one comes, so that a live picture never lags.
+    newest_only  drop the frame that waits when a newer one comes, so that a live picture never lags
+    give_up      called while no frame comes, five times a second; the iteration ends when it returns True
     """
 
-    def __init__(self, frames, newest_only=False):
-        self._frames, self._newest_only = frames, newest_only
+    def __init__(self, frames, newest_only=False, give_up=lambda: False):
+        self._frames, self._newest_only, self._give_up = frames, newest_only, give_up
         self._queue = queue.Queue(1 if newest_only else QUEUE_FRAMES)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def __iter__(self):
-        while (frame := self._queue.get()) is not END:
+        while True:
+            try:
+                frame = self._queue.get(timeout=0.2)
+            except queue.Empty:
+                if self._give_up():
+                    return
+                continue
+            if frame is END:
+                return
             if isinstance(frame, BaseException):
                 raise frame
             yield frame
