@@ -227,6 +227,16 @@ def test_more_ctrl_c_while_the_last_frames_are_written_does_no_harm(detector, tm
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_video_that_cannot_be_finished_does_not_keep_the_json_lines_back(detector, tmp_path, monkeypatch):
+    def gone(self):
+        raise UserError("no more")
+
+    monkeypatch.setattr(outputs.VideoFile, "close", gone)
+    with pytest.raises(UserError, match="no more"):
+        Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", tmp_path / "out.jsonl").run(detector)
+    assert len(json_lines(tmp_path / "out.jsonl")) == 20
+
+
 # --- Live sources ----------------------------------------------------------------------------------------------
 
 

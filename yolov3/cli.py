@@ -24,7 +24,7 @@ def detect_from_command_line(description, load):
         raise UserError(f"--only {arguments.only!r}: name the classes wanted, with commas between them")
     job = Job(
         configs.DETECT_SOURCE if arguments.source is None else arguments.source,
-        project_path(configs.DETECT_OUTPUT) if arguments.output is None else arguments.output,
+        configs.DETECT_OUTPUT and project_path(configs.DETECT_OUTPUT) if arguments.output is None else arguments.output,
         arguments.json,
         arguments.show,
         only,
@@ -38,7 +38,7 @@ def detect_from_command_line(description, load):
         print(f"{summary.boxes} {'box' if summary.boxes == 1 else 'boxes'}")
     else:
         print(f"{summary.frames} frames, {summary.boxes} boxes; {summary.rates()}")
-    for path in filter(None, (job.output, job.json_path)):
+    for path in filter(None, (job.output, job.json_path) if summary.frames else ()):
         print(f"written: {path}")
     for problem in summary.problems:
         print(f"error: {problem}", file=sys.stderr)

@@ -34,7 +34,7 @@ YOLO_MAX_PIXELS = 120_000_000  # a picture file with more is refused before it i
 # --- Detection -----------------------------------------------------------------------------------------------------
 
 DETECT_SOURCE = "IMAGES"  # picture, folder, glob, video, camera index or stream, when none is named
-DETECT_OUTPUT = "results"  # folder for annotated pictures and videos, when no --output is named
+DETECT_OUTPUT = "results"  # folder for annotated pictures and videos, when no --output is named; "" for none
 YOLO_SCORE_THRESHOLD = 0.3  # 0..1, a box must exceed it
 YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
 

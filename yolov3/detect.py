@@ -222,6 +222,6 @@ class Results:
         return output if source.count == 1 else output / source.output_name_of(frame)
 
     def close(self):
-        for file in (self.video, self.lines):
-            if file:
-                file.close()
+        with contextlib.ExitStack() as files:  # each is closed, whatever the other one says
+            for file in filter(None, (self.video, self.lines)):
+                files.callback(file.close)
