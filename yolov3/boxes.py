@@ -51,14 +51,14 @@ def decode_head(raw, stride, anchors, scale_x_y):
     Darknet's [yolo] layer (get_yolo_box): centres by sigmoid, stretched by scale_x_y about the cell's middle;
     sizes by exp of the anchor; objectness and classes by sigmoid, each on its own.
     """
-    cells, channels = raw.shape[1], raw.shape[-1] // ANCHORS_PER_CELL
+    cells, channels = raw.shape[1] or tf.shape(raw)[1], raw.shape[-1] // ANCHORS_PER_CELL
     raw = tf.reshape(raw, (-1, cells * cells, ANCHORS_PER_CELL, channels))
     x = tf.range(cells * cells) % cells
     y = tf.range(cells * cells) // cells
     cell = tf.cast(tf.stack([x, y], -1), raw.dtype)[:, tf.newaxis]  # (g*g, 1, 2)
-    anchor = tf.constant(anchors, raw.dtype) / (cells * stride)  # (3, 2)
+    anchor = tf.constant(anchors, raw.dtype) / tf.cast(cells * stride, raw.dtype)  # (3, 2)
 
-    centre = (tf.sigmoid(raw[..., 0:2]) * scale_x_y - (scale_x_y - 1) / 2 + cell) / cells
+    centre = (tf.sigmoid(raw[..., 0:2]) * scale_x_y - (scale_x_y - 1) / 2 + cell) / tf.cast(cells, raw.dtype)
     half = tf.exp(tf.minimum(raw[..., 2:4], MAX_LOG_SIZE)) * anchor / 2
     boxes = tf.concat([centre - half, centre + half], -1)
     probabilities = tf.sigmoid(raw[..., 4:])

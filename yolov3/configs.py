@@ -45,3 +45,35 @@ TRAIN_ANNOT_PATH = "model_data/digits/digits_train.txt"  # its pictures and boxe
 TEST_ANNOT_PATH = "model_data/digits/digits_test.txt"  # those it is measured on, in the same format
 TRAIN_MODEL_NAME = "yolov4_custom"  # its checkpoint: checkpoints/{TRAIN_MODEL_NAME}, and _Tiny for a tiny one
 TRAIN_CHECKPOINTS_FOLDER = "checkpoints"
+
+# --- Training ------------------------------------------------------------------------------------------------------
+
+TRAIN_TRANSFER = False  # True: begin with the Darknet weights of the type, any classes; do so for photographs
+TRAIN_FROM_CHECKPOINT = None  # begin with all weights of a checkpoint folder or its bare name; None: do not
+TRAIN_FREEZE_EPOCHS = 0  # the first so many leave the backbone as it is; for few pictures and TRAIN_TRANSFER
+
+TRAIN_INPUT_SIZE = 416  # pixels, a multiple of 32
+TRAIN_MULTISCALE = (256, 320)  # None, or other input sizes to change to now and then, every ten steps
+TRAIN_BATCH_SIZE = 16  # pictures a step, on all devices together
+TRAIN_EPOCHS = 24  # rounds through the pictures
+TRAIN_WARMUP_EPOCHS = 1  # the first of them, with a learning rate that rises from nothing
+TRAIN_LR_INIT = 1e-3  # the learning rate after that
+TRAIN_LR_END = 1e-5  # and in the end
+TRAIN_EMA = 0.998  # 0..1, how much of the averaged weights, which are what is kept, a step leaves as they were
+TRAIN_PATIENCE = 0  # epochs without a better AP50 after which training ends early; 0: never
+TRAIN_PRECISION = "AUTO"  # "FP32", "BF16", "FP16", or "AUTO": what the hardware is fast in
+TRAIN_SEED = 0  # the same data in the same order, however often a training is interrupted
+
+TRAIN_DATA_AUG = True  # False: every picture as it is
+TRAIN_MOSAIC = 0.5  # 0..1, share of pictures put together from four
+TRAIN_FLIP = False  # left to right, half of the pictures; True for photographs, not for digits, text or signs
+
+TRAIN_LOGDIR = "log"  # for TensorBoard: tensorboard --logdir log
+TRAIN_BACKUP_SECONDS = 60  # how often the state of a training is saved; at most so much is lost when it is killed
+
+# --- Evaluation ----------------------------------------------------------------------------------------------------
+
+TEST_SCORE_THRESHOLD = 0.001  # 0..1; AP counts what is found at any score
+TEST_IOU_THRESHOLD = 0.45  # 0..1, of suppression
+TEST_INPUT_SIZE = None  # pixels, a multiple of 32; None: YOLO_INPUT_SIZE
+TEST_BATCH_SIZE = 4  # pictures detected at a time

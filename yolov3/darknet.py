@@ -37,10 +37,12 @@ def variables(model):
         yield conv.kernel
 
 
-def get_arrays(model):
-    """The model's weights in Darknet's order and axes: float32 vectors, and kernels (out, in, height, width)."""
-    for variable in variables(model):
-        array = variable.numpy()
+def get_arrays(model, read=lambda variable: variable.numpy()):
+    """The model's weights in Darknet's order and axes: float32 vectors, and kernels (out, in, height, width).
+
+    read  variable -> array: others in place of the model's own, their average for example.
+    """
+    for array in map(read, variables(model)):
         yield array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
 
 
@@ -59,11 +61,31 @@ def load_yolo_weights(model, path):
 
     Raises UserError, the model untouched, if the file is missing, damaged, or made for another network or class count.
     """
-    numbers = _read_numbers(path, model)
-    shapes = [array.shape for array in get_arrays(model)]
+    numbers, _ = _read_numbers(path, model)
+    load_arrays(model, _split(numbers, [array.shape for array in get_arrays(model)]), path)
+
+
+def transfer_yolo_weights(model, path):
+    """Fills a model from `Create_Yolo` with a .weights file made for any number of classes -> that number.
+
+    All but the heads; those too if the number is the model's own. Raises UserError, the model untouched, as
+    `load_yolo_weights` does.
+    """
+    numbers, classes = _read_numbers(path, model, any_classes=True)
+    mine = list(get_arrays(model))
+    is_head = [norm is None for _, norm in convolutions(model) for _ in range(2 if norm is None else 5)]
+    shapes = [
+        (3 * (5 + classes), *array.shape[1:]) if head else array.shape
+        for array, head in zip(mine, is_head, strict=True)
+    ]
+    theirs = _split(numbers, shapes)
+    load_arrays(model, [b if a.shape == b.shape else a for a, b in zip(mine, theirs, strict=True)], path)
+    return classes
+
+
+def _split(numbers, shapes):
     ends = np.cumsum([np.prod(shape) for shape in shapes])
-    arrays = [part.reshape(shape) for part, shape in zip(np.split(numbers, ends[:-1]), shapes, strict=True)]
-    load_arrays(model, arrays, path)
+    return [part.reshape(shape) for part, shape in zip(np.split(numbers, ends[:-1]), shapes, strict=True)]
 
 
 def save_yolo_weights(model, path):
@@ -81,8 +103,9 @@ def save_yolo_weights(model, path):
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _read_numbers(path, model):
-    """The file's float32 numbers behind the header, exactly as many as the model has."""
+def _read_numbers(path, model, any_classes=False):
+    """The file's float32 numbers behind the header, exactly as many as the model has, and the classes they are for;
+    with `any_classes`, as many as it would have with that number of classes."""
     try:
         data = project_path(path).read_bytes()
     except OSError as error:
@@ -94,15 +117,17 @@ def _read_numbers(path, model):
     major, minor = np.frombuffer(data[:8].ljust(8, b"\0"), "<i4")
     header = 20 if major * 10 + minor >= 2 and major < 1000 and minor < 1000 else 16
     expected = header + 4 * model.count_params()
-    if len(data) != expected:
+    classes = _fitting_classes(model, len(data) - expected)
+    if classes is None or (classes != _classes(model) and not any_classes):
+        surplus = f"is {'too long' if len(data) > expected else 'truncated'}, or of another network: download it again"
         raise UserError(
             f"weights file {path} has {len(data):,} bytes, but {model.name} with {_classes(model)} classes takes "
-            f"{expected:,}{_fitting_classes(model, len(data) - expected)}"
+            f"{expected:,}: it {f'would fit {classes} classes' if classes else surplus}"
         )
     numbers = np.frombuffer(data, "<f4", offset=header)
     if not np.isfinite(numbers).all():
         raise UserError(f"weights file {path} holds numbers that are not finite (NaN): it is damaged")
-    return numbers
+    return numbers, classes
 
 
 def _classes(model):
@@ -110,13 +135,10 @@ def _classes(model):
 
 
 def _fitting_classes(model, surplus_bytes):
-    """The end of a message: the class count whose heads would explain the surplus, if there is one."""
+    """The number of classes with which the model would take so many bytes more; None if there is no such number."""
     per_class = sum(3 * (conv.kernel.shape[2] + 1) * 4 for conv, norm in convolutions(model) if norm is None)
     more, rest = divmod(surplus_bytes, per_class)
-    count = _classes(model) + more
-    if rest == 0 and count > 0:
-        return f": it would fit {count} classes"
-    return f": it is {'too long' if surplus_bytes > 0 else 'truncated'}, or of another network: download it again"
+    return None if rest or _classes(model) + more < 1 else _classes(model) + more
 
 
 def fetch_weights(path, url=None, size=None):

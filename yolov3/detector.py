@@ -27,6 +27,7 @@ from yolov3.settings import (
 )
 
 PRECISIONS = ("FP32", "BF16")
+SHIPPED = "model_data/yolov4-tiny-digits"  # the model of our own, which needs no download
 DARKNET_WEIGHTS = {  # the constant that names each network's weights
     "yolov3": "YOLO_V3_WEIGHTS",
     "yolov3-tiny": "YOLO_V3_TINY_WEIGHTS",
@@ -153,6 +154,17 @@ def Load_Yolo_model(
     return detector
 
 
+def custom_weights():
+    """Which model scripts for a model of one's own take: YOLO_CUSTOM_WEIGHTS, unless that is what we ship; then the
+    trained one, checkpoints/{TRAIN_MODEL_NAME}, goes before it."""
+    if configs.YOLO_CUSTOM_WEIGHTS not in (None, "", SHIPPED):
+        return configs.YOLO_CUSTOM_WEIGHTS
+    try:
+        return find(configs.TRAIN_MODEL_NAME, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+    except UserError:
+        return SHIPPED
+
+
 def _configured(value, constant):
     return getattr(configs, constant) if value is None else value
 
@@ -169,12 +181,12 @@ def _configured_model(weights, classes, input_size, yolo_type, tiny, resize):
         if weights.is_dir():
             raise UserError(f"{DARKNET_WEIGHTS[name]} = {str(weights)!r} is a folder: name a Darknet .weights file")
         classes = _configured(classes, "YOLO_COCO_CLASSES")
-        return Model(yolo_type, tiny, class_names(classes), size, resize, _configured_heads(name)), weights
+        return Model(yolo_type, tiny, class_names(classes), size, resize, configured_heads(name)), weights
 
     weights = find(weights, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
     if weights.is_file():
         classes = _configured(classes, "TRAIN_CLASSES")
-        return Model(yolo_type, tiny, class_names(classes), size, resize, _configured_heads(name)), weights
+        return Model(yolo_type, tiny, class_names(classes), size, resize, configured_heads(name)), weights
 
     made = read_model(weights)
     if made.name != name:
@@ -182,7 +194,7 @@ def _configured_model(weights, classes, input_size, yolo_type, tiny, resize):
     return replace(made, input_size=size, resize=resize), weights
 
 
-def _configured_heads(name):
+def configured_heads(name):
     """The published heads of a network, with YOLO_ANCHORS in place of their anchors if it says so."""
     heads, anchors = PUBLISHED_HEADS[name], configs.YOLO_ANCHORS
     if anchors is None:

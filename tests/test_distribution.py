@@ -1,0 +1,71 @@
+"""Several workers train as one process with the same global batch does."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+STEPS = 20
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    random, lines = np.random.default_rng(0), []
+    for i in range(10):
+        picture = random.integers(0, 256, (60, 80, 3), np.uint8)
+        x, y = random.integers(0, 40, 2)
+        cv2.rectangle(picture, (int(x), int(y)), (int(x) + 20, int(y) + 15), (255, 0, 0) if i % 2 else (0, 255, 0), -1)
+        cv2.imwrite(str(tmp_path / f"{i}.png"), picture)
+        lines.append(f"{tmp_path / f'{i}.png'} {x},{y},{x + 20},{y + 15},{i % 2}")
+    (tmp_path / "annotations.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+def start(folder, cluster=None, index=0):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if cluster:
+        environment["TF_CONFIG"] = json.dumps(
+            {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}}
+        )
+    script = Path(__file__).with_name("worker.py")
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder), str(STEPS)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def answer(process):
+    out, err = process.communicate(timeout=150)
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+def test_two_workers_on_loopback_lose_what_one_process_loses(pictures):
+    cluster = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    alone, *both = (start(pictures), *(start(pictures, cluster, index) for index in range(2)))
+    alone, *both = answer(alone), *map(answer, both)
+    assert [(worker["workers"], worker["index"]) for worker in both] == [(2, 0), (2, 1)]
+    assert alone["losses"][-1] < 0.8 * alone["losses"][0]
+    for worker in both:
+        assert len(worker["losses"]) == STEPS
+        assert worker["losses"] == pytest.approx(alone["losses"], rel=1e-3)
+        assert worker["shared"] == [0.25, 0.5]

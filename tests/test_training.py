@@ -1,0 +1,340 @@
+"""A training: its schedule, its steps, what it keeps, and that it goes on where it was interrupted."""
+
+import resource
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yolov3.annotations import check_annotations
+from yolov3.boxes import PUBLISHED_HEADS
+from yolov3.callbacks import Backup, EpochMeans, Keep, TensorBoard, TerminateOnNaN, Validation, averaged_network
+from yolov3.checkpoint import Model, read_model, read_weights
+from yolov3.darknet import convolutions, get_arrays, load_arrays, save_yolo_weights, transfer_yolo_weights
+from yolov3.dataset import AUGMENTED, training_batches
+from yolov3.detector import Detector, Load_Yolo_model
+from yolov3.settings import UserError
+from yolov3.trainer import BACKBONE, Schedule, Trainer, make_network, training_precision
+from yolov3.yolov4 import Create_Yolo
+
+SIZE, BATCH, STEPS = 64, 4, 6
+HEADS = PUBLISHED_HEADS["yolov4-tiny"]
+MODEL = Model("yolov4", True, ("red", "green"), SIZE, "letterbox", HEADS)
+SCHEDULE = Schedule(steps=STEPS, warm_up=2, freeze=0, lr_init=1e-3, lr_end=1e-4, ema=0.9)
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory):
+    """Eight pictures with a red or a green box."""
+    folder, lines = tmp_path_factory.mktemp("pictures"), []
+    for i in range(8):
+        picture = np.full((60, 80, 3), 90, np.uint8)
+        x, y = 5 * i, 3 * i
+        cv2.rectangle(picture, (x, y), (x + 29, y + 24), (0, 0, 255) if i % 2 else (0, 255, 0), -1)
+        cv2.imwrite(str(folder / f"{i}.png"), picture)
+        lines.append(f"{folder / f'{i}.png'} {x},{y},{x + 30},{y + 25},{i % 2}")
+    (folder / "annotations.txt").write_text("\n".join(lines))
+    return check_annotations(folder / "annotations.txt", 2, 10**6)
+
+
+def make_trainer(schedule=SCHEDULE, precision="FP32", size=SIZE):
+    keras.utils.set_random_seed(3)
+    parts = make_network("yolov4-tiny", 2, size, precision)
+    return Trainer(*parts, HEADS, BATCH, schedule)
+
+
+def fit(trainer, checked, steps, callbacks=(), sizes=(SIZE,)):
+    trainer.run_eagerly = True  # a few steps take less than tracing; tests of train.py run the graph
+    first = trainer.steps_done
+    batches = training_batches(checked.records, sizes, BATCH, "letterbox", AUGMENTED, seed=5, first_step=first)
+    return trainer.fit(batches, steps_per_epoch=steps, callbacks=[EpochMeans(), *callbacks], verbose=0, shuffle=False)
+
+
+def weights_of(trainer):
+    return [variable.numpy() for variable in trainer.network.variables]
+
+
+def make_backup(folder, settings=None, is_chief=True):
+    return Backup(folder / "backup.npz", settings or {"TRAIN_EPOCHS": 3}, seconds=1e9, is_chief=is_chief)
+
+
+# --- Schedule --------------------------------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_rises_in_a_line_then_falls_along_a_cosine():
+    schedule = Schedule(steps=105, warm_up=4, freeze=0, lr_init=0.4, lr_end=0.2, ema=0.9)
+    assert schedule.learning_rate(np.arange(4)).numpy() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    assert schedule.learning_rate([4, 54, 104]).numpy() == pytest.approx([0.4, 0.3, 0.2], abs=1e-6)
+    assert schedule.learning_rate(29).numpy() == pytest.approx(0.2 + 0.2 * (1 + np.cos(np.pi / 4)) / 2)
+
+
+def test_the_optimizer_follows_the_schedule_of_all_stages(checked):
+    trainer = make_trainer(SCHEDULE._replace(freeze=2))
+    trainer.begin()
+    rates = []
+    for _ in range(2):
+        trainer.prepare()
+        for _ in range(2):
+            rates.append(float(trainer.optimizer.learning_rate))
+            fit(trainer, checked, 1)
+    assert rates == pytest.approx([float(SCHEDULE.learning_rate(step)) for step in range(4)])
+
+
+# --- Steps -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_backbone_stays_and_learns_afterwards(checked):
+    trainer = make_trainer(SCHEDULE._replace(freeze=2))
+
+    def kernels():
+        convs = convolutions(trainer.network)
+        return [conv.kernel.numpy() for conv, _ in convs], [n.moving_mean.numpy() for _, n in convs if n]
+
+    def changed(before, after):
+        return [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
+
+    trainer.begin()
+    first, first_means = kernels()
+    fit(trainer, checked, 2)
+    frozen, frozen_means = kernels()
+    count = BACKBONE["yolov4-tiny"]
+    assert changed(first, frozen) == [False] * count + [True] * (len(first) - count)
+    assert changed(first_means, frozen_means) == [False] * count + [True] * (len(first_means) - count)
+    trainer.prepare()
+    fit(trainer, checked, 2)
+    assert all(changed(frozen, kernels()[0]))
+
+
+def test_the_average_follows_the_weights(checked):
+    trainer = make_trainer()
+    trainer.begin()
+    average = weights_of(trainer)
+    for step in range(3):
+        fit(trainer, checked, 1)
+        keep = min(SCHEDULE.ema, (1 + step) / (10 + step))
+        average = [keep * a + (1 - keep) * b for a, b in zip(average, weights_of(trainer), strict=True)]
+    for mine, expected in zip(trainer.average, average, strict=True):
+        np.testing.assert_allclose(mine.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["BF16", "FP16"])
+def test_mixed_precision_learns_with_float32_weights(checked, precision):
+    trainer = make_trainer(precision=precision)
+    trainer.begin()
+    history = fit(trainer, checked, STEPS).history
+    assert np.isfinite(history["loss"][0])
+    assert {variable.dtype for variable in trainer.network.variables} == {"float32"}
+    assert all(np.isfinite(weights).all() for weights in weights_of(trainer))
+
+
+def test_one_network_learns_at_several_sizes(checked):
+    trainer = make_trainer(size=None)
+    trainer.begin()
+    for size in (64, 96):
+        assert np.isfinite(fit(trainer, checked, 1, sizes=(size,)).history["loss"][0])
+
+
+def test_auto_precision_is_one_that_a_network_can_have():
+    assert training_precision("AUTO") in ("FP32", "BF16", "FP16")
+    assert training_precision("FP32") == "FP32"
+    with pytest.raises(UserError, match="TRAIN_PRECISION = 'INT8' is not known"):
+        training_precision("INT8")
+
+
+# --- Backup ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_goes_on_as_if_it_had_not_been_interrupted(checked, tmp_path):
+    whole = make_trainer()
+    whole.begin()
+    fit(whole, checked, STEPS)
+
+    backup, interrupted = make_backup(tmp_path), make_trainer()
+    interrupted.begin()
+    backup.set_model(interrupted)
+    fit(interrupted, checked, STEPS // 2)
+    backup.progress.update(best_AP50=0.5, epochs_since_best=2)
+    backup.save()
+
+    backup, resumed = make_backup(tmp_path), make_trainer()
+    backup.restore(resumed, backup.read())
+    assert (resumed.steps_done, backup.progress) == (STEPS // 2, {"best_AP50": 0.5, "epochs_since_best": 2})
+    fit(resumed, checked, STEPS - STEPS // 2)
+    for group in ("network", "average", "optimizer"):
+        for a, b in zip(*(variables_of(trainer, group) for trainer in (whole, resumed)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def variables_of(trainer, group):
+    owner = {"network": trainer.network.variables, "average": trainer.average, "optimizer": trainer.optimizer.variables}
+    return [keras.ops.convert_to_numpy(variable) for variable in owner[group]]
+
+
+@pytest.fixture
+def saved_twice(checked, tmp_path):
+    """A folder with the backup of step 2 and, before it, that of step 1."""
+    trainer, backup = make_trainer(), make_backup(tmp_path)
+    trainer.begin()
+    backup.set_model(trainer)
+    for _ in range(2):
+        fit(trainer, checked, 1)
+        backup.save()
+    return tmp_path
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: bytes(99)])
+def test_a_damaged_backup_gives_way_to_the_one_before(saved_twice, capsys, damage):
+    file = saved_twice / "backup.npz"
+    assert make_backup(saved_twice).read()["step"] == 2
+    file.write_bytes(damage(file.read_bytes()))
+    assert make_backup(saved_twice).read()["step"] == 1
+    assert "is damaged" in capsys.readouterr().out
+
+
+def test_a_kill_between_the_two_renames_loses_nothing_but_the_newest(saved_twice):
+    (saved_twice / "backup.npz").rename(saved_twice / "backup.npz.part")
+    assert make_backup(saved_twice).read()["step"] == 1
+
+
+def test_a_full_disk_leaves_the_backups_as_they_were(checked, saved_twice):
+    backup, trainer = make_backup(saved_twice), make_trainer()
+    backup.restore(trainer, backup.read())
+    backup.set_model(trainer)
+    fit(trainer, checked, 1)
+    before = {path.name: path.read_bytes() for path in saved_twice.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, limits[1]))
+    try:
+        with pytest.raises(UserError, match="backup.npz cannot be written"):
+            backup.save()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in saved_twice.iterdir()} == before
+
+
+def test_a_backup_of_another_training_is_refused(saved_twice):
+    with pytest.raises(UserError, match="unfinished training with TRAIN_EPOCHS = 3, not 4: .*--overwrite"):
+        make_backup(saved_twice, {"TRAIN_EPOCHS": 4}).read()
+
+
+def test_without_a_backup_there_is_nothing_to_read(tmp_path):
+    assert make_backup(tmp_path).read() is None
+
+
+def test_only_the_chief_writes(checked, tmp_path):
+    trainer, backup = make_trainer(), make_backup(tmp_path, is_chief=False)
+    trainer.begin()
+    keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
+    fit(trainer, checked, 1, [backup, Measured([0.5]), keep])
+    assert not list(tmp_path.iterdir())
+
+
+# --- What is kept ----------------------------------------------------------------------------------------------------
+
+
+class Measured(keras.callbacks.Callback):
+    """A validation that is known beforehand."""
+
+    def __init__(self, AP50):
+        super().__init__()
+        self.AP50 = iter(AP50)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["AP50"] = next(self.AP50)
+
+
+def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_without_progress(checked, tmp_path):
+    trainer, backup = make_trainer(SCHEDULE._replace(steps=99)), make_backup(tmp_path)
+    trainer.begin()
+    folder, seen = tmp_path / "mine", []
+    keep = Keep(folder, MODEL, "a test", backup, patience=2)
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append([average.numpy() for average in self.model.average])
+
+    batches = training_batches(checked.records, (SIZE,), BATCH, "letterbox", AUGMENTED, seed=5)
+    trainer.run_eagerly = True
+    callbacks = [EpochMeans(), backup, Measured([0.1, 0.6, 0.4, 0.5, 0.9]), keep, Look()]
+    trainer.fit(batches, epochs=5, steps_per_epoch=1, callbacks=callbacks, verbose=0, shuffle=False)
+    assert len(seen) == 4  # the fourth epoch was the second without a better one
+    assert backup.progress == {"best_AP50": 0.6, "epochs_since_best": 2}
+    for path, expected in ((folder, seen[1]), (tmp_path / "mine_last", seen[3])):
+        assert read_model(path) == MODEL
+        load_arrays(trainer.network, read_weights(path), path)
+        for mine, average in zip(weights_of(trainer), expected, strict=True):
+            np.testing.assert_array_equal(mine, average)
+
+
+def test_a_loss_that_is_no_number_ends_training_and_nothing_of_it_is_kept(checked, tmp_path):
+    trainer, backup = make_trainer(SCHEDULE._replace(lr_init=float("nan"))), make_backup(tmp_path)
+    trainer.begin()
+    keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
+    with pytest.raises(UserError, match="no number any more at step .*TRAIN_LR_INIT"):
+        fit(trainer, checked, STEPS, [TerminateOnNaN(), backup, Measured([0.5]), keep])
+    assert not list(tmp_path.iterdir())
+
+
+def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(checked, tmp_path):
+    trainer, backup = make_trainer(), make_backup(tmp_path)
+    trainer.begin()
+    detector = Detector(averaged_network(trainer, SIZE), MODEL, 0.001, 0.45)
+    keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
+    validation = Validation(detector, checked, (0.001, 0.45), 2, 10**6, True)
+    fit(trainer, checked, 2, [backup, validation, keep])
+    frame = np.full((60, 80, 3), 200, np.uint8)
+    loaded = Load_Yolo_model(tmp_path / "mine", input_size=SIZE, yolo_type="yolov4", tiny=True, resize="letterbox")
+    mine, theirs = detector([frame])[0], loaded([frame], 0.001, 0.45)[0]
+    assert len(mine)
+    np.testing.assert_allclose(mine.boxes, theirs.boxes, atol=1e-2)
+    np.testing.assert_allclose(mine.scores, theirs.scores, atol=1e-5)
+    assert mine.names == theirs.names
+
+
+def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, tmp_path):
+    trainer = make_trainer(SCHEDULE._replace(steps=20))
+    trainer.begin()
+    detector = Detector(averaged_network(trainer, SIZE), MODEL, 0.001, 0.45)
+    validation = Validation(detector, checked, (0.001, 0.45), 2, 10**6, True)
+    fit(trainer, checked, 20, [validation, TensorBoard(tmp_path, validation)])
+    tags = {}
+    for file in tmp_path.iterdir():
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                tags.setdefault(value.tag, []).append(event.step)
+    for name in ("loss/loss", "loss/box", "loss/objectness", "loss/class", "learning_rate"):
+        assert tags[name] == [10, 20]
+    for name in ("validation/AP50", "validation/AP", "found/0", "found/3"):
+        assert tags[name] == [20]
+
+
+# --- First weights ---------------------------------------------------------------------------------------------------
+
+
+def test_darknet_weights_of_another_class_count_give_everything_but_the_heads(tmp_path):
+    theirs, mine = (Create_Yolo(SIZE, "yolov4", True, classes) for classes in (7, 2))
+    save_yolo_weights(theirs, tmp_path / "theirs.weights")
+    heads = [conv.kernel.numpy() for conv, norm in convolutions(mine) if norm is None]
+    assert transfer_yolo_weights(mine, tmp_path / "theirs.weights") == 7
+    for (a, norm_a), (b, norm_b) in zip(convolutions(theirs), convolutions(mine), strict=True):
+        if norm_b is None:
+            np.testing.assert_array_equal(b.kernel.numpy(), heads.pop(0))
+        else:
+            np.testing.assert_array_equal(a.kernel.numpy(), b.kernel.numpy())
+            np.testing.assert_array_equal(norm_a.moving_variance.numpy(), norm_b.moving_variance.numpy())
+
+
+def test_darknet_weights_of_the_same_class_count_give_the_heads_too(tmp_path):
+    theirs, mine = (Create_Yolo(SIZE, "yolov4", True, 2) for _ in range(2))
+    save_yolo_weights(theirs, tmp_path / "theirs.weights")
+    assert transfer_yolo_weights(mine, tmp_path / "theirs.weights") == 2
+    for a, b in zip(get_arrays(theirs), get_arrays(mine), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_of_another_network_are_not_transferred(tmp_path):
+    save_yolo_weights(Create_Yolo(SIZE, "yolov3", True, 7), tmp_path / "theirs.weights")
+    with pytest.raises(UserError, match="of another network"):
+        transfer_yolo_weights(Create_Yolo(SIZE, "yolov4", True, 2), tmp_path / "theirs.weights")

@@ -1,0 +1,199 @@
+"""Train a detector of your own: pictures in TRAIN_ANNOT_PATH, measured on those in TEST_ANNOT_PATH.
+
+python train.py              goes on where it was interrupted; all settings are in yolov3/configs.py
+python train.py --overwrite  begins anew, and replaces the checkpoint of that name
+
+The best by AP50 becomes checkpoints/{TRAIN_MODEL_NAME}, with _Tiny for a tiny network; the last one has _last behind
+that. Watch it with: tensorboard --logdir log. All GPUs of this machine are used; for several machines set TF_CONFIG.
+"""
+
+import argparse
+import sys
+
+from yolov3.dataset import AUGMENTED, PLAIN, training_batches
+
+from yolov3 import configs
+from yolov3.annotations import check_annotations
+from yolov3.callbacks import Backup, EpochMeans, Keep, TensorBoard, TerminateOnNaN, Validation, averaged_network
+from yolov3.checkpoint import Model, find, read_model, read_weights
+from yolov3.darknet import fetch_weights, load_arrays, transfer_yolo_weights
+from yolov3.detector import DARKNET_WEIGHTS, Detector, configured_heads
+from yolov3.frameworks import allow_memory_growth
+from yolov3.images import RESIZES
+from yolov3.settings import (
+    UserError,
+    architecture,
+    check_input_size,
+    check_threshold,
+    choose,
+    project_path,
+    read_class_names,
+    say_it_in_one_line,
+)
+from yolov3.trainer import (
+    Schedule,
+    Trainer,
+    as_distributed,
+    choose_strategy,
+    make_network,
+    place_among_workers,
+    training_precision,
+)
+
+CONTINUE_WITH = (  # an interrupted training goes on only while these constants are what they were
+    *("YOLO_TYPE", "TRAIN_YOLO_TINY", "YOLO_ANCHORS", "YOLO_RESIZE", "TRAIN_CLASSES", "TRAIN_ANNOT_PATH"),
+    *("TRAIN_INPUT_SIZE", "TRAIN_MULTISCALE", "TRAIN_BATCH_SIZE", "TRAIN_EPOCHS", "TRAIN_WARMUP_EPOCHS"),
+    *("TRAIN_FREEZE_EPOCHS", "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_SEED"),
+    *("TRAIN_DATA_AUG", "TRAIN_MOSAIC", "TRAIN_FLIP"),
+)
+
+
+# --- What the constants say ------------------------------------------------------------------------------------------
+
+
+def configured_model():
+    """The Model to train."""
+    name = architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
+    classes, size = read_class_names(configs.TRAIN_CLASSES), check_input_size(configs.TRAIN_INPUT_SIZE)
+    resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
+    return Model(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, configured_heads(name))
+
+
+def read_pictures(path, class_count):
+    """An annotation file -> Checked; what is wrong with it is told and left out."""
+    checked = check_annotations(path, class_count, configs.YOLO_MAX_PIXELS)
+    for problem in checked.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if not any(len(record.classes) for record in checked.records):
+        raise UserError(f"{path} has no box that can be used: python tools/Check_annotations.py says why")
+    print(f"{path}: {len(checked.records)} pictures, {sum(len(x.classes) for x in checked.records)} boxes")
+    return checked
+
+
+def make_schedule(steps_per_epoch):
+    return Schedule(
+        steps=configs.TRAIN_EPOCHS * steps_per_epoch,
+        warm_up=round(configs.TRAIN_WARMUP_EPOCHS * steps_per_epoch),
+        freeze=configs.TRAIN_FREEZE_EPOCHS * steps_per_epoch,
+        lr_init=configs.TRAIN_LR_INIT,
+        lr_end=configs.TRAIN_LR_END,
+        ema=check_threshold("TRAIN_EMA", configs.TRAIN_EMA),
+    )
+
+
+def load_first_weights(network, model):
+    """What training begins with: a checkpoint's weights, Darknet's, or fresh ones."""
+    if configs.TRAIN_FROM_CHECKPOINT:
+        folder = find(configs.TRAIN_FROM_CHECKPOINT, model.tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
+        made = read_model(folder)
+        if (made.name, len(made.classes)) != (model.name, len(model.classes)):
+            raise UserError(
+                f"TRAIN_FROM_CHECKPOINT: {folder} is {made.name} with {len(made.classes)} classes, not {model.name} "
+                f"with {len(model.classes)}: name another in yolov3/configs.py"
+            )
+        load_arrays(network, read_weights(folder), folder)
+    elif configs.TRAIN_TRANSFER:
+        weights = getattr(configs, DARKNET_WEIGHTS[model.name])
+        fetch_weights(weights)
+        transfer_yolo_weights(network, weights)
+
+
+def make_batches(records, model, workers, index):
+    """-> function of the first step: an endless dataset of the batches of one machine out of so many."""
+    augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=configs.TRAIN_FLIP)
+
+    def batches(first_step):
+        share = training_batches(
+            records,
+            (model.input_size, *(configs.TRAIN_MULTISCALE or ())),
+            configs.TRAIN_BATCH_SIZE // workers,
+            model.resize,
+            augmentation if configs.TRAIN_DATA_AUG else PLAIN,
+            configs.TRAIN_SEED,
+            first_step,
+            (index, workers),
+            configs.YOLO_MAX_PIXELS,
+        )
+        return as_distributed(share, configs.TRAIN_BATCH_SIZE, workers)
+
+    return batches
+
+
+# --- Training --------------------------------------------------------------------------------------------------------
+
+
+def train(trainer, batches, steps_per_epoch, callbacks, strategy):
+    """Keras' `fit`, as often as it takes: the rest of an interrupted epoch, the frozen stage, all else."""
+    schedule = trainer.schedule
+    while (step := trainer.steps_done) < schedule.steps and not trainer.stop_training:
+        epoch, done = divmod(step, steps_per_epoch)
+        until = (schedule.freeze if step < schedule.freeze else schedule.steps) // steps_per_epoch
+        with strategy.scope():
+            if step == schedule.freeze:
+                trainer.prepare()  # the backbone learns from here on
+            trainer.fit(
+                batches(step),
+                initial_epoch=epoch,
+                epochs=epoch + 1 if done else until,
+                steps_per_epoch=steps_per_epoch - done,
+                callbacks=callbacks,
+                shuffle=False,  # it is shuffled
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
+
+
+@say_it_in_one_line
+def main():
+    # 1. What to train, and on what
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--overwrite", action="store_true", help="begin anew and replace the checkpoint of that name")
+    overwrite = parser.parse_args().overwrite
+    allow_memory_growth()
+    strategy = choose_strategy(configs.TRAIN_BATCH_SIZE)
+    workers, worker = place_among_workers(strategy)
+    chief = worker == 0
+    model = configured_model()
+    training = read_pictures(configs.TRAIN_ANNOT_PATH, len(model.classes))
+    tested = read_pictures(configs.TEST_ANNOT_PATH, len(model.classes))
+    steps_per_epoch = max(1, round(len(training.records) / configs.TRAIN_BATCH_SIZE))
+
+    # 2. The network, as new or as an interrupted training left it
+    any_size = bool(configs.TRAIN_MULTISCALE)
+    precision = training_precision(configs.TRAIN_PRECISION)
+    with strategy.scope():
+        parts = make_network(model.name, len(model.classes), None if any_size else model.input_size, precision)
+    trainer = Trainer(*parts, model.heads, configs.TRAIN_BATCH_SIZE, make_schedule(steps_per_epoch))
+
+    folder = f"{configs.TRAIN_CHECKPOINTS_FOLDER}/{configs.TRAIN_MODEL_NAME}{'_Tiny' if model.tiny else ''}"
+    settings = {name: getattr(configs, name) for name in CONTINUE_WITH} | {"pictures": len(training.records)}
+    backup = Backup(f"{folder}_backup.npz", settings, configs.TRAIN_BACKUP_SECONDS, chief)
+    state = None if overwrite else backup.read()
+    if state is None and not overwrite and project_path(folder).exists():
+        raise UserError(f"{folder} is there already: give --overwrite, or change TRAIN_MODEL_NAME in yolov3/configs.py")
+    with strategy.scope():
+        if state is None:
+            load_first_weights(trainer.network, model)
+            trainer.begin()
+        else:
+            backup.restore(trainer, state)
+            print(f"going on at step {trainer.steps_done} of {trainer.schedule.steps}, from {backup.file}")
+
+    # 3. Training
+    thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
+    detector = Detector(averaged_network(trainer, model.input_size), model, *thresholds)
+    validation = Validation(detector, tested, thresholds, configs.TEST_BATCH_SIZE, configs.YOLO_MAX_PIXELS, chief)
+    keep = Keep(folder, model, f"train.py, {configs.TRAIN_ANNOT_PATH}", backup, configs.TRAIN_PATIENCE)
+    callbacks = [EpochMeans(), TerminateOnNaN(), backup, validation, keep]
+    if chief:
+        callbacks.append(TensorBoard(project_path(configs.TRAIN_LOGDIR) / configs.TRAIN_MODEL_NAME, validation))
+    try:
+        train(trainer, make_batches(training.records, model, workers, worker), steps_per_epoch, callbacks, strategy)
+    except KeyboardInterrupt:
+        backup.save()
+        sys.exit(f"stopped at step {trainer.steps_done}: python train.py goes on from there")
+    backup.discard()
+    print(f"{folder}: AP50 {100 * backup.progress['best_AP50']:.1f}; python detection_custom.py uses it")
+
+
+if __name__ == "__main__":
+    main()
