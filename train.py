@@ -10,13 +10,12 @@ that. Watch it with: tensorboard --logdir log. All GPUs of this machine are used
 import argparse
 import sys
 
-from yolov3.dataset import AUGMENTED, PLAIN, training_batches
-
 from yolov3 import configs
 from yolov3.annotations import check_annotations
 from yolov3.callbacks import Backup, EpochMeans, Keep, TensorBoard, TerminateOnNaN, Validation, averaged_network
 from yolov3.checkpoint import Model, find, read_model, read_weights
 from yolov3.darknet import fetch_weights, load_arrays, transfer_yolo_weights
+from yolov3.dataset import AUGMENTED, PLAIN, readable, training_batches
 from yolov3.detector import DARKNET_WEIGHTS, Detector, configured_heads
 from yolov3.frameworks import allow_memory_growth
 from yolov3.images import RESIZES
@@ -41,7 +40,15 @@ from yolov3.trainer import (
 )
 
 CONTINUE_WITH = (  # an interrupted training goes on only while these constants are what they were
-    *("YOLO_TYPE", "TRAIN_YOLO_TINY", "YOLO_ANCHORS", "YOLO_RESIZE", "TRAIN_CLASSES", "TRAIN_ANNOT_PATH"),
+    *(
+        "YOLO_TYPE",
+        "TRAIN_YOLO_TINY",
+        "TRAIN_ANCHORS",
+        "YOLO_ANCHORS",
+        "YOLO_RESIZE",
+        "TRAIN_CLASSES",
+        "TRAIN_ANNOT_PATH",
+    ),
     *("TRAIN_INPUT_SIZE", "TRAIN_MULTISCALE", "TRAIN_BATCH_SIZE", "TRAIN_EPOCHS", "TRAIN_WARMUP_EPOCHS"),
     *("TRAIN_FREEZE_EPOCHS", "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_SEED"),
     *("TRAIN_DATA_AUG", "TRAIN_MOSAIC", "TRAIN_FLIP"),
@@ -56,18 +63,23 @@ def configured_model():
     name = architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
     classes, size = read_class_names(configs.TRAIN_CLASSES), check_input_size(configs.TRAIN_INPUT_SIZE)
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
-    return Model(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, configured_heads(name))
+    heads = configured_heads(name, "YOLO_ANCHORS" if configs.TRAIN_ANCHORS is None else "TRAIN_ANCHORS")
+    return Model(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, heads)
 
 
 def read_pictures(path, class_count):
     """An annotation file -> Checked; what is wrong with it is told and left out."""
     checked = check_annotations(path, class_count, configs.YOLO_MAX_PIXELS)
-    for problem in checked.problems:
-        print(f"left out: {problem}", file=sys.stderr)
+    tell(checked.problems)
     if not any(len(record.classes) for record in checked.records):
         raise UserError(f"{path} has no box that can be used: python tools/Check_annotations.py says why")
     print(f"{path}: {len(checked.records)} pictures, {sum(len(x.classes) for x in checked.records)} boxes")
     return checked
+
+
+def tell(problems):
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)
 
 
 def make_schedule(steps_per_epoch):
@@ -153,9 +165,11 @@ def main():
     workers, worker = place_among_workers(strategy)
     chief = worker == 0
     model = configured_model()
-    training = read_pictures(configs.TRAIN_ANNOT_PATH, len(model.classes))
+    training = read_pictures(configs.TRAIN_ANNOT_PATH, len(model.classes)).records
+    training, problems = readable(training, configs.YOLO_MAX_PIXELS)
+    tell(problems)
     tested = read_pictures(configs.TEST_ANNOT_PATH, len(model.classes))
-    steps_per_epoch = max(1, round(len(training.records) / configs.TRAIN_BATCH_SIZE))
+    steps_per_epoch = max(1, round(len(training) / configs.TRAIN_BATCH_SIZE))
 
     # 2. The network, as new or as an interrupted training left it
     any_size = bool(configs.TRAIN_MULTISCALE)
@@ -165,7 +179,7 @@ def main():
     trainer = Trainer(*parts, model.heads, configs.TRAIN_BATCH_SIZE, make_schedule(steps_per_epoch))
 
     folder = f"{configs.TRAIN_CHECKPOINTS_FOLDER}/{configs.TRAIN_MODEL_NAME}{'_Tiny' if model.tiny else ''}"
-    settings = {name: getattr(configs, name) for name in CONTINUE_WITH} | {"pictures": len(training.records)}
+    settings = {name: getattr(configs, name) for name in CONTINUE_WITH} | {"pictures": len(training)}
     backup = Backup(f"{folder}_backup.npz", settings, configs.TRAIN_BACKUP_SECONDS, chief)
     state = None if overwrite else backup.read()
     if state is None and not overwrite and project_path(folder).exists():
@@ -187,7 +201,7 @@ def main():
     if chief:
         callbacks.append(TensorBoard(project_path(configs.TRAIN_LOGDIR) / configs.TRAIN_MODEL_NAME, validation))
     try:
-        train(trainer, make_batches(training.records, model, workers, worker), steps_per_epoch, callbacks, strategy)
+        train(trainer, make_batches(training, model, workers, worker), steps_per_epoch, callbacks, strategy)
     except KeyboardInterrupt:
         backup.save()
         sys.exit(f"stopped at step {trainer.steps_done}: python train.py goes on from there")

@@ -66,7 +66,7 @@ def test_the_script_prints_a_line_for_configs_that_beats_the_published_anchors(a
         out = capsys.readouterr().out
         before, after = map(float, re.findall(r"\b0\.\d{3}", out))
         assert after > before
-        found = eval(re.search(r"(?m)^YOLO_ANCHORS = (.*)$", out)[1])
+        found = eval(re.search(r"(?m)^TRAIN_ANCHORS = (.*)$", out)[1])
         assert np.shape(found) == (heads, 3, 2)
         areas = np.prod(found, -1).ravel()
         assert (np.diff(areas) >= 0).all()

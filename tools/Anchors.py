@@ -1,4 +1,4 @@
-"""Fits anchors to the boxes of an annotation file, by k-means with 1 - IoU as the distance, for YOLO_ANCHORS.
+"""Fits anchors to the boxes of an annotation file, by k-means with 1 - IoU as the distance, for TRAIN_ANCHORS.
 
 python tools/Anchors.py                                    TRAIN_ANNOT_PATH, at YOLO_INPUT_SIZE
 python tools/Anchors.py mine.txt --classes mine.names --size 608 --heads 3
@@ -102,7 +102,7 @@ def main():
     left_out = f", {len(checked.problems)} problems left out: see tools/Check_annotations.py" * bool(checked.problems)
     print(f"{len(sizes)} boxes of {len(checked.records)} pictures at {arguments.size}{left_out}")
     print(f"best IoU, on average: {best_iou(sizes, sum(published, ())):.3f} with the published anchors of {name}")
-    print(f"                      {best_iou(sizes, anchors):.3f} with\nYOLO_ANCHORS = {heads}")
+    print(f"                      {best_iou(sizes, anchors):.3f} with\nTRAIN_ANCHORS = {heads}")
 
 
 if __name__ == "__main__":

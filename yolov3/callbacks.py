@@ -66,7 +66,14 @@ class Validation(keras.callbacks.Callback):
         measured = np.zeros(2)
         if self.is_chief:
             scores = evaluate(
-                self.detector, self.checked, *self.thresholds, self.batch_size, self.max_pixels, progress=False
+                self.detector,
+                self.checked.records,
+                self.checked.sizes,
+                self.detector.names,
+                *self.thresholds,
+                self.batch_size,
+                self.max_pixels,
+                progress=False,
             )
             measured = np.nan_to_num([scores.AP50, scores.AP])
         logs["AP50"], logs["AP"] = (float(x) for x in from_chief(measured))

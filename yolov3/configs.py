@@ -53,9 +53,10 @@ TRAIN_FROM_CHECKPOINT = None  # begin with all weights of a checkpoint folder or
 TRAIN_FREEZE_EPOCHS = 0  # the first so many leave the backbone as it is; for few pictures and TRAIN_TRANSFER
 
 TRAIN_INPUT_SIZE = 416  # pixels, a multiple of 32
-TRAIN_MULTISCALE = (256, 320)  # None, or other input sizes to change to now and then, every ten steps
+TRAIN_MULTISCALE = None  # None, or more input sizes to change to every ten steps: (320, 352, 384, 448)
+TRAIN_ANCHORS = (((14, 20), (20, 27), (27, 37)), ((38, 51), (54, 73), (89, 119)))  # tools/Anchors.py; None: published
 TRAIN_BATCH_SIZE = 16  # pictures a step, on all devices together
-TRAIN_EPOCHS = 24  # rounds through the pictures
+TRAIN_EPOCHS = 20  # rounds through the pictures
 TRAIN_WARMUP_EPOCHS = 1  # the first of them, with a learning rate that rises from nothing
 TRAIN_LR_INIT = 1e-3  # the learning rate after that
 TRAIN_LR_END = 1e-5  # and in the end

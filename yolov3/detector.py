@@ -194,9 +194,9 @@ def _configured_model(weights, classes, input_size, yolo_type, tiny, resize):
     return replace(made, input_size=size, resize=resize), weights
 
 
-def configured_heads(name):
-    """The published heads of a network, with YOLO_ANCHORS in place of their anchors if it says so."""
-    heads, anchors = PUBLISHED_HEADS[name], configs.YOLO_ANCHORS
+def configured_heads(name, constant="YOLO_ANCHORS"):
+    """The published heads of a network, with the anchors of a constant in place of theirs if it has any."""
+    heads, anchors = PUBLISHED_HEADS[name], getattr(configs, constant)
     if anchors is None:
         return heads
     shape = (len(heads.strides), ANCHORS_PER_CELL, 2)
@@ -205,5 +205,5 @@ def configured_heads(name):
     except (ValueError, TypeError):
         array = np.empty(0)
     if array.shape != shape or not (array > 0).all():
-        raise UserError(f"YOLO_ANCHORS must be None or {shape[0]} heads of {shape[1]} (width, height) for {name}")
+        raise UserError(f"{constant} must be None or {shape[0]} heads of {shape[1]} (width, height) for {name}")
     return heads._replace(anchors=tuple(map(tuple, array.tolist())))

@@ -1,15 +1,20 @@
-"""How good a detector is on annotated pictures: COCO's protocol, by pycocotools.
+"""How good a detector is: COCO's protocol, by pycocotools.
 
-pictures -> detector -> COCO's form -> Scores -> table, precision-recall curves, JSON
+    records -> pictures -> detector -> Scores -> tables, detections.json and truth.json, precision-recall curves
+
+Boxes are small, medium or large by their area in pixels of the picture, as COCO has it; pictures of other sizes than
+COCO's 640 x 480 have other shares of them.
 """
 
 import contextlib
 import io
 import itertools
 import json
-import math
+import os
 import time
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -21,220 +26,238 @@ from yolov3.outputs import told_in_one_line
 from yolov3.settings import UserError
 from yolov3.video import ReadAhead
 
-SUMMARY = (  # COCOeval.stats in its order, and what each says
-    ("AP", "IoU 0.50:0.95"),
-    ("AP50", "IoU 0.50"),
-    ("AP75", "IoU 0.75"),
-    ("APs", "boxes under 32 x 32 pixels"),
-    ("APm", "boxes of 32 x 32 to 96 x 96"),
-    ("APl", "larger boxes"),
-    ("AR1", "recall, 1 box a picture"),
-    ("AR10", "recall, 10 boxes a picture"),
-    ("AR100", "recall, 100 boxes a picture"),
-    ("ARs", "recall, small boxes"),
-    ("ARm", "recall, medium boxes"),
-    ("ARl", "recall, large boxes"),
-)
-IOU50, IOU75, ALL_SIZES, BOXES100 = 0, 5, 0, 2  # indices into COCOeval's arrays
-MAX_CURVES = 20  # classes drawn one by one; of more, only the mean
+RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
+CURVES = 20  # classes drawn each with a line of its own: ten colours, two styles; of more, the best and the worst few
+BEST_AND_WORST = 5
 
 
-@dataclass(frozen=True)
-class ClassScores:
-    """One class; precision and recall at IoU 0.5. NaN where there is nothing to find."""
+class ClassScores(NamedTuple):
+    """One class. Numbers are 0..1, NaN where there is nothing to measure by.
+
+    Precision, recall and score are those of IoU 0.5 where F1, their harmonic mean, is best: boxes of that score and
+    better are what a detector with that YOLO_SCORE_THRESHOLD finds.
+    """
 
     name: str
-    boxes: int  # that are there
+    boxes: int  # in the annotations
     AP: float
     AP50: float
-    AP75: float
-    recall: float  # of all its boxes, however low their score
-    F1: float  # the best that a score threshold gives,
-    score: float  # and that threshold
-    precision: np.ndarray  # at COCO's 101 recalls, 0, 0.01 ... 1
+    precision: float
+    recall: float
+    score: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scores:
-    """All figures are 0..1; NaN where there is nothing to measure."""
+    """All numbers are 0..1, NaN where the annotations have no box to measure by."""
 
-    summary: dict  # of SUMMARY's names
-    classes: list  # of ClassScores
-    truth: dict  # COCO's annotation file
-    found: list  # COCO's results: image_id, category_id, bbox (x, y, width, height), score
-    images_per_second: float  # pictures over seconds in the detector
-    problems: list = field(default_factory=list)  # of str: pictures that could not be read, left out
+    AP: float  # mean over the classes, and over the IoUs 0.50, 0.55, ... 0.95
+    AP50: float  # at IoU 0.50
+    AP75: float
+    AP_small: float  # of boxes up to 32 x 32 pixels
+    AP_medium: float  # up to 96 x 96
+    AP_large: float
+    AR1: float  # recall, over the same IoUs, of the one best box of each class in a picture
+    AR10: float
+    AR100: float
+    AR_small: float
+    AR_medium: float
+    AR_large: float
+    classes: list  # of ClassScores, in the order of their ids
+    curves: np.ndarray  # float (classes, 101): precision at RECALLS, IoU 0.50; NaN for classes without boxes
+    images_per_second: float  # inside the detector
+    detections: list  # of dict: COCO's results format
+    truth: dict  # the annotations in COCO's format, with the same ids
+    problems: list  # of str: pictures that were left out
 
-    @property
-    def AP(self):
-        return self.summary["AP"]
 
-    @property
-    def AP50(self):
-        return self.summary["AP50"]
+# --- Measuring -----------------------------------------------------------------------------------------------------
 
 
-def evaluate(detector, checked, score_threshold, iou_threshold, batch_size, max_pixels, progress=True):
-    """A Detector on annotations.Checked -> Scores. Raises UserError if not one picture can be read."""
-    # 1. What is there, and what is found
-    images, truth, found, problems, seconds = [], [], [], [], 0.0
-    with tqdm(total=len(checked.records), unit=" pictures", disable=None if progress else True) as bar:
-        for batch in batched(read_ahead(checked, max_pixels), batch_size):
+def evaluate(
+    detector,
+    records,
+    sizes,
+    class_names,
+    score_threshold,
+    iou_threshold,
+    batch_size=1,
+    max_pixels=10**9,
+    progress=True,
+):
+    """Runs a detector on the pictures of annotations -> Scores.
+
+    detector        frames, score_threshold=, iou_threshold= -> list of Detections
+    records, sizes  of `annotations.check_annotations`
+    class_names     the classes of both, in the order of their ids
+    batch_size      pictures detected at a time
+    max_pixels      a picture with more is left out, as is one that cannot be decoded
+    progress        show a bar, if somebody is there to see it
+    Raises UserError if no picture can be read.
+    """
+    found, problems, seconds = {}, [], 0.0
+    reader = ReadAhead(_read(records, max_pixels, problems))
+    bar = tqdm(total=len(records), unit=" pictures", disable=None if progress else True)
+    with contextlib.closing(reader), bar:
+        for batch in _in_batches(reader, batch_size):
+            frames = [picture for _, picture in batch]
+            before = time.perf_counter()
+            answers = detector(frames, score_threshold=score_threshold, iou_threshold=iou_threshold)
+            seconds += time.perf_counter() - before
+            found.update(zip([i for i, _ in batch], answers, strict=True))
             bar.update(len(batch))
-            problems += [frame for *_, frame in batch if isinstance(frame, str)]
-            batch = [entry for entry in batch if not isinstance(entry[-1], str)]
-            started = time.perf_counter()
-            detections = detector([frame for *_, frame in batch], score_threshold, iou_threshold)
-            seconds += time.perf_counter() - started
-            for (record, (width, height), _), answer in zip(batch, detections, strict=True):
-                number = len(images) + 1
-                images.append({"id": number, "file_name": str(record.picture), "width": width, "height": height})
-                truth += coco_boxes(number, record.boxes, record.classes)
-                found += coco_boxes(number, answer.boxes, answer.classes, score=answer.scores)
-    if not images:
-        raise UserError(f"none of the {len(problems)} pictures can be read; {problems[0]}")
+    if not found:
+        raise UserError(f"none of the {len(records)} pictures can be read; {problems[0]}")
 
-    # 2. COCO's protocol
-    categories = [{"id": i + 1, "name": name} for i, name in enumerate(detector.names)]
-    for number, box in enumerate(truth, 1):
-        box.update(id=number, iscrowd=0)
-    dataset = {"images": images, "categories": categories, "annotations": truth}
-    measured = measure(dataset, found)
-    summary = {name: not_a_number(value) for (name, _), value in zip(SUMMARY, measured.stats, strict=True)}
-    counts = np.bincount([box["category_id"] - 1 for box in truth], minlength=len(categories))
-    classes = [class_scores(measured.eval, i, name, int(counts[i])) for i, name in enumerate(detector.names)]
-    return Scores(summary, classes, dataset, found, len(images) / seconds, problems)
+    truth = coco_truth(records, sizes, class_names, found)
+    detections = coco_results(found)
+    return Scores(*_score(truth, detections), len(found) / max(seconds, 1e-9), detections, truth, problems)
 
 
-def read_ahead(checked, max_pixels):
-    """Checked -> (record, its size, its picture or, if it cannot be read, why), decoded in a thread of its own."""
-
-    def entries():
-        for record, size in zip(checked.records, checked.sizes, strict=True):
-            try:
-                yield record, size, read_picture(record.picture, max_pixels)
-            except UserError as error:
-                yield record, size, str(error)
-
-    with contextlib.closing(ReadAhead(entries())) as ahead:
-        yield from ahead
+def _read(records, max_pixels, problems):
+    """Yields (index, picture) of each record; those that cannot be read go into `problems`."""
+    for i, record in enumerate(records):
+        try:
+            yield i, read_picture(record.picture, max_pixels)
+        except UserError as error:
+            problems.append(str(error))
 
 
-def batched(entries, size):
-    entries = iter(entries)
-    return iter(lambda: list(itertools.islice(entries, size)), [])
+def _in_batches(items, size):
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
 
 
-def coco_boxes(image, boxes, classes, **columns):
-    """xyxy (n, 4) and classes (n,) of a picture in COCO's form; columns: more of its keys, each (n,)."""
+def _score(truth, detections):
+    """COCO's annotations and results -> COCO's twelve numbers, list of ClassScores, curves: the head of `Scores`."""
+    results = [{**x, "id": i, "area": x["bbox"][2] * x["bbox"][3]} for i, x in enumerate(detections, 1)]
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does
+        measured = COCOeval(_indexed(truth, truth["annotations"]), _indexed(truth, results), "bbox")
+        measured.evaluate()
+        measured.accumulate()
+        measured.summarize()
+    stats, precision = (np.where(x < 0, np.nan, x) for x in (measured.stats, measured.eval["precision"]))
+    precision = precision[:, :, :, 0, -1]  # (IoUs, recalls, classes), of all areas, 100 boxes
+
+    answers = iter(measured.evalImgs)  # of each picture; pictures change fastest, then areas, then classes
+    pictures, areas = len(truth["images"]), len(measured.params.areaRng)
+    classes = []
+    for k, category in enumerate(truth["categories"]):
+        of_class, *_ = [list(itertools.islice(answers, pictures)) for _ in range(areas)]  # the first is all areas
+        classes.append(_class_scores(category["name"], precision[:, :, k], list(filter(None, of_class))))
+    return *stats.tolist(), classes, precision[0].T
+
+
+def _class_scores(name, precision, answers):
+    """A class's precision (IoUs, recalls) and pycocotools' answers for its pictures -> ClassScores."""
+    boxes = sum(len(x["gtIds"]) for x in answers)
+    AP, AP50 = float(precision.mean()), float(precision[0].mean())
+    if not boxes:
+        return ClassScores(name, 0, AP, AP50, np.nan, np.nan, np.nan)
+    scores = np.array([score for x in answers for score in x["dtScores"]])
+    right = np.concatenate([x["dtMatches"][0] > 0 for x in answers])
+    if not right.any():
+        return ClassScores(name, boxes, AP, AP50, 0.0, 0.0, np.nan)
+    best_first = np.argsort(-scores, kind="stable")
+    true, count = np.cumsum(right[best_first]), np.arange(1, len(scores) + 1)
+    best = np.argmax(2 * true / (boxes + count))  # F1
+    last = scores[best_first[best]]
+    return ClassScores(name, boxes, AP, AP50, *(float(x) for x in (true[best] / count[best], true[best] / boxes, last)))
+
+
+def _indexed(truth, annotations):
+    """A COCO object of copies: pycocotools writes into what it gets, and its loadRes takes no empty list."""
+    coco = COCO()
+    coco.dataset = {**truth, "annotations": [{"iscrowd": 0, **x} for x in annotations]}
+    coco.createIndex()
+    return coco
+
+
+# --- COCO's formats ------------------------------------------------------------------------------------------------
+
+
+def coco_truth(records, sizes, class_names, indices):
+    """Some records as COCO's annotations: image_id is the place of a picture among all records, from 1; category_id
+    the class, from 0. file_name is relative to the folder that all pictures have in common."""
+    chosen = sorted(indices)
+    root = os.path.commonpath([records[i].picture.parent for i in chosen])
+    images, annotations = [], []
+    for i in chosen:
+        (width, height), file_name = sizes[i], records[i].picture.relative_to(root).as_posix()
+        images.append({"id": i + 1, "file_name": file_name, "width": int(width), "height": int(height)})
+        for box, label in zip(_xywh(records[i].boxes), records[i].classes, strict=True):
+            row = {"id": len(annotations) + 1, "image_id": i + 1, "category_id": int(label), "bbox": box}
+            annotations.append({**row, "area": box[2] * box[3], "iscrowd": 0})
+    categories = [{"id": i, "name": name} for i, name in enumerate(class_names)]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
+
+
+def coco_results(found):
+    """{index of a record: Detections} -> COCO's results, best first in each picture. Ids as in `coco_truth`."""
     rows = []
-    for i, (x1, y1, x2, y2) in enumerate(np.asarray(boxes, float).tolist()):
-        row = {"image_id": image, "category_id": int(classes[i]) + 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-        row["area"] = (x2 - x1) * (y2 - y1)
-        rows.append(row | {name: float(column[i]) for name, column in columns.items()})
+    for i, detections in sorted(found.items()):
+        boxes = _xywh(detections.boxes)
+        for box, score, label in zip(boxes, detections.scores, detections.classes, strict=True):
+            rows.append({"image_id": i + 1, "category_id": int(label), "bbox": box, "score": round(float(score), 6)})
     return rows
 
 
-def measure(truth, found):
-    """COCO's annotation file and results -> COCOeval, all figures computed."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells every step
-        sides = []
-        for boxes in (truth["annotations"], [{**box, "id": i} for i, box in enumerate(found, 1)]):
-            side = COCO()
-            side.dataset = {**truth, "annotations": boxes}
-            side.createIndex()
-            sides.append(side)
-        evaluation = COCOeval(*sides, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation
+def _xywh(boxes):
+    """Boxes (n, 4) xyxy -> list of [left, top, width, height] in thousandths of a pixel: short in JSON."""
+    boxes = np.asarray(boxes, np.float64)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).round(3).tolist()
 
 
-def class_scores(measured, i, name, boxes):
-    """COCOeval.eval -> ClassScores of category i."""
-    precision = measured["precision"][:, :, i, ALL_SIZES, BOXES100]  # (IoUs, recalls), -1 without boxes
-    scores = measured["scores"][IOU50, :, i, ALL_SIZES, BOXES100]
-    recall = np.linspace(0, 1, precision.shape[1])
-    f1 = 2 * precision[IOU50] * recall / np.maximum(precision[IOU50] + recall, 1e-9)
-    best = int(np.argmax(f1))
-    figures = (
-        np.mean(precision),
-        np.mean(precision[IOU50]),
-        np.mean(precision[IOU75]),
-        measured["recall"][IOU50, i, ALL_SIZES, BOXES100],
-        f1[best],
-        scores[best],
-    )
-    figures = [not_a_number(x) if boxes else math.nan for x in figures]
-    return ClassScores(name, boxes, *figures, precision[IOU50])
+# --- Files ---------------------------------------------------------------------------------------------------------
 
 
-def not_a_number(x):
-    """pycocotools' -1, for nothing to measure, as NaN."""
-    return math.nan if x < 0 else float(x)
+def write_coco_json(folder, scores):
+    """Writes detections.json, COCO's results, and truth.json, the annotations with the same ids, for
 
+        truth = COCO("truth.json"); COCOeval(truth, truth.loadRes("detections.json"), "bbox")
 
-# --- Report ----------------------------------------------------------------------------------------------------------
-
-
-def table(scores):
-    """Scores -> lines of text: a row for each class, then COCO's summary. Percent."""
-
-    def percent(x):
-        return "-" if math.isnan(x) else f"{100 * x:.1f}"
-
-    names = [row.name for row in scores.classes]
-    width = max(map(len, [*names, "class"]))
-    lines = [f"{'class':{width}}  boxes    AP  AP50  AP75  recall  best F1  at score"]
-    for row in scores.classes:
-        at = "-" if math.isnan(row.score) else f"{row.score:.2f}"
-        cells = [percent(x) for x in (row.AP, row.AP50, row.AP75, row.recall, row.F1)]
-        lines.append(
-            f"{row.name:{width}}  {row.boxes:5}  {cells[0]:>4}  {cells[1]:>4}  {cells[2]:>4}  {cells[3]:>6}  "
-            f"{cells[4]:>7}  {at:>8}"
-        )
-    lines += ["", *(f"{name:5} {percent(scores.summary[name]):>5}  {about}" for name, about in SUMMARY)]
-    return "\n".join(lines)
-
-
-def write_json(path, content):
-    """Writes a JSON file, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with told_in_one_line(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(json.dumps(content), encoding="utf-8")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    or for another ground truth: truth.json says which image_id is which file, and which category_id which class.
+    """
+    for name, data in (("detections.json", scores.detections), ("truth.json", scores.truth)):
+        with _written_whole(folder / name) as part:
+            part.write_text(json.dumps(data), encoding="utf-8")
 
 
 def draw_curves(path, scores):
-    """Precision over recall at IoU 0.5 as a PNG: a line for each class, a thick one for their mean."""
-    import matplotlib
+    """Draws precision over recall at IoU 0.5 into a PNG: a line per class, and their mean."""
+    from matplotlib.figure import Figure  # only here: training needs none of it
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    rows = [row for row in scores.classes if row.boxes]
-    recall = np.linspace(0, 1, len(rows[0].precision))
-    figure, axes = plt.subplots(figsize=(8, 6), layout="constrained")
-    axes.set_prop_cycle(color=plt.colormaps["tab20"].colors)
-    for row in rows if len(rows) <= MAX_CURVES else []:
-        axes.plot(recall, row.precision, linewidth=1, label=f"{row.name} {100 * row.AP50:.1f}")
-    mean = np.mean([row.precision for row in rows], 0)
-    axes.plot(recall, mean, color="black", linewidth=3, label=f"all {100 * scores.AP50:.1f}")
-    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    axes.set_title(f"AP50 {100 * scores.AP50:.1f}, {len(scores.truth['images'])} pictures", loc="left")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="AP50", frameon=False)
+    order = sorted((i for i, x in enumerate(scores.classes) if x.boxes), key=lambda i: -scores.classes[i].AP50)
+    chosen = order if len(order) <= CURVES else order[:BEST_AND_WORST] + order[-BEST_AND_WORST:]
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots()
+    for rank, i in enumerate(chosen):
+        label = f"{100 * scores.classes[i].AP50:5.1f} {scores.classes[i].name:.24}"
+        axes.plot(RECALLS, scores.curves[i], ("-", "--")[rank // 10], color=f"C{rank % 10}", linewidth=1, label=label)
+    if order:
+        label = f"{100 * scores.AP50:5.1f} mean of {len(order)} classes"
+        axes.plot(RECALLS, scores.curves[order].mean(0), "black", linewidth=3, label=label)
+        left_out = len(order) - len(chosen)
+        title = f"AP50, best and worst (not shown: {left_out})" if left_out else "AP50"
+        look = {"family": "monospace", "size": "small"}
+        legend = figure.legend(loc="outside right upper", title=title, alignment="left", frameon=False, prop=look)
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a class may be named $
+    axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5")
     axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    with _written_whole(path) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the font lacks some scripts
+        figure.savefig(part, format="png", dpi=120)
+
+
+@contextlib.contextmanager
+def _written_whole(path):
+    """Gives a temporary file to write and renames it to `path` when all went well."""
     part = path.with_name(f".{path.name}.part")
-    with told_in_one_line(path):
-        try:
-            figure.savefig(part, dpi=120, format="png")
+    try:
+        with told_in_one_line(path):
+            yield part
             part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    plt.close(figure)
+    finally:
+        part.unlink(missing_ok=True)
