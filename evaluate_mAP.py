@@ -1,59 +1,100 @@
 """Measure a detector on annotated pictures: COCO's AP, a row for each class, precision-recall curves, speed.
 
-python evaluate_mAP.py                YOLO_CUSTOM_WEIGHTS, or your trained model in place of ours, on TEST_ANNOT_PATH
-python evaluate_mAP.py mine.txt       on other pictures, annotated with the same classes, those of TRAIN_CLASSES
-python evaluate_mAP.py --output out/  where the results go; results/evaluation if left out
+python evaluate_mAP.py                   the model that detection_custom.py uses, on TEST_ANNOT_PATH
+python evaluate_mAP.py mine.txt          on other pictures, annotated with the same classes
+python evaluate_mAP.py --weights PATH    a checkpoint folder, its bare name, or a .weights file
+python evaluate_mAP.py --output FOLDER   where the results go; results/evaluation if left out
 
-Writes precision_recall.png, detections.json (COCO's results) and truth.json (COCO's annotations, with the same ids).
-Thresholds, input size and batch size are TEST_... in yolov3/configs.py.
+Annotations number the classes of TRAIN_CLASSES. The model must have the same names in the same order: else one class
+would be measured by another's boxes. Thresholds, input size and batch size are TEST_... in yolov3/configs.py. The
+table tells precision and recall of each class for the score threshold that gives its best F1, at IoU 0.5.
+
+Writes precision_recall.png, detections.json (COCO's results) and truth.json (COCO's annotations, with the same ids):
+    truth = COCO("truth.json"); COCOeval(truth, truth.loadRes("detections.json"), "bbox")
 """
 
 import argparse
+import itertools
 import sys
 
 from yolov3 import configs
 from yolov3.annotations import check_annotations
 from yolov3.detector import custom_weights
-from yolov3.evaluation import draw_curves, evaluate, table, write_json
+from yolov3.evaluation import draw_curves, evaluate, table, write_coco_json
 from yolov3.outputs import check_writable
-from yolov3.settings import UserError, project_path, read_class_names, say_it_in_one_line, shell_path
+from yolov3.settings import UserError, check_threshold, project_path, read_class_names, say_it_in_one_line, shell_path
 from yolov3.utils import Load_Yolo_model
 
 OUTPUT = "results/evaluation"
 
 
-@say_it_in_one_line
-def main():
+def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("annotations", nargs="?", help="annotation file (TEST_ANNOT_PATH)")
+    parser.add_argument("annotations", nargs="?", metavar="ANNOTATIONS", help="annotation file (TEST_ANNOT_PATH)")
+    parser.add_argument("--weights", metavar="PATH", help="model to measure (that of detection_custom.py)")
     parser.add_argument("--output", metavar="FOLDER", help=f"folder for the results ({OUTPUT})")
     arguments = parser.parse_args()
-    annotations = configs.TEST_ANNOT_PATH
-    if arguments.annotations is not None:
-        annotations = shell_path(arguments.annotations).absolute()
-    output = project_path(OUTPUT) if arguments.output is None else shell_path(arguments.output)
-    check_writable(output)
+    arguments.annotations = as_given(
+        configs.TEST_ANNOT_PATH if arguments.annotations is None else arguments.annotations
+    )
+    arguments.weights = custom_weights() if arguments.weights is None else as_given(arguments.weights)
+    arguments.output = project_path(OUTPUT) if arguments.output is None else shell_path(arguments.output).absolute()
+    return arguments
 
-    thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
-    weights = custom_weights() if configs.YOLO_CUSTOM_WEIGHTS else None  # None: Darknet's
-    detector = Load_Yolo_model(weights, input_size=configs.TEST_INPUT_SIZE)
-    if read_class_names(configs.TRAIN_CLASSES) != detector.names:
-        raise UserError(
-            f"{annotations} is annotated with the classes of TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}, but the model "
-            f"has others ({', '.join(detector.names[:3])} ...): name matching ones in yolov3/configs.py"
-        )
-    checked = check_annotations(annotations, len(detector.names), configs.YOLO_MAX_PIXELS)
-    for problem in checked.problems:
-        print(f"left out: {problem}", file=sys.stderr)
-    scores = evaluate(detector, checked, *thresholds, configs.TEST_BATCH_SIZE, configs.YOLO_MAX_PIXELS)
-    for problem in scores.problems:
+
+def as_given(word):
+    """A path as the shell gives it or, where nothing is there, as configs.py means it."""
+    return shell_path(word).absolute() if shell_path(word).exists() else word
+
+
+def tell(problems):
+    for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
 
-    print(f"{table(scores)}\n\n{len(scores.truth['images'])} pictures, {scores.images_per_second:.1f} a second")
-    write_json(output / "detections.json", scores.found)
-    write_json(output / "truth.json", scores.truth)
-    draw_curves(output / "precision_recall.png", scores)
-    print(f"written: {output}")
+
+def check_names(of_model, annotated):
+    """Refuses a model whose classes are not those that the annotations number."""
+    pairs = enumerate(itertools.zip_longest(of_model, annotated, fillvalue="nothing"))
+    for number, (ours, theirs) in pairs:
+        if ours != theirs:
+            raise UserError(
+                f"class {number} of the model is {ours}, but {theirs} in TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}, "
+                f"which the annotations number ({len(of_model)} and {len(annotated)} classes): in yolov3/configs.py "
+                "name the model's own classes, and pictures annotated with them"
+            )
+
+
+@say_it_in_one_line
+def main():
+    # 1. What to measure, and on what
+    arguments = parse_arguments()
+    sys.stdout.reconfigure(errors="backslashreplace")  # names need not be what the terminal can show
+    check_writable(arguments.output)
+    constants = ("TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD")
+    thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]
+    names = read_class_names(configs.TRAIN_CLASSES)
+    checked = check_annotations(arguments.annotations, len(names), configs.YOLO_MAX_PIXELS)
+    tell(checked.problems)
+    if not any(len(record.classes) for record in checked.records):
+        raise UserError(f"{arguments.annotations} has no box that can be used: name a file with boxes to find")
+    detector = Load_Yolo_model(arguments.weights, input_size=configs.TEST_INPUT_SIZE)
+    check_names(detector.names, names)
+
+    # 2. Measuring
+    model, batch_size = detector.model, configs.TEST_BATCH_SIZE
+    print(f"{arguments.annotations}, by {model.name} at {model.input_size} pixels, {model.resize}")
+    data = checked.records, checked.sizes, names
+    scores = evaluate(detector, *data, *thresholds, batch_size, configs.YOLO_MAX_PIXELS)
+    tell(scores.problems)
+
+    # 3. The results
+    pictures, boxes = len(scores.truth["images"]), len(scores.truth["annotations"])
+    print(f"{pictures} pictures with {boxes} boxes; {len(scores.detections)} found, of scores over {thresholds[0]:g}")
+    print(f"{scores.images_per_second:.1f} images per second, detection alone, batches of {batch_size}")
+    print(f"\n{table(scores)}\n")
+    write_coco_json(arguments.output, scores)
+    draw_curves(arguments.output / "precision_recall.png", scores)
+    print(f"written: detections.json, truth.json and precision_recall.png in {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ that. Watch it with: tensorboard --logdir log. All GPUs of this machine are used
 """
 
 import argparse
+import signal
 import sys
 
 from yolov3 import configs
@@ -22,6 +23,7 @@ from yolov3.images import RESIZES
 from yolov3.settings import (
     UserError,
     architecture,
+    check_count,
     check_input_size,
     check_threshold,
     choose,
@@ -39,6 +41,8 @@ from yolov3.trainer import (
     training_precision,
 )
 
+WHOLE_NUMBERS = ("TRAIN_BATCH_SIZE", 1), ("TRAIN_EPOCHS", 1), ("TRAIN_FREEZE_EPOCHS", 0), ("TEST_BATCH_SIZE", 1)
+FRACTIONS = "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC", "TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD"
 CONTINUE_WITH = (  # an interrupted training goes on only while these constants are what they were
     *(
         "YOLO_TYPE",
@@ -82,14 +86,21 @@ def tell(problems):
         print(f"left out: {problem}", file=sys.stderr)
 
 
-def make_schedule(steps_per_epoch):
+def check_numbers():
+    for constant, least in WHOLE_NUMBERS:
+        check_count(constant, getattr(configs, constant), least)
+    for constant in FRACTIONS:
+        check_threshold(constant, getattr(configs, constant))
+
+
+def configured_schedule(steps_per_epoch):
     return Schedule(
         steps=configs.TRAIN_EPOCHS * steps_per_epoch,
         warm_up=round(configs.TRAIN_WARMUP_EPOCHS * steps_per_epoch),
-        freeze=configs.TRAIN_FREEZE_EPOCHS * steps_per_epoch,
+        freeze=min(configs.TRAIN_FREEZE_EPOCHS, configs.TRAIN_EPOCHS) * steps_per_epoch,
         lr_init=configs.TRAIN_LR_INIT,
         lr_end=configs.TRAIN_LR_END,
-        ema=check_threshold("TRAIN_EMA", configs.TRAIN_EMA),
+        ema=configs.TRAIN_EMA,
     )
 
 
@@ -160,6 +171,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--overwrite", action="store_true", help="begin anew and replace the checkpoint of that name")
     overwrite = parser.parse_args().overwrite
+    check_numbers()
     allow_memory_growth()
     strategy = choose_strategy(configs.TRAIN_BATCH_SIZE)
     workers, worker = place_among_workers(strategy)
@@ -176,7 +188,7 @@ def main():
     precision = training_precision(configs.TRAIN_PRECISION)
     with strategy.scope():
         parts = make_network(model.name, len(model.classes), None if any_size else model.input_size, precision)
-    trainer = Trainer(*parts, model.heads, configs.TRAIN_BATCH_SIZE, make_schedule(steps_per_epoch))
+    trainer = Trainer(*parts, model.heads, configs.TRAIN_BATCH_SIZE, configured_schedule(steps_per_epoch))
 
     folder = f"{configs.TRAIN_CHECKPOINTS_FOLDER}/{configs.TRAIN_MODEL_NAME}{'_Tiny' if model.tiny else ''}"
     settings = {name: getattr(configs, name) for name in CONTINUE_WITH} | {"pictures": len(training)}
@@ -200,9 +212,11 @@ def main():
     callbacks = [EpochMeans(), TerminateOnNaN(), backup, validation, keep]
     if chief:
         callbacks.append(TensorBoard(project_path(configs.TRAIN_LOGDIR) / configs.TRAIN_MODEL_NAME, validation))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     try:
         train(trainer, make_batches(training, model, workers, worker), steps_per_epoch, callbacks, strategy)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not tear what is being written
         backup.save()
         sys.exit(f"stopped at step {trainer.steps_done}: python train.py goes on from there")
     backup.discard()

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from yolov3.annotations import Record
 from yolov3.darknet import convolutions
 
 # --- Random weights ------------------------------------------------------------------------------------------------
@@ -112,3 +113,22 @@ def greedy(boxes, scores, score_threshold, iou_threshold, nms):
                 winners.append(box)
                 kept.append((float(scores[i, label]), label, box))
     return sorted(kept, reverse=True)
+
+
+# --- Photographs with boxes ----------------------------------------------------------------------------------------
+
+
+def coco64(folder, shape_of, coco, voc):
+    """Darknet's labels of COCO's 80 classes -> list of Record of those that VOC has too, numbered as VOC's.
+
+    shape_of  a picture's name -> its height and width; coco, voc  class names in their orders
+    """
+    records = []
+    for picture in sorted((folder / "images").glob("*.jpg")):
+        height, width = shape_of(picture.name)
+        label = folder / "labels" / f"{picture.stem}.txt"
+        rows = [line.split() for line in label.read_text().splitlines()] if label.exists() else []
+        rows = np.array([[voc.index(coco[int(c)]), *box] for c, *box in rows if coco[int(c)] in voc], float)
+        boxes = corner_form(rows.reshape(-1, 5)[:, 1:]) * [width, height, width, height]
+        records.append(Record(picture, boxes.astype(np.float32), rows.reshape(-1, 5)[:, 0].astype(np.int32)))
+    return records

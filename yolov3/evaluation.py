@@ -14,6 +14,7 @@ import os
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,20 @@ from yolov3.outputs import told_in_one_line
 from yolov3.settings import UserError
 from yolov3.video import ReadAhead
 
+SUMMARY = {  # COCO's twelve numbers, in its order; all but AP50 and AP75 are means over ten IoUs
+    "AP": "IoU 0.50, 0.55 ... 0.95",
+    "AP50": "IoU 0.50",
+    "AP75": "IoU 0.75",
+    "AP_small": "boxes up to 32 x 32 pixels",
+    "AP_medium": "boxes up to 96 x 96 pixels",
+    "AP_large": "larger boxes",
+    "AR1": "recall with one box of each class in a picture",
+    "AR10": "recall with ten",
+    "AR100": "recall with a hundred",
+    "AR_small": "recall, boxes up to 32 x 32 pixels",
+    "AR_medium": "recall, boxes up to 96 x 96 pixels",
+    "AR_large": "recall, larger boxes",
+}
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
 CURVES = 20  # classes drawn each with a line of its own: ten colours, two styles; of more, the best and the worst few
 BEST_AND_WORST = 5
@@ -49,15 +64,15 @@ class ClassScores(NamedTuple):
 
 @dataclass
 class Scores:
-    """All numbers are 0..1, NaN where the annotations have no box to measure by."""
+    """Numbers are 0..1, NaN where the annotations have no box to measure by."""
 
-    AP: float  # mean over the classes, and over the IoUs 0.50, 0.55, ... 0.95
-    AP50: float  # at IoU 0.50
+    AP: float  # what each is, SUMMARY tells
+    AP50: float
     AP75: float
-    AP_small: float  # of boxes up to 32 x 32 pixels
-    AP_medium: float  # up to 96 x 96
+    AP_small: float
+    AP_medium: float
     AP_large: float
-    AR1: float  # recall, over the same IoUs, of the one best box of each class in a picture
+    AR1: float
     AR10: float
     AR100: float
     AR_small: float
@@ -95,6 +110,8 @@ def evaluate(
     progress        show a bar, if somebody is there to see it
     Raises UserError if no picture can be read.
     """
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"TEST_BATCH_SIZE = {batch_size!r} must be a whole number over 0")
     found, problems, seconds = {}, [], 0.0
     reader = ReadAhead(_read(records, max_pixels, problems))
     bar = tqdm(total=len(records), unit=" pictures", disable=None if progress else True)
@@ -209,19 +226,25 @@ def _xywh(boxes):
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).round(3).tolist()
 
 
-# --- Files ---------------------------------------------------------------------------------------------------------
+# --- Report --------------------------------------------------------------------------------------------------------
 
 
-def write_coco_json(folder, scores):
-    """Writes detections.json, COCO's results, and truth.json, the annotations with the same ids, for
+def table(scores):
+    """Scores -> lines of text, in percent: a row for each class, then COCO's twelve numbers."""
+    width = max(len(row.name) for row in scores.classes)
+    lines = [f"{'':{width}}  boxes     AP   AP50   precision  recall  at score"]
+    for row in scores.classes:
+        at = "-" if np.isnan(row.score) else f"{row.score:.3f}"
+        lines.append(
+            f"{row.name:{width}}  {row.boxes:5}  {_percent(row.AP)}  {_percent(row.AP50)}       "
+            f"{_percent(row.precision)}   {_percent(row.recall)}  {at:>8}"
+        )
+    lines += ["", *(f"{name:9} {_percent(getattr(scores, name))}  {about}" for name, about in SUMMARY.items())]
+    return "\n".join(lines)
 
-        truth = COCO("truth.json"); COCOeval(truth, truth.loadRes("detections.json"), "bbox")
 
-    or for another ground truth: truth.json says which image_id is which file, and which category_id which class.
-    """
-    for name, data in (("detections.json", scores.detections), ("truth.json", scores.truth)):
-        with _written_whole(folder / name) as part:
-            part.write_text(json.dumps(data), encoding="utf-8")
+def _percent(x):
+    return f"{'-' if np.isnan(x) else format(100 * x, '.1f'):>5}"
 
 
 def draw_curves(path, scores):
@@ -251,12 +274,29 @@ def draw_curves(path, scores):
         figure.savefig(part, format="png", dpi=120)
 
 
+# --- Files ---------------------------------------------------------------------------------------------------------
+
+
+def write_coco_json(folder, scores):
+    """Writes detections.json, COCO's results, and truth.json, the annotations with the same ids, for
+
+        truth = COCO("truth.json"); COCOeval(truth, truth.loadRes("detections.json"), "bbox")
+
+    or for another ground truth: truth.json says which image_id is which file, and which category_id which class.
+    """
+    for name, data in (("detections.json", scores.detections), ("truth.json", scores.truth)):
+        with _written_whole(Path(folder) / name) as part:
+            part.write_text(json.dumps(data), encoding="utf-8")
+
+
 @contextlib.contextmanager
 def _written_whole(path):
     """Gives a temporary file to write and renames it to `path` when all went well."""
+    path = Path(path)
     part = path.with_name(f".{path.name}.part")
     try:
         with told_in_one_line(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield part
             part.replace(path)
     finally:

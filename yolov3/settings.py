@@ -47,6 +47,13 @@ def check_threshold(constant, value):
     return float(value)
 
 
+def check_count(constant, value, least):
+    """A whole number of that many or more."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise UserError(f"{constant} = {value!r} must be a whole number, {least} or more")
+    return int(value)
+
+
 def project_path(path):
     """A path as configs.py means it: relative to the project's root, wherever the script was started."""
     return PROJECT / shell_path(path)

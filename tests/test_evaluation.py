@@ -1,0 +1,319 @@
+"""Scores against hand-worked cases and pycocotools; the script as a person runs it."""
+
+import contextlib
+import io
+import json
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from test_scripts import project, run  # noqa: F401  a fixture
+
+import evaluate_mAP
+from yolov3 import configs
+from yolov3.annotations import Record
+from yolov3.boxes import PUBLISHED_HEADS
+from yolov3.checkpoint import Model, write_checkpoint
+from yolov3.darknet import convolutions, get_arrays
+from yolov3.detector import Detections
+from yolov3.evaluation import SUMMARY, draw_curves, evaluate, table, write_coco_json
+from yolov3.settings import UserError
+from yolov3.yolov4 import Create_Yolo
+
+NAMES = ("cat", "dog", "cup")
+SIZE = (120, 100)  # width, height
+
+
+def picture_file(path):
+    cv2.imwrite(str(path), np.full((SIZE[1], SIZE[0], 3), 90, np.uint8))
+    return path
+
+
+def boxes_of(rows):
+    """(x1, y1, x2, y2, class) rows -> boxes, classes as records and detections have them."""
+    rows = np.array(rows, np.float32).reshape(-1, 5)
+    return rows[:, :4], rows[:, 4].astype(np.int32)
+
+
+def answer(*rows):
+    """(score, x1, y1, x2, y2, class) rows -> Detections."""
+    boxes, classes = boxes_of([row[1:] for row in rows])
+    return Detections(boxes, np.array([row[0] for row in rows], np.float32), classes, NAMES)
+
+
+@pytest.fixture
+def measure(tmp_path):
+    """measure(truth and answer of each picture, ...) -> Scores of a detector that answers so."""
+
+    def measure(*pictures, **options):
+        truths, answers = zip(*pictures, strict=True)
+        records = [Record(picture_file(tmp_path / f"{i}.png"), *boxes_of(rows)) for i, rows in enumerate(truths)]
+        remaining = iter(answers)
+
+        def detector(frames, score_threshold, iou_threshold):
+            assert (score_threshold, iou_threshold) == (0.001, 0.45)
+            return [next(remaining) for _ in frames]
+
+        return evaluate(detector, records, [SIZE] * len(records), NAMES, 0.001, 0.45, **options)
+
+    return measure
+
+
+def by_pycocotools(truth, results):
+    """COCO's twelve numbers of two files."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(truth))
+        oracle = COCOeval(truth, truth.loadRes(str(results)), "bbox")
+        oracle.evaluate()
+        oracle.accumulate()
+        oracle.summarize()
+    return oracle.stats
+
+
+def test_average_precision_worked_by_hand(measure):
+    """Three cats; the best answer is right, the second wrong, the third right: precision 1 up to a recall of 1/3, 2/3
+    up to 2/3, 0 beyond. COCO reads it at 0, 0.01 ... 1."""
+    found = answer((0.9, 0, 0, 40, 40, 0), (0.8, 0, 60, 40, 100, 0), (0.7, 60, 50, 80, 70, 0))
+    scores = measure(([(0, 0, 40, 40, 0), (60, 50, 80, 70, 0)], found), ([(10, 10, 110, 90, 0)], answer()))
+    np.testing.assert_allclose(scores.curves[0], [1] * 34 + [2 / 3] * 33 + [0] * 34)
+    expected = (34 + 33 * 2 / 3) / 101
+    assert [scores.AP, scores.AP50, scores.AP75] == pytest.approx([expected] * 3)
+    assert [scores.AR1, scores.AR100] == pytest.approx([1 / 3, 2 / 3])
+    assert scores.classes[0] == ("cat", 3, *[pytest.approx(x) for x in (expected, expected, 2 / 3, 2 / 3, 0.7)])
+
+
+def test_iou_and_sizes_worked_by_hand(measure):
+    """IoU 0.9 is right at nine of COCO's ten. Boxes of 20 x 20, 50 x 50 and 100 x 100 pixels."""
+    scores = measure(
+        ([(0, 0, 20, 20, 0)], answer((0.9, 0, 0, 20, 20, 0))),
+        ([(0, 0, 50, 50, 0)], answer((0.9, 0, 0, 50, 45, 0))),
+        ([(0, 0, 100, 100, 0)], answer()),
+        ([], answer()),
+    )
+    assert [scores.AP_small, scores.AP_medium, scores.AP_large] == pytest.approx([1, 0.9, 0])
+    assert [scores.AR_small, scores.AR_medium, scores.AR_large] == pytest.approx([1, 0.9, 0])
+    assert [scores.classes[0].AP50, scores.AP75] == pytest.approx([67 / 101] * 2)
+
+
+def test_the_files_give_pycocotools_the_same_numbers(measure, tmp_path):
+    random = np.random.default_rng(0)
+    pictures = []
+    for _ in range(12):
+        corners, sides = random.uniform(0, 60, (6, 2)), random.uniform(4, 60, (6, 2))
+        boxes, classes = np.concatenate([corners, corners + sides], 1), random.integers(0, 2, 6)
+        moved = np.concatenate([boxes + random.normal(0, 3, boxes.shape), boxes[::-1]])
+        rows = [(*box, label) for box, label in zip(boxes, classes, strict=True)]
+        found = zip(random.uniform(0, 1, 12), moved, np.tile(classes, 2), strict=True)
+        pictures.append((rows, answer(*((score, *box, label) for score, box, label in found))))
+    scores = measure(*pictures, batch_size=5)
+    write_coco_json(tmp_path / "out", scores)
+    assert {x.name for x in (tmp_path / "out").iterdir()} == {"detections.json", "truth.json"}
+    stats = by_pycocotools(tmp_path / "out" / "truth.json", tmp_path / "out" / "detections.json")
+    ours = [getattr(scores, name) for name in SUMMARY]
+    assert 0.1 < scores.AP50 < 0.9
+    np.testing.assert_array_equal(np.nan_to_num(ours, nan=-1), stats)
+
+
+def test_a_row_of_the_results_is_one_of_coco(measure):
+    scores = measure(([], answer()), ([(10, 20, 30, 60, 2)], answer((0.5, 11, 20, 30.5, 60, 2))))
+    assert scores.detections == [{"image_id": 2, "category_id": 2, "bbox": [11, 20, 19.5, 40], "score": 0.5}]
+    assert scores.truth["images"][1] == {"id": 2, "file_name": "1.png", "width": 120, "height": 100}
+    assert scores.truth["annotations"][0]["bbox"] == [10, 20, 20, 40]
+    assert scores.truth["categories"][2] == {"id": 2, "name": "cup"}
+
+
+def test_without_any_detection_all_is_zero(measure):
+    scores = measure(([(0, 0, 40, 40, 0)], answer()), ([(0, 0, 40, 40, 1)], answer()))
+    assert (scores.AP, scores.AP50, scores.AR100, scores.detections) == (0, 0, 0, [])
+    assert [row.AP50 for row in scores.classes[:2]] == [0, 0]
+
+
+def test_a_class_without_boxes_is_a_dash_and_does_not_count(measure):
+    scores = measure(([(0, 0, 40, 40, 0)], answer((0.9, 0, 0, 40, 40, 0), (0.8, 0, 0, 40, 40, 2))))
+    assert abs(scores.AP50 - 1) < 1e-9
+    rows = {line.split()[0]: line.split()[1:] for line in table(scores).splitlines() if line.split()}
+    assert rows["cup"] == ["0", "-", "-", "-", "-", "-"]
+    assert rows["cat"] == ["1", "100.0", "100.0", "100.0", "100.0", "0.900"]
+
+
+def test_a_broken_picture_is_named_and_left_out_with_its_boxes(measure, tmp_path):
+    whole, broken = (picture_file(tmp_path / name) for name in ("a.png", "b.png"))
+    broken.write_bytes(broken.read_bytes()[:60])
+    box = boxes_of([(0, 0, 40, 40, 0)])
+    records = [Record(broken, *box), Record(whole, *box)]
+
+    def detector(frames, score_threshold, iou_threshold):
+        return [answer((0.9, 0, 0, 40, 40, 0))] * len(frames)
+
+    scores = evaluate(detector, records, [SIZE] * 2, NAMES, 0.001, 0.45, batch_size=2)
+    assert abs(scores.AP50 - 1) < 1e-9
+    assert scores.problems == [f"picture {broken} is truncated or damaged"]
+    assert [x["id"] for x in scores.truth["images"]] == [2]  # ids do not move up
+    with pytest.raises(UserError, match="none of the 1 pictures can be read; picture .*b.png is truncated"):
+        evaluate(detector, records[:1], [SIZE], NAMES, 0.001, 0.45)
+
+
+def test_only_the_detectors_time_counts(tmp_path):
+    records = [Record(picture_file(tmp_path / f"{i}.png"), *boxes_of([])) for i in range(5)]
+    batches = []
+
+    def detector(frames, score_threshold, iou_threshold):
+        batches.append(len(frames))
+        time.sleep(0.02 * len(frames))
+        return [answer()] * len(frames)
+
+    scores = evaluate(detector, records, [SIZE] * 5, NAMES, 0.001, 0.45, batch_size=2)
+    assert batches == [2, 2, 1]
+    assert 20 < scores.images_per_second <= 50
+
+
+def test_a_batch_size_of_nothing_is_refused(measure):
+    with pytest.raises(UserError, match="TEST_BATCH_SIZE = 0 must be a whole number over 0"):
+        measure(([], answer()), batch_size=0)
+
+
+@pytest.mark.parametrize("names", [("$a_{", "_b", "数"), tuple(f"class {i}" for i in range(30))])
+def test_curves_are_drawn_whatever_the_names(names, tmp_path, recwarn):
+    boxes = boxes_of([(0, 0, 40, 40, i) for i in range(len(names))])
+    found = Detections(boxes[0], np.linspace(0.9, 0.1, len(names), dtype=np.float32), boxes[1], names)
+    records = [Record(picture_file(tmp_path / "a.png"), *boxes)]
+    scores = evaluate(lambda frames, **_: [found], records, [SIZE], names, 0.001, 0.45)
+    draw_curves(tmp_path / "curves.png", scores)
+    assert min(cv2.imread(str(tmp_path / "curves.png")).shape[:2]) > 400
+    assert {x.name for x in tmp_path.iterdir()} == {"a.png", "curves.png"}
+    assert not recwarn
+
+
+def test_what_cannot_be_written_is_one_line_and_leaves_nothing(measure, tmp_path):
+    scores = measure(([(0, 0, 40, 40, 0)], answer()))
+    (tmp_path / "out" / "curves.png").mkdir(parents=True)
+    with pytest.raises(UserError, match="output .*curves.png cannot be written"):
+        draw_curves(tmp_path / "out" / "curves.png", scores)
+    assert [x.name for x in (tmp_path / "out").iterdir()] == ["curves.png"]
+
+
+# --- evaluate_mAP.py -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A checkpoint folder, small and untrained; its heads' biases make sure that it finds a few boxes."""
+    network = Create_Yolo(64, "yolov4", True, NAMES)
+    for conv, norm in convolutions(network):
+        if norm is None:
+            conv.bias.assign(np.tile([0, 0, 0, 0, 1, 2, -9, -9], 3))
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    about = Model("yolov4", True, NAMES, 64, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
+    write_checkpoint(folder, about, get_arrays(network), "a test")
+    return folder
+
+
+@pytest.fixture
+def constants(model, tmp_path):
+    """What configs.py says in these tests: four pictures, one of them broken, one box that is none."""
+    lines = []
+    for i, box in enumerate(("0,0,120,100,0", "10,10,50,60,1", "0,0,40,40,0", "5,5,2,2,0 10,10,100,90,0")):
+        lines.append(f"{picture_file(tmp_path / f'{i}.png')} {box}\n")
+    (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:60])
+    (tmp_path / "test.txt").write_text("".join(lines))
+    (tmp_path / "my.names").write_text("".join(f"{name}\n" for name in NAMES))
+    return {
+        "TEST_ANNOT_PATH": str(tmp_path / "test.txt"),
+        "TRAIN_CLASSES": str(tmp_path / "my.names"),
+        "YOLO_CUSTOM_WEIGHTS": str(model),
+        "TEST_INPUT_SIZE": 64,
+    }
+
+
+def test_the_script_prints_and_writes_its_results_and_goes_on_without_what_is_wrong(project, constants, tmp_path):  # noqa: F811
+    code, out, err = run(project(**constants), "evaluate_mAP.py")
+    assert code == 0
+    first, second = [line for line in err.splitlines() if "left out" in line]
+    assert "test.txt line 4: box 5,5,2,2,0 has x2 < x1" in first
+    assert "2.png is truncated or damaged" in second
+    assert "3 pictures with 3 boxes" in out
+
+    results = tmp_path / "project" / "results" / "evaluation"
+    assert {x.name for x in results.iterdir()} == {"detections.json", "truth.json", "precision_recall.png"}
+    stats = by_pycocotools(results / "truth.json", results / "detections.json")
+    printed = {line.split()[0]: line.split()[1] for line in out.splitlines() if line.startswith(("AP", "AR"))}
+    assert printed["AP50"] == f"{100 * stats[1]:.1f}"
+    assert list(printed) == list(SUMMARY)
+
+
+@pytest.fixture
+def script(constants, monkeypatch, tmp_path):
+    """script(*arguments, **constants) -> what evaluate_mAP.py ends with: exit code 0, or its one line."""
+
+    def run(*arguments, **changed):
+        for name, value in {**constants, **changed}.items():
+            monkeypatch.setattr(configs, name, value)
+        monkeypatch.setattr(sys, "argv", ["evaluate_mAP.py", "--output", str(tmp_path / "out"), *map(str, arguments)])
+        try:
+            return evaluate_mAP.main() or 0
+        except SystemExit as error:
+            return error.code
+
+    return run
+
+
+def test_annotations_and_weights_from_the_command_line(script, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "two.txt").write_text("0.png 0,0,120,100,0\n1.png\n")
+    assert script("two.txt", "--weights", model, YOLO_CUSTOM_WEIGHTS="nothing", TEST_ANNOT_PATH="nothing") == 0
+    assert "2 pictures with 1 boxes" in capsys.readouterr().out
+    images = json.loads((tmp_path / "out" / "truth.json").read_text())["images"]
+    assert [x["file_name"] for x in images] == ["0.png", "1.png"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"TEST_ANNOT_PATH": "no.txt"}, "error: annotation file no.txt is missing"),
+        ({"TEST_SCORE_THRESHOLD": 2}, "error: TEST_SCORE_THRESHOLD = 2 must be a number from 0 to 1"),
+        ({"TEST_BATCH_SIZE": 0}, "error: TEST_BATCH_SIZE = 0 must be a whole number over 0"),
+        ({"TRAIN_CLASSES": "no.names"}, "error: class names file no.names is missing"),
+        ({"YOLO_CUSTOM_WEIGHTS": "no_model"}, "error: no_model is not there"),
+    ],
+)
+def test_a_wrong_constant_is_one_line(changed, line, script):
+    said = script(**changed)
+    assert said.startswith(line)
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        ("cat\ncup\ndog\n", "class 1 of the model is dog, but cup in TRAIN_CLASSES"),
+        ("cat\ndog\ncup\npot\n", "class 3 of the model is nothing, but pot in TRAIN_CLASSES"),
+        ("cat\ndog\n", "class 2 of the model is cup, but nothing in TRAIN_CLASSES"),
+    ],
+)
+def test_a_model_of_other_classes_is_refused(names, parts, script, tmp_path):
+    (tmp_path / "my.names").write_text(names)
+    said = script()
+    assert parts in said and "yolov3/configs.py" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "is empty"),
+        ("0.png 0,0,40,40,7\n", "has no box that can be used"),
+        ("0.png\n1.png\n", "has no box that can be used"),
+        ("gone.png 0,0,40,40,0\n", "has no picture that can be used"),
+        ("2.png 0,0,40,40,0\n", "none of the 1 pictures can be read"),
+    ],
+)
+def test_annotations_without_anything_to_measure_are_one_line(text, line, script, tmp_path):
+    (tmp_path / "test.txt").write_text(text)
+    said = script()
+    assert said.startswith("error: ") and line in said
+    assert len(said.splitlines()) == 1
+    assert not list((tmp_path / "out").iterdir())

@@ -1,0 +1,257 @@
+"""train.py as a person runs it, on a few small pictures: what it makes, how it goes on, what it refuses."""
+
+import re
+import signal
+import sys
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from oracle import centre_form, importer, importer_answers
+
+import train
+from yolov3 import configs
+from yolov3.boxes import decode
+from yolov3.checkpoint import Model, read_model, read_weights, write_checkpoint
+from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
+from yolov3.detector import Load_Yolo_model, custom_weights
+from yolov3.trainer import Trainer
+from yolov3.yolov4 import Create_Yolo
+
+CONSTANTS = {
+    "YOLO_TYPE": "yolov4",
+    "TRAIN_YOLO_TINY": True,
+    "YOLO_INPUT_SIZE": 64,
+    "YOLO_ANCHORS": None,
+    "TRAIN_MODEL_NAME": "mine",
+    "TRAIN_TRANSFER": False,
+    "TRAIN_FROM_CHECKPOINT": None,
+    "TRAIN_FREEZE_EPOCHS": 0,
+    "TRAIN_INPUT_SIZE": 64,
+    "TRAIN_MULTISCALE": None,
+    "TRAIN_ANCHORS": None,
+    "TRAIN_BATCH_SIZE": 4,
+    "TRAIN_EPOCHS": 3,
+    "TRAIN_PRECISION": "FP32",
+    "TRAIN_BACKUP_SECONDS": 1e9,
+    "TRAIN_PATIENCE": 0,
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Eight pictures with a red or a green box each, and configs.py set to train on them."""
+    lines = []
+    for i in range(8):
+        picture = np.full((60, 80, 3), 90, np.uint8)
+        x, y = 5 * i, 3 * i
+        cv2.rectangle(picture, (x, y), (x + 29, y + 24), (0, 0, 255) if i % 2 else (0, 255, 0), -1)
+        cv2.imwrite(str(tmp_path / f"{i}.png"), picture)
+        lines.append(f"{i}.png {x},{y},{x + 30},{y + 25},{i % 2}")
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    (tmp_path / "test.txt").write_text("\n".join(lines[:2]))
+    (tmp_path / "my.names").write_text("red\ngreen\n")
+    paths = {
+        "TRAIN_CLASSES": "my.names",
+        "TRAIN_ANNOT_PATH": "train.txt",
+        "TEST_ANNOT_PATH": "test.txt",
+        "TRAIN_CHECKPOINTS_FOLDER": "checkpoints",
+        "TRAIN_LOGDIR": "log",
+    }
+    for name, value in (CONSTANTS | {name: str(tmp_path / path) for name, path in paths.items()}).items():
+        monkeypatch.setattr(configs, name, value)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield tmp_path
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """A few steps take less than tracing."""
+
+    class EagerTrainer(Trainer):
+        def prepare(self):
+            super().prepare()
+            self.run_eagerly = True
+
+    monkeypatch.setattr(train, "Trainer", EagerTrainer)
+
+
+def error_of_training():
+    keras.utils.set_random_seed(0)
+    with pytest.raises(SystemExit) as exit:
+        train.main()
+    return str(exit.value)
+
+
+# --- What it makes ---------------------------------------------------------------------------------------------------
+
+
+def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv(folder, capsys, shared):
+    train.main()
+    out = capsys.readouterr().out
+    assert "8 pictures, 8 boxes" in out and re.search(r"mine_Tiny: AP50 \d+\.\d; python detection_custom.py uses", out)
+    made = folder / "checkpoints" / "mine_Tiny"
+    model = read_model(made)
+    assert (model.name, model.classes, model.input_size) == ("yolov4-tiny", ("red", "green"), 64)
+    assert read_model(folder / "checkpoints" / "mine_Tiny_last") == model
+    assert not list((folder / "checkpoints").glob("*backup*"))
+    assert custom_weights() == made
+    detector = Load_Yolo_model(custom_weights())
+    assert detector.names == ("red", "green")
+
+    network = Create_Yolo(64, "yolov4", True, 2)
+    load_arrays(network, read_weights(made), made)
+    save_yolo_weights(network, folder / "mine.weights")
+    cfg = (shared / "darknet" / "yolov4-tiny.cfg").read_text().replace("classes=80", "classes=2")
+    (folder / "mine.cfg").write_text(cfg.replace("filters=255", "filters=21"))
+    picture = np.random.default_rng(0).uniform(0, 1, (1, 64, 64, 3)).astype(np.float32)
+    _, theirs = importer_answers(importer(folder / "mine.cfg", folder / "mine.weights", 64), picture)
+    mine = decode(network(picture), model.heads)[0].numpy()
+    np.testing.assert_allclose(centre_form(mine[:, :4]), theirs[:, :4], atol=1e-4)
+    np.testing.assert_allclose(mine[:, 4:], theirs[:, 5:], atol=1e-4)
+
+
+def test_it_begins_with_a_checkpoint_or_with_darknet_weights(folder, eager, monkeypatch):
+    """With a learning rate of nothing the result is what it began with."""
+    monkeypatch.setattr(configs, "TRAIN_LR_INIT", 0.0)
+    monkeypatch.setattr(configs, "TRAIN_LR_END", 0.0)
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
+    source = Create_Yolo(64, "yolov4", True, 2)
+    first = [array.copy() for array in get_arrays(source)]
+    model = Model("yolov4", True, ("a", "b"), 64, "letterbox", train.configured_model().heads)
+    write_checkpoint(folder / "start", model, first, "a test")
+    save_yolo_weights(source, folder / "start.weights")
+    for constants in (
+        {"TRAIN_FROM_CHECKPOINT": str(folder / "start")},
+        {"TRAIN_FROM_CHECKPOINT": None, "TRAIN_TRANSFER": True, "YOLO_V4_TINY_WEIGHTS": str(folder / "start.weights")},
+    ):
+        for name, value in constants.items():
+            monkeypatch.setattr(configs, name, value)
+        monkeypatch.setattr(sys, "argv", ["train.py", "--overwrite"])
+        train.main()
+        for mine, theirs in zip(read_weights(folder / "checkpoints" / "mine_Tiny_last"), first, strict=True):
+            if mine.ndim == 4:  # the statistics of batch normalisation do move
+                np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "constants", [{"TRAIN_BATCH_SIZE": 16}, {"TRAIN_FREEZE_EPOCHS": 1}, {"TRAIN_MULTISCALE": (96,)}]
+)
+def test_it_trains_with(constants, folder, eager, monkeypatch):
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
+    for name, value in constants.items():
+        monkeypatch.setattr(configs, name, value)
+    train.main()
+    assert (folder / "checkpoints" / "mine_Tiny").is_dir()
+
+
+def test_a_data_set_of_one_picture_will_do(folder, eager, monkeypatch):
+    lines = (folder / "train.txt").read_text().split("\n")
+    (folder / "train.txt").write_text(lines[0])
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
+    train.main()
+    assert (folder / "checkpoints" / "mine_Tiny").is_dir()
+
+
+# --- How it goes on --------------------------------------------------------------------------------------------------
+
+
+def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch, capsys):
+    keras.utils.set_random_seed(0)
+    train.main()
+    whole = read_weights(folder / "checkpoints" / "mine_Tiny_last")
+
+    class CtrlC(keras.callbacks.Callback):
+        """After the first and after the fourth of six steps; an epoch has two."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.steps_done in (1, 4) and self.model.steps_done not in stopped:
+                stopped.append(self.model.steps_done)
+                raise KeyboardInterrupt
+
+    stopped = []
+    monkeypatch.setattr(configs, "TRAIN_MODEL_NAME", "stopped")
+    monkeypatch.setattr(train, "TerminateOnNaN", CtrlC)
+    for step in (1, 4):
+        assert error_of_training() == f"stopped at step {step}: python train.py goes on from there"
+    capsys.readouterr()
+    train.main()
+    assert "going on at step 4 of 6" in capsys.readouterr().out
+    for mine, expected in zip(read_weights(folder / "checkpoints" / "stopped_Tiny_last"), whole, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_finished_training_is_not_lost_to_another(folder, eager, monkeypatch):
+    made = folder / "checkpoints" / "mine_Tiny"
+    made.mkdir(parents=True)
+    assert re.match(r"error: .*mine_Tiny is there already: give --overwrite", error_of_training())
+    assert not list(made.iterdir())
+
+
+# --- What it refuses -------------------------------------------------------------------------------------------------
+
+
+def break_pictures(folder):
+    for path in folder.glob("*.png"):
+        path.write_bytes(path.read_bytes()[:-40])
+
+
+REFUSED = {
+    "missing": (lambda f: (f / "train.txt").unlink(), "annotation file .*train.txt is missing"),
+    "empty": (lambda f: (f / "train.txt").write_text("\n"), "annotation file .*train.txt is empty"),
+    "no test pictures": (lambda f: (f / "test.txt").write_text(""), "annotation file .*test.txt is empty"),
+    "classes beyond the names": (lambda f: (f / "my.names").write_text("red\n") and drop_red(f), "has no box that can"),
+    "all pictures broken": (break_pictures, "none of the pictures to train on can be read"),
+    "all pictures gone": (lambda f: [x.unlink() for x in f.glob("*.png")], "has no picture that can be used"),
+    "not a number": (lambda f: (f / "train.txt").write_text("0.png nan,1,20,20,0"), "has no box that can be used"),
+}
+
+
+def drop_red(folder):
+    lines = (folder / "train.txt").read_text().split("\n")
+    (folder / "train.txt").write_text("\n".join(line for line in lines if line.endswith(",1")))
+
+
+@pytest.mark.parametrize(("spoil", "message"), REFUSED.values(), ids=REFUSED)
+def test_unusable_data_is_one_line(spoil, message, folder):
+    spoil(folder)
+    error = error_of_training()
+    assert re.match(f"error: .*{message}", error) and "\n" not in error
+    assert not (folder / "checkpoints").exists()
+
+
+def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, monkeypatch):
+    heads = train.configured_model().heads
+    for made, said in (
+        (Model("yolov4", True, ("a",), 64, "letterbox", heads), "yolov4-tiny with 1 classes, not yolov4-tiny with 2"),
+        (
+            Model("yolov3", True, ("a", "b"), 64, "letterbox", heads),
+            "yolov3-tiny with 2 classes, not yolov4-tiny with 2",
+        ),
+    ):
+        write_checkpoint(folder / "other", made, [], "a test")
+        monkeypatch.setattr(configs, "TRAIN_FROM_CHECKPOINT", str(folder / "other"))
+        assert re.match(f"error: TRAIN_FROM_CHECKPOINT: .*other is {said}", error_of_training())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TRAIN_EPOCHS", 0, "TRAIN_EPOCHS = 0 must be a whole number, 1 or more"),
+        ("TRAIN_BATCH_SIZE", 2.5, "TRAIN_BATCH_SIZE = 2.5 must be a whole number"),
+        ("TRAIN_LR_INIT", "fast", "TRAIN_LR_INIT = 'fast' must be a number from 0 to 1"),
+        ("TRAIN_INPUT_SIZE", 100, "100: make it a multiple of 32"),
+        ("TRAIN_MULTISCALE", (100,), "100: make it a multiple of 32"),
+        ("TRAIN_ANCHORS", ((1, 2),), "TRAIN_ANCHORS must be None or 2 heads of 3"),
+        ("TRAIN_PRECISION", "INT8", "TRAIN_PRECISION = 'INT8' is not known"),
+        ("TRAIN_CLASSES", "nowhere.names", "class names file nowhere.names is missing"),
+    ],
+)
+def test_a_wrong_constant_is_one_line(name, value, message, folder, monkeypatch):
+    monkeypatch.setattr(configs, name, value)
+    error = error_of_training()
+    assert error.startswith("error: ") and message in error and "\n" not in error
