@@ -160,7 +160,8 @@ def test_ap50_on_photographs_is_darknets(detector, photographs, shared, tmp_path
         [sys.executable, script, tmp_path / "answers.json"], capture_output=True, text=True, check=True
     )
     theirs = [float(re.search(rf"{name} ([\d.]+)", run.stdout)[1]) for name in ("AP", "AP50")]
-    assert [scores.AP, scores.AP50] == pytest.approx(theirs, abs=2e-4)
+    ours = [scores.AP, scores.AP50]
+    assert ours == pytest.approx(theirs, abs=2e-4)
 
 
 def test_weights_with_anchors_of_their_own(shared, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from yolov3.images import read_picture
 from yolov3.outputs import told_in_one_line
-from yolov3.settings import UserError
+from yolov3.settings import UserError, check_count
 from yolov3.video import ReadAhead
 
 SUMMARY = {  # COCO's twelve numbers, in its order; all but AP50 and AP75 are means over ten IoUs
@@ -110,8 +110,7 @@ def evaluate(
     progress        show a bar, if somebody is there to see it
     Raises UserError if no picture can be read.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise UserError(f"TEST_BATCH_SIZE = {batch_size!r} must be a whole number over 0")
+    batch_size = check_count("TEST_BATCH_SIZE", batch_size, 1)
     found, problems, seconds = {}, [], 0.0
     reader = ReadAhead(_read(records, max_pixels, problems))
     bar = tqdm(total=len(records), unit=" pictures", disable=None if progress else True)
