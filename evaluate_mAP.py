@@ -18,14 +18,16 @@ import itertools
 import sys
 
 from yolov3 import configs
-from yolov3.annotations import check_annotations
+from yolov3.cli import read_pictures, tell_left_out
 from yolov3.detector import custom_weights
-from yolov3.evaluation import draw_curves, evaluate, table, write_coco_json
+from yolov3.evaluation import evaluate
 from yolov3.outputs import check_writable
+from yolov3.report import draw_curves, table, write_coco_json
 from yolov3.settings import UserError, check_threshold, project_path, read_class_names, say_it_in_one_line, shell_path
 from yolov3.utils import Load_Yolo_model
 
 OUTPUT = "results/evaluation"
+DRAWN, SAMPLES = "model_data/digits/digits_test.txt", "IMAGES/digits/digits.txt"  # the samples come with the project
 
 
 def parse_arguments():
@@ -34,22 +36,24 @@ def parse_arguments():
     parser.add_argument("--weights", metavar="PATH", help="model to measure (that of detection_custom.py)")
     parser.add_argument("--output", metavar="FOLDER", help=f"folder for the results ({OUTPUT})")
     arguments = parser.parse_args()
-    arguments.annotations = as_given(
-        configs.TEST_ANNOT_PATH if arguments.annotations is None else arguments.annotations
-    )
+    annotations = default_annotations() if arguments.annotations is None else arguments.annotations
+    arguments.annotations = as_given(annotations)
     arguments.weights = custom_weights() if arguments.weights is None else as_given(arguments.weights)
     arguments.output = project_path(OUTPUT) if arguments.output is None else shell_path(arguments.output).absolute()
     return arguments
 
 
+def default_annotations():
+    """TEST_ANNOT_PATH; as cloned, before its digits are drawn, the samples."""
+    if configs.TEST_ANNOT_PATH != DRAWN or project_path(DRAWN).exists():
+        return configs.TEST_ANNOT_PATH
+    print(f"{DRAWN} is not there yet (python tools/Make_digits.py draws it): measuring on {SAMPLES}")
+    return SAMPLES
+
+
 def as_given(word):
     """A path as the shell gives it or, where nothing is there, as configs.py means it."""
     return shell_path(word).absolute() if shell_path(word).exists() else word
-
-
-def tell(problems):
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
 
 
 def check_names(of_model, annotated):
@@ -73,10 +77,7 @@ def main():
     constants = ("TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD")
     thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]
     names = read_class_names(configs.TRAIN_CLASSES)
-    checked = check_annotations(arguments.annotations, len(names), configs.YOLO_MAX_PIXELS)
-    tell(checked.problems)
-    if not any(len(record.classes) for record in checked.records):
-        raise UserError(f"{arguments.annotations} has no box that can be used: name a file with boxes to find")
+    checked = read_pictures(arguments.annotations, len(names))
     detector = Load_Yolo_model(arguments.weights, input_size=configs.TEST_INPUT_SIZE)
     check_names(detector.names, names)
 
@@ -85,7 +86,7 @@ def main():
     print(f"{arguments.annotations}, by {model.name} at {model.input_size} pixels, {model.resize}")
     data = checked.records, checked.sizes, names
     scores = evaluate(detector, *data, *thresholds, batch_size, configs.YOLO_MAX_PIXELS)
-    tell(scores.problems)
+    tell_left_out(scores.problems)
 
     # 3. The results
     pictures, boxes = len(scores.truth["images"]), len(scores.truth["annotations"])

@@ -12,11 +12,12 @@ import signal
 import sys
 
 from yolov3 import configs
-from yolov3.annotations import check_annotations
+from yolov3.augment import AUGMENTED, PLAIN
 from yolov3.callbacks import Backup, EpochMeans, Keep, TensorBoard, TerminateOnNaN, Validation, averaged_network
 from yolov3.checkpoint import Model, find, read_model, read_weights
+from yolov3.cli import read_pictures, tell_left_out
 from yolov3.darknet import fetch_weights, load_arrays, transfer_yolo_weights
-from yolov3.dataset import AUGMENTED, PLAIN, readable, training_batches
+from yolov3.dataset import readable, training_batches
 from yolov3.detector import DARKNET_WEIGHTS, Detector, configured_heads
 from yolov3.frameworks import allow_memory_growth
 from yolov3.images import RESIZES
@@ -69,21 +70,6 @@ def configured_model():
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
     heads = configured_heads(name, "YOLO_ANCHORS" if configs.TRAIN_ANCHORS is None else "TRAIN_ANCHORS")
     return Model(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, heads)
-
-
-def read_pictures(path, class_count):
-    """An annotation file -> Checked; what is wrong with it is told and left out."""
-    checked = check_annotations(path, class_count, configs.YOLO_MAX_PIXELS)
-    tell(checked.problems)
-    if not any(len(record.classes) for record in checked.records):
-        raise UserError(f"{path} has no box that can be used: python tools/Check_annotations.py says why")
-    print(f"{path}: {len(checked.records)} pictures, {sum(len(x.classes) for x in checked.records)} boxes")
-    return checked
-
-
-def tell(problems):
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
 
 
 def check_numbers():
@@ -179,8 +165,9 @@ def main():
     model = configured_model()
     training = read_pictures(configs.TRAIN_ANNOT_PATH, len(model.classes)).records
     training, problems = readable(training, configs.YOLO_MAX_PIXELS)
-    tell(problems)
+    tell_left_out(problems)
     tested = read_pictures(configs.TEST_ANNOT_PATH, len(model.classes))
+    print(f"{len(training)} pictures to train on, {len(tested.records)} to measure on")
     steps_per_epoch = max(1, round(len(training) / configs.TRAIN_BATCH_SIZE))
 
     # 2. The network, as new or as an interrupted training left it

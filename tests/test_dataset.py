@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from yolov3.annotations import Record
-from yolov3.dataset import AUGMENTED, PLAIN, SIZE_STEPS, mosaic, readable, recolour, shuffled, training_batches
+from yolov3.augment import AUGMENTED, PLAIN, mosaic, recolour
+from yolov3.dataset import SIZE_STEPS, readable, shuffled, training_batches
 from yolov3.images import RESIZES, fit, read_picture, unfit
 from yolov3.settings import UserError
 

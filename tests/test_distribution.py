@@ -1,4 +1,4 @@
-"""Several workers train as one process with the same global batch does."""
+"""Several workers, and several devices of one, train as one process with the same global batch does."""
 
 import json
 import os
@@ -24,8 +24,9 @@ def free_ports(count):
     return ports
 
 
-@pytest.fixture
-def pictures(tmp_path):
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("pictures")
     random, lines = np.random.default_rng(0), []
     for i in range(10):
         picture = random.integers(0, 256, (60, 80, 3), np.uint8)
@@ -37,7 +38,7 @@ def pictures(tmp_path):
     return tmp_path
 
 
-def start(folder, cluster=None, index=0):
+def start(folder, cluster=None, index=0, devices=1):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     if cluster:
         environment["TF_CONFIG"] = json.dumps(
@@ -45,7 +46,7 @@ def start(folder, cluster=None, index=0):
         )
     script = Path(__file__).with_name("worker.py")
     return subprocess.Popen(
-        [sys.executable, str(script), str(folder), str(STEPS)],
+        [sys.executable, str(script), str(folder), str(STEPS), str(devices)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -59,13 +60,24 @@ def answer(process):
     return json.loads(out.splitlines()[-1])
 
 
-def test_two_workers_on_loopback_lose_what_one_process_loses(pictures):
+@pytest.fixture(scope="module")
+def alone(pictures):
+    return answer(start(pictures))
+
+
+def test_two_workers_on_loopback_lose_what_one_process_loses(pictures, alone):
     cluster = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    alone, *both = (start(pictures), *(start(pictures, cluster, index) for index in range(2)))
-    alone, *both = answer(alone), *map(answer, both)
+    both = [start(pictures, cluster, index) for index in range(2)]
+    both = [answer(process) for process in both]
     assert [(worker["workers"], worker["index"]) for worker in both] == [(2, 0), (2, 1)]
     assert alone["losses"][-1] < 0.8 * alone["losses"][0]
     for worker in both:
         assert len(worker["losses"]) == STEPS
         assert worker["losses"] == pytest.approx(alone["losses"], rel=1e-3)
         assert worker["shared"] == [0.25, 0.5]
+
+
+def test_two_devices_of_one_process_lose_what_one_loses(pictures, alone):
+    both = answer(start(pictures, devices=2))
+    assert (both["workers"], both["index"], both["shared"]) == (1, 0, [0.25, 0.5])
+    assert both["losses"] == pytest.approx(alone["losses"], rel=1e-3)

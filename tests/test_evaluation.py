@@ -3,12 +3,14 @@
 import contextlib
 import io
 import json
+import resource
 import sys
 import time
 
 import cv2
 import numpy as np
 import pytest
+from oracle import iou
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from test_scripts import project, run  # noqa: F401  a fixture
@@ -20,7 +22,8 @@ from yolov3.boxes import PUBLISHED_HEADS
 from yolov3.checkpoint import Model, write_checkpoint
 from yolov3.darknet import convolutions, get_arrays
 from yolov3.detector import Detections
-from yolov3.evaluation import SUMMARY, draw_curves, evaluate, table, write_coco_json
+from yolov3.evaluation import SUMMARY, evaluate
+from yolov3.report import draw_curves, table, write_coco_json
 from yolov3.settings import UserError
 from yolov3.yolov4 import Create_Yolo
 
@@ -67,15 +70,66 @@ def some(scores, names):
     return [getattr(scores, name) for name in names.split()]
 
 
-def by_pycocotools(truth, results):
-    """COCO's twelve numbers of two files."""
+def random_pictures():
+    """Twelve pictures, each with six boxes, found about where they are, and found again in each other's class. Scores
+    have one decimal, so that many are equal."""
+    random = np.random.default_rng(0)
+    pictures = []
+    for _ in range(12):
+        corners, sides = random.uniform(0, 60, (6, 2)), random.uniform(4, 60, (6, 2))
+        boxes, classes = np.concatenate([corners, corners + sides], 1), random.integers(0, 2, 6)
+        moved = np.concatenate([boxes + random.normal(0, 3, boxes.shape), boxes[::-1]])
+        rows = [(*box, label) for box, label in zip(boxes, classes, strict=True)]
+        found = zip(random.uniform(0, 1, 12).round(1), moved, np.tile(classes, 2), strict=True)
+        pictures.append((rows, answer(*((score, *box, label) for score, box, label in found))))
+    return pictures
+
+
+def by_pycocotools(truth, results, classes=None):
+    """COCO's twelve numbers of two files; of some classes alone."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(truth))
         oracle = COCOeval(truth, truth.loadRes(str(results)), "bbox")
+        oracle.params.catIds = classes or oracle.params.catIds
         oracle.evaluate()
         oracle.accumulate()
         oracle.summarize()
     return oracle.stats
+
+
+def precision_and_recall(truth, detections, label, threshold):
+    """Of one class in rows of COCO's formats, at IoU 0.5, with the boxes of that score and better: best first, each
+    takes the box it overlaps most of those that are left."""
+    boxes = {}
+    for row in truth["annotations"]:
+        if row["category_id"] == label:
+            boxes.setdefault(row["image_id"], []).append(xyxy(row["bbox"]))
+    count = sum(map(len, boxes.values()))
+    found = [row for row in detections if row["category_id"] == label and row["score"] >= threshold]
+    right = 0
+    for row in sorted(found, key=lambda row: -row["score"]):
+        left = boxes.get(row["image_id"], [])
+        best = max(left, key=lambda box: iou(box, xyxy(row["bbox"])), default=None)
+        if best and iou(best, xyxy(row["bbox"])) >= 0.5:
+            left.remove(best)
+            right += 1
+    return right / len(found), right / count
+
+
+def xyxy(box):
+    left, top, width, height = box
+    return [left, top, left + width, top + height]
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file can grow meanwhile; pytest's own output neither, so only around a call."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_average_precision_worked_by_hand(measure):
@@ -104,22 +158,53 @@ def test_iou_and_sizes_worked_by_hand(measure):
 
 
 def test_the_files_give_pycocotools_the_same_numbers(measure, tmp_path):
-    random = np.random.default_rng(0)
-    pictures = []
-    for _ in range(12):
-        corners, sides = random.uniform(0, 60, (6, 2)), random.uniform(4, 60, (6, 2))
-        boxes, classes = np.concatenate([corners, corners + sides], 1), random.integers(0, 2, 6)
-        moved = np.concatenate([boxes + random.normal(0, 3, boxes.shape), boxes[::-1]])
-        rows = [(*box, label) for box, label in zip(boxes, classes, strict=True)]
-        found = zip(random.uniform(0, 1, 12), moved, np.tile(classes, 2), strict=True)
-        pictures.append((rows, answer(*((score, *box, label) for score, box, label in found))))
-    scores = measure(*pictures, batch_size=5)
+    scores = measure(*random_pictures(), batch_size=5)
     write_coco_json(tmp_path / "out", scores)
     assert {x.name for x in (tmp_path / "out").iterdir()} == {"detections.json", "truth.json"}
     stats = by_pycocotools(tmp_path / "out" / "truth.json", tmp_path / "out" / "detections.json")
     ours = some(scores, " ".join(SUMMARY))
     assert 0.1 < scores.AP50 < 0.9
     np.testing.assert_array_equal(np.nan_to_num(ours, nan=-1), stats)
+    for label in (0, 1):
+        stats = by_pycocotools(tmp_path / "out" / "truth.json", tmp_path / "out" / "detections.json", [label])
+        row = scores.classes[label]
+        assert [row.AP, row.AP50, scores.curves[label].mean()] == pytest.approx([stats[0], stats[1], stats[1]])
+
+
+def test_precision_and_recall_are_those_of_the_best_f1(measure):
+    scores = measure(*random_pictures())
+    for label, row in enumerate(scores.classes[:2]):
+        every = [
+            precision_and_recall(scores.truth, scores.detections, label, x["score"])
+            for x in scores.detections
+            if x["category_id"] == label
+        ]
+        best = max(2 * p * r / (p + r) for p, r in every if p)
+        assert 2 * row.precision * row.recall / (row.precision + row.recall) == pytest.approx(best)
+        there = precision_and_recall(scores.truth, scores.detections, label, row.score)
+        assert (row.precision, row.recall) == pytest.approx(there)
+
+
+def test_a_false_box_of_a_lower_score_is_cut_off(measure):
+    """Two cats, one found: precision 1 up to a recall of 0.5, which COCO reads at 0, 0.01 ... 0.5."""
+    found = answer((0.75, 0, 0, 40, 40, 0), (0.5, 0, 60, 20, 90, 0))
+    scores = measure(([(0, 0, 40, 40, 0), (60, 50, 80, 70, 0)], found))
+    assert scores.classes[0] == ("cat", 2, *[pytest.approx(x) for x in (51 / 101, 51 / 101, 1, 0.5, 0.75)])
+
+
+@pytest.mark.parametrize("right_first", [True, False])
+def test_no_threshold_divides_equal_scores(measure, right_first):
+    rows = [(0.5, 0, 0, 40, 40, 0), (0.5, 60, 60, 80, 80, 0)]
+    scores = measure(([(0, 0, 40, 40, 0)], answer(*(rows if right_first else rows[::-1]))))
+    assert some(scores.classes[0], "precision recall score") == [0.5, 1, 0.5]
+
+
+def test_the_scores_are_those_of_any_batch_size(measure):
+    one, other, whole = (measure(*random_pictures(), batch_size=size) for size in (1, 5, 100))
+    for scores in (other, whole):
+        assert some(scores, " ".join(SUMMARY)) == pytest.approx(some(one, " ".join(SUMMARY)), abs=0, nan_ok=True)
+        assert scores.classes[:2] == one.classes[:2]
+        assert (scores.detections, scores.truth) == (one.detections, one.truth)
 
 
 def test_a_row_of_the_results_is_one_of_coco(measure):
@@ -130,15 +215,19 @@ def test_a_row_of_the_results_is_one_of_coco(measure):
     assert scores.truth["categories"][2] == {"id": 2, "name": "cup"}
 
 
-def test_without_any_detection_all_is_zero(measure):
+def test_without_any_detection_all_is_zero(measure, tmp_path):
     scores = measure(([(0, 0, 40, 40, 0)], answer()), ([(0, 0, 40, 40, 1)], answer()))
     assert (scores.AP, scores.AP50, scores.AR100, scores.detections) == (0, 0, 0, [])
     assert [row.AP50 for row in scores.classes[:2]] == [0, 0]
+    assert "cat      1    0.0    0.0         0.0     0.0         -" in table(scores)
+    draw_curves(tmp_path / "curves.png", scores)
+    assert cv2.imread(str(tmp_path / "curves.png")) is not None
 
 
 def test_a_class_without_boxes_is_a_dash_and_does_not_count(measure):
     scores = measure(([(0, 0, 40, 40, 0)], answer((0.9, 0, 0, 40, 40, 0), (0.8, 0, 0, 40, 40, 2))))
     assert some(scores, "AP50") == pytest.approx([1])
+    assert np.isnan(scores.curves[1:]).all() and np.isnan([row.AP for row in scores.classes[1:]]).all()
     rows = {line.split()[0]: line.split()[1:] for line in table(scores).splitlines() if line.split()}
     assert rows["cup"] == ["0", "-", "-", "-", "-", "-"]
     assert rows["cat"] == ["1", "100.0", "100.0", "100.0", "100.0", "0.900"]
@@ -200,6 +289,30 @@ def test_what_cannot_be_written_is_one_line_and_leaves_nothing(measure, tmp_path
     assert [x.name for x in (tmp_path / "out").iterdir()] == ["curves.png"]
 
 
+WRITERS = {"json": write_coco_json, "curves": lambda folder, scores: draw_curves(folder / "curves.png", scores)}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_full_disk_leaves_the_old_results(write, measure, tmp_path):
+    out = tmp_path / "out"
+    write(out, measure(([(0, 0, 40, 40, 0)], answer())))
+    old = {x.name: x.read_bytes() for x in out.iterdir()}
+    scores = measure(([(0, 0, 40, 40, 0)], answer((0.9, 0, 0, 40, 40, 0))))
+    with pytest.raises(UserError, match="output .* cannot be written: File too large"), full_disk():
+        write(out, scores)
+    assert {x.name: x.read_bytes() for x in out.iterdir()} == old
+    write(out, scores)
+    assert {x.name: x.read_bytes() for x in out.iterdir()} != old
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_a_file_in_place_of_the_folder_is_one_line(write, measure, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="output .* cannot be written"):
+        write(tmp_path / "out", measure(([(0, 0, 40, 40, 0)], answer())))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 # --- evaluate_mAP.py -----------------------------------------------------------------------------------------------
 
 
@@ -218,9 +331,9 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def constants(model, tmp_path):
-    """What configs.py says in these tests: four pictures, one of them broken, one box that is none."""
+    """What configs.py says in these tests: four pictures, one of them broken, two boxes that are none."""
     lines = []
-    for i, box in enumerate(("0,0,120,100,0", "10,10,50,60,1", "0,0,40,40,0", "5,5,2,2,0 10,10,100,90,0")):
+    for i, box in enumerate(("0,0,120,100,0", "10,10,50,60,1 0,0,9,9,7", "0,0,40,40,0", "5,5,2,2,0 10,10,100,90,0")):
         lines.append(f"{picture_file(tmp_path / f'{i}.png')} {box}\n")
     (tmp_path / "2.png").write_bytes((tmp_path / "2.png").read_bytes()[:60])
     (tmp_path / "test.txt").write_text("".join(lines))
@@ -236,9 +349,10 @@ def constants(model, tmp_path):
 def test_the_script_prints_and_writes_its_results_and_goes_on_without_what_is_wrong(project, constants, tmp_path):  # noqa: F811
     code, out, err = run(project(**constants), "evaluate_mAP.py")
     assert code == 0
-    first, second = [line for line in err.splitlines() if "left out" in line]
-    assert "test.txt line 4: box 5,5,2,2,0 has x2 < x1" in first
-    assert "2.png is truncated or damaged" in second
+    first, second, third = [line for line in err.splitlines() if "left out" in line]
+    assert "test.txt line 2: box 0,0,9,9,7 is of no class: there are 3, 0 to 2" in first
+    assert "test.txt line 4: box 5,5,2,2,0 has x2 < x1" in second
+    assert "2.png is truncated or damaged" in third
     assert "3 pictures with 3 boxes" in out
 
     results = tmp_path / "project" / "results" / "evaluation"

@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from yolov3 import configs
+from yolov3.detector import SHIPPED, custom_weights
+
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED = PROJECT.parent / "shared" / "data"
 NO_NETWORK = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}  # nobody listens there
@@ -22,8 +25,8 @@ NO_NETWORK = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0
 def project(tmp_path):
     """A copy of the project; call it with constants to edit its configs.py."""
     root = tmp_path / "project"
-    ignore = shutil.ignore_patterns(".*", "results", "checkpoints", "tests", "__pycache__", "*.weights")
-    shutil.copytree(PROJECT, root, ignore=ignore)
+    left_out = "results", "checkpoints", "log", "tests", "__pycache__", "*.weights", "train", "test"
+    shutil.copytree(PROJECT, root, ignore=shutil.ignore_patterns(".*", *left_out))
 
     def edit(**constants):
         file = root / "yolov3" / "configs.py"
@@ -86,12 +89,32 @@ def test_a_wrong_constant_is_one_line(project, constants, parts):
     assert_one_line(run(project(**constants), "detection_demo.py"), *parts)
 
 
-def test_detection_custom_without_a_model_says_what_is_there(project):
-    assert_one_line(
-        run(project(YOLO_CUSTOM_WEIGHTS=None), "detection_custom.py"),
-        "yolov4_custom is not there; checkpoints/ holds nothing",
-        "YOLO_CUSTOM_WEIGHTS",
-    )
+def test_as_cloned_digits_are_found_by_both_scripts_and_measured(project):
+    root = project()
+    code, out, err = run(root, "detection_demo.py")
+    assert code == 0, err
+    assert re.search(r"24 frames, [1-9]\d+ boxes", out)
+    assert len(list((root / "results").glob("*.jpg"))) == 24
+    code, out, err = run(root, "detection_custom.py", root / "IMAGES" / "digits" / "00000.jpg")
+    assert code == 0, err
+    assert {line.split()[0] for line in out.splitlines() if " at " in line} <= set("0123456789")
+    (root / "model_data" / "digits" / "digits_test.txt").unlink(missing_ok=True)
+    code, out, err = run(root, "evaluate_mAP.py")
+    assert code == 0, err
+    assert "digits_test.txt is not there yet" in out
+    assert float(re.search(r"(?m)^AP50 +(\d+\.\d)", out)[1]) > 90
+
+
+def test_a_model_of_ones_own_goes_before_the_one_that_comes_along(monkeypatch, tmp_path):
+    monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(tmp_path))
+    monkeypatch.setattr(configs, "TRAIN_MODEL_NAME", "mine")
+    for named in (None, SHIPPED):
+        monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", named)
+        assert custom_weights() == SHIPPED
+    (tmp_path / "mine_Tiny").mkdir()
+    assert custom_weights() == tmp_path / "mine_Tiny"
+    monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", "checkpoints/other")
+    assert custom_weights() == "checkpoints/other"
 
 
 def test_dog_bicycle_and_car_on_darknets_picture(project):
@@ -100,6 +123,7 @@ def test_dog_bicycle_and_car_on_darknets_picture(project):
     root = project(
         YOLO_V4_TINY_WEIGHTS=str(SHARED / "weights" / "yolov4-tiny-voc.weights"),
         YOLO_COCO_CLASSES=str(SHARED / "darknet" / "voc.names"),
+        YOLO_CUSTOM_WEIGHTS=None,
     )
     code, out, err = run(root, "detection_demo.py", SHARED / "images" / "dog.jpg")
     assert (code, err) == (0, "")

@@ -9,11 +9,12 @@ import pytest
 import tensorflow as tf
 
 from yolov3.annotations import check_annotations
+from yolov3.augment import AUGMENTED
 from yolov3.boxes import PUBLISHED_HEADS
 from yolov3.callbacks import Backup, EpochMeans, Keep, TensorBoard, TerminateOnNaN, Validation, averaged_network
 from yolov3.checkpoint import Model, read_model, read_weights
 from yolov3.darknet import convolutions, get_arrays, load_arrays, save_yolo_weights, transfer_yolo_weights
-from yolov3.dataset import AUGMENTED, training_batches
+from yolov3.dataset import training_batches
 from yolov3.detector import Detector, Load_Yolo_model
 from yolov3.settings import UserError
 from yolov3.trainer import BACKBONE, Schedule, Trainer, make_network, training_precision

@@ -1,7 +1,7 @@
-"""One worker of a training, for tests/test_distribution.py: python worker.py FOLDER STEPS; TF_CONFIG says which.
+"""One worker of a training: python worker.py FOLDER STEPS DEVICES; TF_CONFIG says which. For test_distribution.py.
 
 Trains a YOLOv4-tiny with fixed first weights on FOLDER/annotations.txt through train.py's own functions and prints the
-losses as JSON.
+losses as JSON. With more than one device the CPU is cut into so many, as GPUs would be.
 """
 
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import keras
+import tensorflow as tf
 
 import train
 from yolov3 import configs
@@ -24,9 +25,15 @@ SIZE, CLASSES, BATCH = 96, 2, 4
 LEARNING_RATE = 1e-5  # with 1e-3 AdamW makes percents, in twenty steps, of a difference in the last bit
 
 
-def main(folder, steps):
+def mirrored(devices):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(devices)])
+
+
+def main(folder, steps, devices):
     configs.TRAIN_BATCH_SIZE, configs.TRAIN_DATA_AUG = BATCH, False
-    strategy = choose_strategy(BATCH)
+    strategy = mirrored(devices) if devices > 1 else choose_strategy(BATCH)
     workers, index = place_among_workers(strategy)
     keras.utils.set_random_seed(7)
     with strategy.scope():
@@ -51,4 +58,4 @@ def main(folder, steps):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -11,29 +11,24 @@ whole process, Python and its libraries included.
 """
 
 import argparse
+import functools
 import gc
-import importlib.util
 import itertools
-import multiprocessing
 import os
-import platform
-import random
-import re
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
 
-from contenders import CONTENDERS, NotAvailable, Setup, load_detector, write_random_weights  # noqa: E402
+from contenders import CONTENDERS, Setup, load_detector, write_random_weights  # noqa: E402
+from measuring import describe_machine, load_pyplot, measure_memory, run_in_rounds, table  # noqa: E402
 
 from yolov3 import configs, settings  # noqa: E402
 from yolov3.outputs import check_output  # noqa: E402
@@ -79,50 +74,33 @@ def benchmark(setup, precisions, rounds):
     """One type and size -> its rows."""
     chosen = {name: (make, precision) for name, precision, make in CONTENDERS if precision in (None, *precisions)}
     with ThreadPoolExecutor(CHILDREN) as children:
-        measured = children.map(lambda contender: measure_memory(setup, *contender), chosen.values())
+        measured = children.map(lambda contender: measure_memory(warm_up, setup, *contender), chosen.values())
         rows = [Row(name, setup, *memory) for name, memory in zip(chosen, measured, strict=True)]
 
     runnable = [(row, chosen[row.contender]) for row in rows if not row.note]
-    calls = {row.contender: make(setup, precision) for row, (make, precision) in runnable}
-    milliseconds = measure_latency(calls, setup.frame, rounds, f"{setup.type} {setup.size}")
+    calls = {
+        row.contender: functools.partial(timed, warm_up(setup, make, precision), setup.frame)
+        for row, (make, precision) in runnable
+    }
+    milliseconds = run_in_rounds(calls, rounds, f"{setup.type} {setup.size}")
     for row, _ in runnable:
         row.median, row.p99 = np.percentile(milliseconds[row.contender], [50, 99])
     return rows
 
 
-def measure_latency(calls, frame, rounds, title):
-    """{name: callable} -> {name: milliseconds of each round}."""
-    milliseconds = {name: [] for name in calls}
-    for call in calls.values():
-        for _ in range(WARM_UP):
-            call(frame)
-    for _ in tqdm(range(rounds), title, unit=" rounds"):
-        for name in random.sample(list(calls), len(calls)):
-            started = time.perf_counter()
-            calls[name](frame)
-            milliseconds[name].append(1000 * (time.perf_counter() - started))
-    return milliseconds
+def timed(call, frame):
+    """Milliseconds that a call takes."""
+    started = time.perf_counter()
+    call(frame)
+    return 1000 * (time.perf_counter() - started)
 
 
-def measure_memory(setup, make, precision):
-    """(peak MB, "") of a process that makes a contender and calls it, or (None, why it cannot run)."""
-    try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
-            return child.submit(peak_memory, setup, make, precision).result(), ""
-    except NotAvailable as reason:
-        return None, f"not available: {reason}"
-    except BrokenProcessPool:
-        return None, "killed: out of memory?"
-
-
-def peak_memory(setup, make, precision):
-    """MB, of this whole process; NaN where there is no /proc."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TensorFlow greets past every log level
+def warm_up(setup, make, precision):
+    """A contender, made and called a few times."""
     call = make(setup, precision)
     for _ in range(WARM_UP):
         call(setup.frame)
-    status = Path("/proc/self/status")  # getrusage would count what the parent held when it started this process
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e6 if status.exists() else np.nan
+    return call
 
 
 # --- What is measured ----------------------------------------------------------------------------------------------
@@ -158,30 +136,6 @@ def read_frame(path):
 # --- Report --------------------------------------------------------------------------------------------------------
 
 
-def describe_machine():
-    import keras
-    import tensorflow as tf
-
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    found = re.search(r"model name\s*: (.*)", info)
-    gpus = [tf.config.experimental.get_device_details(x)["device_name"] for x in tf.config.list_physical_devices("GPU")]
-    return (
-        f"{found[1] if found else platform.processor()}, {os.cpu_count()} cores, "
-        f"{', '.join(['bfloat16' if 'bf16' in info else 'no bfloat16', *gpus])}; "
-        f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}, "
-        f"OpenCV {cv2.__version__}, NumPy {np.__version__}"
-    )
-
-
-def table(header, rows):
-    """Lists of str -> a Markdown table that reads well as it is."""
-    header = header.split("|")
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    justified = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in (header, rule, *rows))
-    return "\n".join(f"| {' | '.join(row)} |" for row in justified)
-
-
 def check_budgets(rows):
     """Rows -> one list of cells for each budget of each type and size."""
     medians = {(row.setup, row.contender): row.median for row in rows}
@@ -196,11 +150,7 @@ def check_budgets(rows):
 
 def draw_chart(rows, machine, path):
     """One panel for each type and size: a bar to the median, a line to the 99th percentile."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = load_pyplot()
     panels = [list(group) for _, group in itertools.groupby(rows, lambda row: row.setup)]
     heights = [len(panel) + 1.5 for panel in panels]
     figure = plt.figure(figsize=(10, 0.36 * sum(heights) + 1), layout="constrained")
@@ -250,8 +200,8 @@ def parse_arguments():
     for path, suffix in (arguments.markdown, ".md"), (arguments.png, ".png"):
         if path:
             check_output(path, (suffix,))
-    if arguments.png and not importlib.util.find_spec("matplotlib"):
-        raise UserError("--png needs matplotlib: pip install -r requirements-dev.txt")
+    if arguments.png:
+        load_pyplot()
     return arguments
 
 

@@ -11,12 +11,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from measuring import NotAvailable
 
 from yolov3 import configs
-
-
-class NotAvailable(Exception):
-    """Why a contender cannot run here; its row says so."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from yolov3.outputs import told_in_one_line
+from yolov3.outputs import written_whole
 from yolov3.settings import UserError, project_path
 
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|nan|inf)"
@@ -99,15 +99,8 @@ def write_annotations(path, records):
     """Writes an annotation file, whole or not at all. Pictures under its folder get relative paths, so that the two
     can be moved together; those elsewhere in the project get paths relative to the project."""
     file = project_path(path)
-    part = file.with_name(f"{file.name}.part")
-    with told_in_one_line(path):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("w", encoding="utf-8") as lines:
-                lines.writelines(f"{format_record(record, file.parent)}\n" for record in records)
-            part.replace(file)
-        finally:
-            part.unlink(missing_ok=True)
+    with written_whole(file) as part, part.open("w", encoding="utf-8") as lines:
+        lines.writelines(f"{format_record(record, file.parent)}\n" for record in records)
 
 
 def parse_line(line, folder):

@@ -18,7 +18,7 @@ from yolov3.darknet import get_arrays
 from yolov3.draw import draw_detections
 from yolov3.evaluation import evaluate
 from yolov3.images import read_picture
-from yolov3.outputs import told_in_one_line
+from yolov3.outputs import written_whole
 from yolov3.settings import UserError, project_path
 from yolov3.trainer import from_chief
 
@@ -135,17 +135,11 @@ class Backup(keras.callbacks.Callback):
             return
         arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in state_of(self.model)}
         about = {"settings": self.settings, "progress": self.progress, "step": self.model.steps_done}
-        part = self.file.with_suffix(".npz.part")
-        with told_in_one_line(self.file):
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open("wb") as file:
-                    np.savez(file, about=json.dumps(about), **arrays)
-                if self.file.exists():
-                    self.file.replace(self.previous)
-                part.replace(self.file)
-            finally:
-                part.unlink(missing_ok=True)
+        with written_whole(self.file) as part:
+            with part.open("wb") as file:
+                np.savez(file, about=json.dumps(about), **arrays)
+            if self.file.exists():
+                self.file.replace(self.previous)
 
     def read(self):
         """The newest whole backup -> {name: array}; None without any. Raises UserError if it is of another training."""

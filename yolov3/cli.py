@@ -1,9 +1,10 @@
-"""The command line that the detection scripts share."""
+"""What scripts share: the command line of detection, and telling what is wrong with annotated pictures."""
 
 import argparse
 import sys
 
 from yolov3 import configs
+from yolov3.annotations import check_annotations
 from yolov3.detect import Job
 from yolov3.settings import UserError, project_path
 
@@ -43,3 +44,17 @@ def detect_from_command_line(description, load):
     for problem in summary.problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if summary.problems else 0
+
+
+def read_pictures(path, class_count):
+    """An annotation file -> annotations.Checked with boxes in it; what is wrong is told and left out."""
+    checked = check_annotations(path, class_count, configs.YOLO_MAX_PIXELS)
+    tell_left_out(checked.problems)
+    if not any(len(record.classes) for record in checked.records):
+        raise UserError(f"{path} has no box that can be used: python tools/Check_annotations.py says why")
+    return checked
+
+
+def tell_left_out(problems):
+    for problem in problems:
+        print(f"left out: {problem}", file=sys.stderr)

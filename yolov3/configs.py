@@ -20,9 +20,9 @@ YOLO_V3_TINY_WEIGHTS = "model_data/yolov3-tiny.weights"
 YOLO_V4_TINY_WEIGHTS = "model_data/yolov4-tiny.weights"
 YOLO_COCO_CLASSES = "model_data/coco/coco.names"  # the classes of those weights, one name a line
 
-# Weights of your own instead: None, a checkpoint folder, its bare name under checkpoints/, or a .weights file,
-# whose classes TRAIN_CLASSES names.
-YOLO_CUSTOM_WEIGHTS = None
+# The weights to detect with: a checkpoint folder, its bare name under checkpoints/, or a .weights file, whose classes
+# TRAIN_CLASSES names. None: the Darknet weights above. As cloned it is the model we ship, which finds digits.
+YOLO_CUSTOM_WEIGHTS = "model_data/yolov4-tiny-digits"
 
 # --- How it runs ---------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ YOLO_MAX_PIXELS = 120_000_000  # a picture file with more is refused before it i
 
 # --- Detection -----------------------------------------------------------------------------------------------------
 
-DETECT_SOURCE = "IMAGES"  # picture, folder, glob, video, camera index or stream, when none is named
+DETECT_SOURCE = "IMAGES/digits"  # picture, folder, glob, video, camera index or stream, when none is named
 DETECT_OUTPUT = "results"  # folder for annotated pictures and videos, when no --output is named; "" for none
 YOLO_SCORE_THRESHOLD = 0.3  # 0..1, a box must exceed it
 YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one

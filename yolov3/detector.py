@@ -190,7 +190,10 @@ def _configured_model(weights, classes, input_size, yolo_type, tiny, resize):
 
     made = read_model(weights)
     if made.name != name:
-        raise UserError(f"{weights} is {made.name}, but YOLO_TYPE and TRAIN_YOLO_TINY in yolov3/configs.py say {name}")
+        raise UserError(
+            f"{weights} is {made.name}, but YOLO_TYPE and TRAIN_YOLO_TINY in yolov3/configs.py say {name}: change "
+            "them, or set YOLO_CUSTOM_WEIGHTS = None for Darknet's weights"
+        )
     return replace(made, input_size=size, resize=resize), weights
 
 

@@ -1,6 +1,6 @@
 """How good a detector is: COCO's protocol, by pycocotools.
 
-    records -> pictures -> detector -> Scores -> tables, detections.json and truth.json, precision-recall curves
+    records -> pictures -> detector -> Scores
 
 Boxes are small, medium or large by their area in pixels of the picture, as COCO has it; pictures of other sizes than
 COCO's 640 x 480 have other shares of them.
@@ -9,12 +9,9 @@ COCO's 640 x 480 have other shares of them.
 import contextlib
 import io
 import itertools
-import json
 import os
 import time
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +20,6 @@ from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
 from yolov3.images import read_picture
-from yolov3.outputs import told_in_one_line
 from yolov3.settings import UserError, check_count
 from yolov3.video import ReadAhead
 
@@ -42,8 +38,6 @@ SUMMARY = {  # COCO's twelve numbers, in its order; all but AP50 and AP75 are me
     "AR_large": "recall, larger boxes",
 }
 RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
-CURVES = 20  # classes drawn each with a line of its own: ten colours, two styles; of more, the best and the worst few
-BEST_AND_WORST = 5
 
 
 class ClassScores(NamedTuple):
@@ -176,10 +170,12 @@ def _class_scores(name, precision, answers):
     if not right.any():
         return ClassScores(name, boxes, AP, AP50, 0.0, 0.0, np.nan)
     best_first = np.argsort(-scores, kind="stable")
-    true, count = np.cumsum(right[best_first]), np.arange(1, len(scores) + 1)
+    scores, right = scores[best_first], right[best_first]
+    last = np.flatnonzero(np.append(scores[1:] < scores[:-1], True))  # no threshold divides equal scores
+    true, count = np.cumsum(right)[last], last + 1
     best = np.argmax(2 * true / (boxes + count))  # F1
-    last = scores[best_first[best]]
-    return ClassScores(name, boxes, AP, AP50, *(float(x) for x in (true[best] / count[best], true[best] / boxes, last)))
+    at_best = true[best] / count[best], true[best] / boxes, scores[last[best]]
+    return ClassScores(name, boxes, AP, AP50, *(float(x) for x in at_best))
 
 
 def _indexed(truth, annotations):
@@ -223,80 +219,3 @@ def _xywh(boxes):
     """Boxes (n, 4) xyxy -> list of [left, top, width, height] in thousandths of a pixel: short in JSON."""
     boxes = np.asarray(boxes, np.float64)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).round(3).tolist()
-
-
-# --- Report --------------------------------------------------------------------------------------------------------
-
-
-def table(scores):
-    """Scores -> lines of text, in percent: a row for each class, then COCO's twelve numbers."""
-    width = max(len(row.name) for row in scores.classes)
-    lines = [f"{'':{width}}  boxes     AP   AP50   precision  recall  at score"]
-    for row in scores.classes:
-        at = "-" if np.isnan(row.score) else f"{row.score:.3f}"
-        lines.append(
-            f"{row.name:{width}}  {row.boxes:5}  {_percent(row.AP)}  {_percent(row.AP50)}       "
-            f"{_percent(row.precision)}   {_percent(row.recall)}  {at:>8}"
-        )
-    lines += ["", *(f"{name:9} {_percent(getattr(scores, name))}  {about}" for name, about in SUMMARY.items())]
-    return "\n".join(lines)
-
-
-def _percent(x):
-    return f"{'-' if np.isnan(x) else format(100 * x, '.1f'):>5}"
-
-
-def draw_curves(path, scores):
-    """Draws precision over recall at IoU 0.5 into a PNG: a line per class, and their mean."""
-    from matplotlib.figure import Figure  # only here: training needs none of it
-
-    order = sorted((i for i, x in enumerate(scores.classes) if x.boxes), key=lambda i: -scores.classes[i].AP50)
-    chosen = order if len(order) <= CURVES else order[:BEST_AND_WORST] + order[-BEST_AND_WORST:]
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    axes = figure.subplots()
-    for rank, i in enumerate(chosen):
-        label = f"{100 * scores.classes[i].AP50:5.1f} {scores.classes[i].name:.24}"
-        axes.plot(RECALLS, scores.curves[i], ("-", "--")[rank // 10], color=f"C{rank % 10}", linewidth=1, label=label)
-    if order:
-        label = f"{100 * scores.AP50:5.1f} mean of {len(order)} classes"
-        axes.plot(RECALLS, scores.curves[order].mean(0), "black", linewidth=3, label=label)
-        left_out = len(order) - len(chosen)
-        title = f"AP50, best and worst (not shown: {left_out})" if left_out else "AP50"
-        look = {"family": "monospace", "size": "small"}
-        legend = figure.legend(loc="outside right upper", title=title, alignment="left", frameon=False, prop=look)
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a class may be named $
-    axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5")
-    axes.grid(alpha=0.3)
-    with _written_whole(path) as part, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the font lacks some scripts
-        figure.savefig(part, format="png", dpi=120)
-
-
-# --- Files ---------------------------------------------------------------------------------------------------------
-
-
-def write_coco_json(folder, scores):
-    """Writes detections.json, COCO's results, and truth.json, the annotations with the same ids, for
-
-        truth = COCO("truth.json"); COCOeval(truth, truth.loadRes("detections.json"), "bbox")
-
-    or for another ground truth: truth.json says which image_id is which file, and which category_id which class.
-    """
-    for name, data in (("detections.json", scores.detections), ("truth.json", scores.truth)):
-        with _written_whole(Path(folder) / name) as part:
-            part.write_text(json.dumps(data), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _written_whole(path):
-    """Gives a temporary file to write and renames it to `path` when all went well."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with told_in_one_line(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield part
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

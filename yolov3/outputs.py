@@ -56,22 +56,29 @@ def told_in_one_line(path):
         raise UserError(f"output {path} cannot be written: {error.strerror}") from None
 
 
+@contextlib.contextmanager
+def written_whole(path):
+    """Gives a temporary file to write and renames it to `path`, a Path, when all went well; makes its folder."""
+    part = path.with_name(f".{path.name}.part")
+    with told_in_one_line(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
 def write_picture(path, picture):
     """Writes a picture in the format that its name ends in."""
-    part = path.with_name(f".{path.name}.part")
     try:
         encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     except cv2.error:
         encoded = False
     if not encoded:
         raise UserError(f"output {path} cannot be written: {picture.shape[1]} x {picture.shape[0]} is too large for it")
-    try:
-        with told_in_one_line(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(data)
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written_whole(path) as part:
+        part.write_bytes(data)
 
 
 class VideoFile:

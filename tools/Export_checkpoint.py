@@ -1,0 +1,66 @@
+"""Writes a trained checkpoint for others: as Darknet's .weights, or as a folder of half the size.
+
+python tools/Export_checkpoint.py yolov4_custom mine.weights               for Darknet, OpenCV and all that read it
+python tools/Export_checkpoint.py yolov4_custom model_data/mine --overwrite    the same folder in float16
+
+The checkpoint is a folder, or its bare name under checkpoints/. A .weights file says neither classes nor anchors: they
+are printed as the lines of the cfg that they belong in.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
+
+from yolov3 import configs  # noqa: E402
+from yolov3.boxes import ANCHORS_PER_CELL  # noqa: E402
+from yolov3.checkpoint import find, read_model, read_weights, write_checkpoint  # noqa: E402
+from yolov3.darknet import load_arrays, save_yolo_weights  # noqa: E402
+from yolov3.outputs import check_writable  # noqa: E402
+from yolov3.settings import UserError, say_it_in_one_line, shell_path  # noqa: E402
+from yolov3.yolov4 import Create_Yolo  # noqa: E402
+
+
+def cfg_lines(model):
+    """Model -> what its Darknet cfg has to say otherwise than the published one."""
+    anchors = ",  ".join(f"{width:g},{height:g}" for head in model.heads.anchors for width, height in head)
+    lines = [
+        f"filters={ANCHORS_PER_CELL * (5 + len(model.classes))} before each [yolo]",
+        f"classes={len(model.classes)}",
+    ]
+    lines.append(f"anchors={anchors}")
+    for i, stride in enumerate(model.heads.strides):
+        mask = ",".join(str(ANCHORS_PER_CELL * i + j) for j in range(ANCHORS_PER_CELL))
+        lines.append(f"mask={mask} in the [yolo] of stride {stride}")
+    return lines
+
+
+@say_it_in_one_line
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="folder, or its name under checkpoints/")
+    parser.add_argument("output", help="file that ends in .weights, or a folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    arguments = parser.parse_args()
+    folder = find(arguments.checkpoint, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+    model, arrays = read_model(folder), read_weights(folder)
+    output = shell_path(arguments.output).absolute()
+    if output.exists() and not arguments.overwrite:
+        raise UserError(f"{output} is there already: give --overwrite to replace it")
+    check_writable(output.parent)
+
+    network = Create_Yolo(model.input_size, model.type, model.tiny, model.classes)
+    load_arrays(network, arrays, folder)
+    if output.suffix == ".weights":
+        save_yolo_weights(network, output)
+        print("\n".join(cfg_lines(model)))
+    else:
+        write_checkpoint(output, model, arrays, f"{folder.name} in float16", np.float16)
+    print(f"written: {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""What the benchmarks share: contenders in turn, memory of a process of its own, the machine, a table.
+
+TensorFlow is imported where it is needed: the process that measures OpenCV's memory does without.
+"""
+
+import multiprocessing
+import os
+import platform
+import random
+import re
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from yolov3.settings import UserError
+
+
+class NotAvailable(Exception):
+    """Why a contender cannot run here; its row says so."""
+
+
+def run_in_rounds(calls, rounds, title):
+    """{name: callable} -> {name: what it answered in each round}. Each round calls all of them, in shuffled order, so
+    that whatever else the machine does hurts all alike."""
+    answers = {name: [] for name in calls}
+    for _ in tqdm(range(rounds), title, unit=" rounds"):
+        for name in random.sample(list(calls), len(calls)):
+            answers[name].append(calls[name]())
+    return answers
+
+
+def measure_memory(run, *arguments):
+    """(peak MB, "") of a process of its own that calls `run`, or (None, why it cannot)."""
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as child:
+            return child.submit(peak_memory, run, *arguments).result(), ""
+    except NotAvailable as reason:
+        return None, f"not available: {reason}"
+    except BrokenProcessPool:
+        return None, "killed: out of memory?"
+
+
+def peak_memory(run, *arguments):
+    """MB, of this whole process; NaN where there is no /proc."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # TensorFlow greets past every log level
+    run(*arguments)
+    status = Path("/proc/self/status")  # getrusage would count what the parent held when it started this process
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e6 if status.exists() else np.nan
+
+
+def describe_machine():
+    import keras
+    import tensorflow as tf
+
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    found = re.search(r"model name\s*: (.*)", info)
+    gpus = [tf.config.experimental.get_device_details(x)["device_name"] for x in tf.config.list_physical_devices("GPU")]
+    return (
+        f"{found[1] if found else platform.processor()}, {os.cpu_count()} cores, "
+        f"{', '.join(['bfloat16' if 'bf16' in info else 'no bfloat16', *gpus])}; "
+        f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}, "
+        f"OpenCV {cv2.__version__}, NumPy {np.__version__}"
+    )
+
+
+def table(header, rows):
+    """Lists of str -> a Markdown table that reads well as it is."""
+    header = header.split("|")
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    justified = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in (header, rule, *rows))
+    return "\n".join(f"| {' | '.join(row)} |" for row in justified)
+
+
+def load_pyplot():
+    """Matplotlib's pyplot, which draws to files alone."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError("--png needs matplotlib: pip install -r requirements-dev.txt") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
