@@ -24,6 +24,7 @@ from yolov3.images import RESIZES
 from yolov3.settings import (
     UserError,
     architecture,
+    check_amount,
     check_count,
     check_input_size,
     check_threshold,
@@ -42,8 +43,13 @@ from yolov3.trainer import (
     training_precision,
 )
 
-WHOLE_NUMBERS = ("TRAIN_BATCH_SIZE", 1), ("TRAIN_EPOCHS", 1), ("TRAIN_FREEZE_EPOCHS", 0), ("TEST_BATCH_SIZE", 1)
-FRACTIONS = "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC", "TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD"
+NUMBERS = (  # what each of these constants must be
+    (("TRAIN_BATCH_SIZE", "TRAIN_EPOCHS", "TEST_BATCH_SIZE"), lambda *constant: check_count(*constant, least=1)),
+    (("TRAIN_FREEZE_EPOCHS", "TRAIN_PATIENCE", "TRAIN_SEED"), lambda *constant: check_count(*constant, least=0)),
+    (("TRAIN_WARMUP_EPOCHS", "TRAIN_BACKUP_SECONDS"), check_amount),
+    (("TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC"), check_threshold),
+    (("TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD"), check_threshold),
+)
 CONTINUE_WITH = (  # an interrupted training goes on only while these constants are what they were
     *(
         "YOLO_TYPE",
@@ -66,17 +72,24 @@ CONTINUE_WITH = (  # an interrupted training goes on only while these constants 
 def configured_model():
     """The Model to train."""
     name = architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
-    classes, size = read_class_names(configs.TRAIN_CLASSES), check_input_size(configs.TRAIN_INPUT_SIZE)
+    classes, size = read_class_names(configs.TRAIN_CLASSES), configured_sizes()[0]
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
     heads = configured_heads(name, "YOLO_ANCHORS" if configs.TRAIN_ANCHORS is None else "TRAIN_ANCHORS")
     return Model(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, heads)
 
 
 def check_numbers():
-    for constant, least in WHOLE_NUMBERS:
-        check_count(constant, getattr(configs, constant), least)
-    for constant in FRACTIONS:
-        check_threshold(constant, getattr(configs, constant))
+    for constants, check in NUMBERS:
+        for constant in constants:
+            check(constant, getattr(configs, constant))
+
+
+def configured_sizes():
+    """Input sizes to train at, TRAIN_INPUT_SIZE first."""
+    more = configs.TRAIN_MULTISCALE or ()
+    if not isinstance(more, (tuple, list)):
+        raise UserError(f"TRAIN_MULTISCALE = {more!r} must be None or several sizes: (320, 352)")
+    return [check_input_size(size) for size in (configs.TRAIN_INPUT_SIZE, *more)]
 
 
 def configured_schedule(steps_per_epoch):
@@ -114,7 +127,7 @@ def make_batches(records, model, workers, index):
     def batches(first_step):
         share = training_batches(
             records,
-            (model.input_size, *(configs.TRAIN_MULTISCALE or ())),
+            configured_sizes(),
             configs.TRAIN_BATCH_SIZE // workers,
             model.resize,
             augmentation if configs.TRAIN_DATA_AUG else PLAIN,
@@ -151,6 +164,15 @@ def train(trainer, batches, steps_per_epoch, callbacks, strategy):
             )
 
 
+def end_epoch(trainer, callbacks, strategy):
+    """What callbacks do at the end of an epoch, for one that ended without them."""
+    logs = {}
+    with strategy.scope():
+        for callback in callbacks:
+            callback.set_model(trainer)
+            callback.on_epoch_end(None, logs)
+
+
 @say_it_in_one_line
 def main():
     # 1. What to train, and on what
@@ -171,7 +193,7 @@ def main():
     steps_per_epoch = max(1, round(len(training) / configs.TRAIN_BATCH_SIZE))
 
     # 2. The network, as new or as an interrupted training left it
-    any_size = bool(configs.TRAIN_MULTISCALE)
+    any_size = len(configured_sizes()) > 1
     precision = training_precision(configs.TRAIN_PRECISION)
     with strategy.scope():
         parts = make_network(model.name, len(model.classes), None if any_size else model.input_size, precision)
@@ -181,6 +203,8 @@ def main():
     settings = {name: getattr(configs, name) for name in CONTINUE_WITH} | {"pictures": len(training)}
     backup = Backup(f"{folder}_backup.npz", settings, configs.TRAIN_BACKUP_SECONDS, chief)
     state = None if overwrite else backup.read()
+    if overwrite:
+        backup.discard()
     if state is None and not overwrite and project_path(folder).exists():
         raise UserError(f"{folder} is there already: give --overwrite, or change TRAIN_MODEL_NAME in yolov3/configs.py")
     with strategy.scope():
@@ -201,6 +225,8 @@ def main():
         callbacks.append(TensorBoard(project_path(configs.TRAIN_LOGDIR) / configs.TRAIN_MODEL_NAME, validation))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     try:
+        if trainer.steps_done % steps_per_epoch == 0 and trainer.steps_done > backup.progress["measured_step"]:
+            end_epoch(trainer, callbacks[callbacks.index(validation) :], strategy)  # interrupted while it was measured
         train(trainer, make_batches(training, model, workers, worker), steps_per_epoch, callbacks, strategy)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not tear what is being written

@@ -381,3 +381,13 @@ def test_a_checkpoint_where_nothing_can_be_written_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="mine cannot be written"), written_whole(tmp_path / "file" / "mine"):
         pass
+
+
+def test_a_checkpoint_whose_replacing_was_killed_between_its_two_renames_is_put_back(tmp_path):
+    (tmp_path / ".mine.old").mkdir()
+    (tmp_path / ".mine.old" / "model.json").write_text("old")
+    (tmp_path / ".mine.part").mkdir()
+    with pytest.raises(RuntimeError), written_whole(tmp_path / "mine"):
+        raise RuntimeError
+    assert [x.name for x in tmp_path.iterdir()] == ["mine"]
+    assert (tmp_path / "mine" / "model.json").read_text() == "old"

@@ -11,7 +11,7 @@ import pytest
 from oracle import centre_form, importer, importer_answers
 
 import train
-from yolov3 import configs
+from yolov3 import callbacks, configs
 from yolov3.boxes import decode
 from yolov3.checkpoint import Model, read_model, read_weights, write_checkpoint
 from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
@@ -186,6 +186,21 @@ def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch,
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, eager, monkeypatch):
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
+    evaluate = callbacks.evaluate
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(callbacks, "evaluate", interrupted)
+    assert "stopped at step 2" in error_of_training()
+    assert not (folder / "checkpoints" / "mine_Tiny").exists()
+    monkeypatch.setattr(callbacks, "evaluate", evaluate)
+    train.main()
+    assert (folder / "checkpoints" / "mine_Tiny").is_dir()
+
+
 def test_a_finished_training_is_not_lost_to_another(folder, eager, monkeypatch):
     made = folder / "checkpoints" / "mine_Tiny"
     made.mkdir(parents=True)
@@ -247,6 +262,9 @@ def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, 
         ("TRAIN_LR_INIT", "fast", "TRAIN_LR_INIT = 'fast' must be a number from 0 to 1"),
         ("TRAIN_INPUT_SIZE", 100, "100: make it a multiple of 32"),
         ("TRAIN_MULTISCALE", (100,), "100: make it a multiple of 32"),
+        ("TRAIN_MULTISCALE", 320, "TRAIN_MULTISCALE = 320 must be None or several sizes"),
+        ("TRAIN_WARMUP_EPOCHS", -1, "TRAIN_WARMUP_EPOCHS = -1 must be a number, 0 or more"),
+        ("TRAIN_SEED", None, "TRAIN_SEED = None must be a whole number"),
         ("TRAIN_ANCHORS", ((1, 2),), "TRAIN_ANCHORS must be None or 2 heads of 3"),
         ("TRAIN_PRECISION", "INT8", "TRAIN_PRECISION = 'INT8' is not known"),
         ("TRAIN_CLASSES", "nowhere.names", "class names file nowhere.names is missing"),

@@ -156,12 +156,13 @@ def test_a_training_goes_on_as_if_it_had_not_been_interrupted(checked, tmp_path)
     interrupted.begin()
     backup.set_model(interrupted)
     fit(interrupted, checked, STEPS // 2)
-    backup.progress.update(best_AP50=0.5, epochs_since_best=2)
+    backup.progress = {"best_AP50": 0.5, "epochs_since_best": 2, "measured_step": 3}
     backup.save()
 
     backup, resumed = make_backup(tmp_path), make_trainer()
     backup.restore(resumed, backup.read())
-    assert (resumed.steps_done, backup.progress) == (STEPS // 2, {"best_AP50": 0.5, "epochs_since_best": 2})
+    assert resumed.steps_done == STEPS // 2
+    assert backup.progress == {"best_AP50": 0.5, "epochs_since_best": 2, "measured_step": 3}
     fit(resumed, checked, STEPS - STEPS // 2)
     for group in ("network", "average", "optimizer"):
         for a, b in zip(*(variables_of(trainer, group) for trainer in (whole, resumed)), strict=True):
@@ -171,6 +172,20 @@ def test_a_training_goes_on_as_if_it_had_not_been_interrupted(checked, tmp_path)
 def variables_of(trainer, group):
     owner = {"network": trainer.network.variables, "average": trainer.average, "optimizer": trainer.optimizer.variables}
     return [keras.ops.convert_to_numpy(variable) for variable in owner[group]]
+
+
+def test_a_training_stopped_where_the_backbone_thaws_goes_on(checked, tmp_path):
+    schedule = SCHEDULE._replace(freeze=2)
+    backup, interrupted = make_backup(tmp_path), make_trainer(schedule)
+    interrupted.begin()
+    backup.set_model(interrupted)
+    fit(interrupted, checked, 2)
+    backup.save()
+    resumed = make_trainer(schedule)
+    backup.restore(resumed, backup.read())
+    for a, b in zip(weights_of(interrupted), weights_of(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert len(resumed.optimizer.variables) > len(interrupted.optimizer.variables)
 
 
 @pytest.fixture
@@ -261,7 +276,7 @@ def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_witho
     callbacks = [EpochMeans(), backup, Measured([0.1, 0.6, 0.4, 0.5, 0.9]), keep, Look()]
     trainer.fit(batches, epochs=5, steps_per_epoch=1, callbacks=callbacks, verbose=0, shuffle=False)
     assert len(seen) == 4  # the fourth epoch was the second without a better one
-    assert backup.progress == {"best_AP50": 0.6, "epochs_since_best": 2}
+    assert backup.progress == {"best_AP50": 0.6, "epochs_since_best": 2, "measured_step": 4}
     for path, expected in ((folder, seen[1]), (tmp_path / "mine_last", seen[3])):
         assert read_model(path) == MODEL
         load_arrays(trainer.network, read_weights(path), path)

@@ -91,19 +91,20 @@ class Keep(keras.callbacks.Callback):
         self.backup, self.patience = backup, patience
 
     def on_epoch_end(self, epoch, logs=None):
-        progress = self.backup.progress
-        progress["epochs_since_best"] += 1
-        folders = [f"{self.folder}_last"]
-        if logs["AP50"] > progress["best_AP50"]:
-            progress.update(best_AP50=logs["AP50"], epochs_since_best=0)
-            folders.append(self.folder)
+        before = self.backup.progress
+        is_best = logs["AP50"] > before["best_AP50"]
         if self.backup.is_chief:
             average = self.model.averages()
             arrays = list(get_arrays(self.model.network, lambda variable: average[id(variable)].numpy()))
-            for folder in folders:
+            for folder in [f"{self.folder}_last", self.folder][: 1 + is_best]:
                 write_checkpoint(folder, self.about, arrays, self.made_from)
+        self.backup.progress = {  # not before all that is written: interrupted, it is done again
+            "best_AP50": max(logs["AP50"], before["best_AP50"]),
+            "epochs_since_best": 0 if is_best else before["epochs_since_best"] + 1,
+            "measured_step": self.model.steps_done,
+        }
         self.backup.save()
-        if self.patience and progress["epochs_since_best"] >= self.patience:
+        if self.patience and self.backup.progress["epochs_since_best"] >= self.patience:
             print(f"AP50 has not risen for {self.patience} epochs: training ends")
             self.model.stop_training = True
 
@@ -122,7 +123,7 @@ class Backup(keras.callbacks.Callback):
         self.settings = json.loads(json.dumps(settings))  # of the training; tuples become lists, as when read back
         self.seconds, self.is_chief = seconds, is_chief
         self.saved_at = time.monotonic()
-        self.progress = {"best_AP50": -1.0, "epochs_since_best": 0}
+        self.progress = {"best_AP50": -1.0, "epochs_since_best": 0, "measured_step": 0}
 
     def on_train_batch_end(self, batch, logs=None):
         if time.monotonic() - self.saved_at > self.seconds and math.isfinite(logs["loss"]):
@@ -165,10 +166,12 @@ class Backup(keras.callbacks.Callback):
         return None
 
     def restore(self, trainer, state):
-        """Puts what `read` gave into a Trainer."""
+        """Puts what `read` gave into a Trainer. A stage begins with an optimizer of its own, so there it has none."""
         trainer.begin(state["step"])
+        begins_stage = state["step"] == trainer.schedule.freeze
         for name, variable in state_of(trainer):
-            variable.assign(state[name])
+            if not (begins_stage and name.startswith("optimizer/")):
+                variable.assign(state[name])
 
     def discard(self):
         """Removes the backups: the training is done."""

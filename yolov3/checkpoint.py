@@ -93,12 +93,15 @@ def write_checkpoint(folder, model, arrays, made_from, dtype=np.float32):
 
 @contextlib.contextmanager
 def written_whole(folder):
-    """Gives a temporary folder to fill and renames it to `folder` when all went well, replacing what was there."""
+    """Gives a temporary folder to fill and renames it to `folder` when all went well, replacing what was there.
+
+    Killed between the two renames that takes, it has the old folder under another name, which the next call puts back.
+    """
     folder = project_path(folder)
     part, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
-    for leftover in (part, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _put_back(old, folder)
     try:
+        shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
         if folder.exists():
@@ -108,7 +111,13 @@ def written_whole(folder):
         raise UserError(f"{folder} cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        _put_back(old, folder)
+
+
+def _put_back(old, folder):
+    if old.exists() and not folder.exists():
+        old.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _tuples(x):

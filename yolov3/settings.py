@@ -47,6 +47,13 @@ def check_threshold(constant, value):
     return float(value)
 
 
+def check_amount(constant, value):
+    """A number, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= 0:
+        raise UserError(f"{constant} = {value!r} must be a number, 0 or more")
+    return float(value)
+
+
 def check_count(constant, value, least):
     """A whole number of that many or more."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
