@@ -11,16 +11,21 @@ import argparse
 import signal
 import sys
 
-from yolov3 import configs
+import yolov3  # noqa: F401  before TensorFlow, which it keeps quiet
+
+# isort: split
+import tensorflow as tf
+
+from yolov3 import cli, configs
 from yolov3.augment import AUGMENTED, PLAIN
 from yolov3.callbacks import Backup, EpochMeans, Keep, TensorBoard, TerminateOnNaN, Validation, averaged_network
 from yolov3.checkpoint import Model, find, read_model, read_weights
-from yolov3.cli import read_pictures, tell_left_out
 from yolov3.darknet import fetch_weights, load_arrays, transfer_yolo_weights
 from yolov3.dataset import readable, training_batches
 from yolov3.detector import DARKNET_WEIGHTS, Detector, configured_heads
 from yolov3.frameworks import allow_memory_growth
 from yolov3.images import RESIZES
+from yolov3.outputs import check_writable
 from yolov3.settings import (
     UserError,
     architecture,
@@ -38,32 +43,31 @@ from yolov3.trainer import (
     Trainer,
     as_distributed,
     choose_strategy,
+    from_chief,
     make_network,
     place_among_workers,
     training_precision,
 )
 
-NUMBERS = (  # what each of these constants must be
-    (("TRAIN_BATCH_SIZE", "TRAIN_EPOCHS", "TEST_BATCH_SIZE"), lambda *constant: check_count(*constant, least=1)),
-    (("TRAIN_FREEZE_EPOCHS", "TRAIN_PATIENCE", "TRAIN_SEED"), lambda *constant: check_count(*constant, least=0)),
-    (("TRAIN_WARMUP_EPOCHS", "TRAIN_BACKUP_SECONDS"), check_amount),
-    (("TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC"), check_threshold),
-    (("TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD"), check_threshold),
+COUNTS = (  # constants that are whole numbers, and the least they may be
+    ("TRAIN_BATCH_SIZE", 1),
+    ("TRAIN_EPOCHS", 1),
+    ("TRAIN_FREEZE_EPOCHS", 0),
+    ("TRAIN_PATIENCE", 0),
+    ("TRAIN_SEED", 0),
+    ("TEST_BATCH_SIZE", 1),
 )
+AMOUNTS = "TRAIN_WARMUP_EPOCHS", "TRAIN_BACKUP_SECONDS"
+FRACTIONS = "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC", "TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD"
+SWITCHES = "TRAIN_FLIP", "TRAIN_DATA_AUG"
+# fmt: off
 CONTINUE_WITH = (  # an interrupted training goes on only while these constants are what they were
-    *(
-        "YOLO_TYPE",
-        "TRAIN_YOLO_TINY",
-        "TRAIN_ANCHORS",
-        "YOLO_ANCHORS",
-        "YOLO_RESIZE",
-        "TRAIN_CLASSES",
-        "TRAIN_ANNOT_PATH",
-    ),
-    *("TRAIN_INPUT_SIZE", "TRAIN_MULTISCALE", "TRAIN_BATCH_SIZE", "TRAIN_EPOCHS", "TRAIN_WARMUP_EPOCHS"),
-    *("TRAIN_FREEZE_EPOCHS", "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_SEED"),
-    *("TRAIN_DATA_AUG", "TRAIN_MOSAIC", "TRAIN_FLIP"),
+    "YOLO_TYPE", "TRAIN_YOLO_TINY", "YOLO_ANCHORS", "TRAIN_ANCHORS", "YOLO_RESIZE", "TRAIN_CLASSES", "TRAIN_ANNOT_PATH",
+    "TEST_ANNOT_PATH", "TRAIN_INPUT_SIZE", "TRAIN_MULTISCALE", "TRAIN_BATCH_SIZE", "TRAIN_EPOCHS",
+    "TRAIN_WARMUP_EPOCHS", "TRAIN_FREEZE_EPOCHS", "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_SEED",
+    "TRAIN_DATA_AUG", "TRAIN_MOSAIC", "TRAIN_FLIP",
 )
+# fmt: on
 
 
 # --- What the constants say ------------------------------------------------------------------------------------------
@@ -78,10 +82,27 @@ def configured_model():
     return Model(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, heads)
 
 
-def check_numbers():
-    for constants, check in NUMBERS:
-        for constant in constants:
-            check(constant, getattr(configs, constant))
+def read_pictures(path, class_count):
+    """An annotation file -> (list of Record, their sizes): of the pictures that can be read."""
+    checked = cli.read_pictures(path, class_count)
+    good, problems = readable(checked.records, configs.YOLO_MAX_PIXELS)
+    cli.tell_left_out(problems)
+    size_of = dict(zip((record.picture for record in checked.records), checked.sizes, strict=True))
+    return good, [size_of[record.picture] for record in good]
+
+
+def check_constants():
+    for constant, least in COUNTS:
+        check_count(constant, getattr(configs, constant), least)
+    for constant in AMOUNTS:
+        check_amount(constant, getattr(configs, constant))
+    for constant in FRACTIONS:
+        check_threshold(constant, getattr(configs, constant))
+    for constant in SWITCHES:
+        choose(constant, getattr(configs, constant), (True, False))
+    name = configs.TRAIN_MODEL_NAME
+    if not isinstance(name, str) or not name.strip(" ."):
+        raise UserError(f"TRAIN_MODEL_NAME = {name!r} names no folder: call it yolov4_custom, for example")
 
 
 def configured_sizes():
@@ -89,7 +110,8 @@ def configured_sizes():
     more = configs.TRAIN_MULTISCALE or ()
     if not isinstance(more, (tuple, list)):
         raise UserError(f"TRAIN_MULTISCALE = {more!r} must be None or several sizes: (320, 352)")
-    return [check_input_size(size) for size in (configs.TRAIN_INPUT_SIZE, *more)]
+    size = check_input_size(configs.TRAIN_INPUT_SIZE, "TRAIN_INPUT_SIZE")
+    return [size, *(check_input_size(size, "TRAIN_MULTISCALE") for size in more)]
 
 
 def configured_schedule(steps_per_epoch):
@@ -120,14 +142,17 @@ def load_first_weights(network, model):
         transfer_yolo_weights(network, weights)
 
 
-def make_batches(records, model, workers, index):
-    """-> function of the first step: an endless dataset of the batches of one machine out of so many."""
-    augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=configs.TRAIN_FLIP)
+def make_batches(records, model, strategy):
+    """-> function of the first step: an endless dataset of the batches, of this machine's share of them if it is not
+    alone."""
+    workers, index = place_among_workers(strategy)
+    sizes = configured_sizes()
+    augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=bool(configs.TRAIN_FLIP))
 
     def batches(first_step):
         share = training_batches(
             records,
-            configured_sizes(),
+            sizes,
             configs.TRAIN_BATCH_SIZE // workers,
             model.resize,
             augmentation if configs.TRAIN_DATA_AUG else PLAIN,
@@ -136,12 +161,30 @@ def make_batches(records, model, workers, index):
             (index, workers),
             configs.YOLO_MAX_PIXELS,
         )
-        return as_distributed(share, configs.TRAIN_BATCH_SIZE, workers)
+        return as_distributed(share, configs.TRAIN_BATCH_SIZE // strategy.num_replicas_in_sync, strategy)
 
     return batches
 
 
 # --- Training --------------------------------------------------------------------------------------------------------
+
+
+def begin(trainer, model, backup, folder, overwrite, strategy):
+    """Gives the network its first weights, or those of an interrupted training."""
+    state = None if overwrite else backup.read()
+    if state is None and not overwrite and project_path(folder).exists():
+        raise UserError(f"{folder} is there already: give --overwrite, or change TRAIN_MODEL_NAME in yolov3/configs.py")
+    with strategy.scope():
+        if state is None:
+            load_first_weights(trainer.network, model)
+            trainer.begin()
+            backup.discard()
+        else:
+            backup.restore(state)
+            print(f"going on at step {trainer.steps_done} of {trainer.schedule.steps}, from {backup.file}")
+        (chief_step,) = from_chief([float(trainer.steps_done if backup.is_chief else 0)])
+    if chief_step != trainer.steps_done:
+        raise UserError(f"{backup.file} is not the first worker's: keep the project in a folder that all workers share")
 
 
 def train(trainer, batches, steps_per_epoch, callbacks, strategy):
@@ -179,59 +222,50 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--overwrite", action="store_true", help="begin anew and replace the checkpoint of that name")
     overwrite = parser.parse_args().overwrite
-    check_numbers()
+    check_constants()
     allow_memory_growth()
     strategy = choose_strategy(configs.TRAIN_BATCH_SIZE)
-    workers, worker = place_among_workers(strategy)
-    chief = worker == 0
+    chief = place_among_workers(strategy)[1] == 0
     model = configured_model()
-    training = read_pictures(configs.TRAIN_ANNOT_PATH, len(model.classes)).records
-    training, problems = readable(training, configs.YOLO_MAX_PIXELS)
-    tell_left_out(problems)
+    name = configs.TRAIN_MODEL_NAME + ("_Tiny" if model.tiny else "")
+    folder, log = f"{configs.TRAIN_CHECKPOINTS_FOLDER}/{name}", project_path(configs.TRAIN_LOGDIR) / name
+    for place in (project_path(configs.TRAIN_CHECKPOINTS_FOLDER), log):
+        check_writable(place)
+    training, _ = read_pictures(configs.TRAIN_ANNOT_PATH, len(model.classes))
     tested = read_pictures(configs.TEST_ANNOT_PATH, len(model.classes))
-    print(f"{len(training)} pictures to train on, {len(tested.records)} to measure on")
-    steps_per_epoch = max(1, round(len(training) / configs.TRAIN_BATCH_SIZE))
+    print(f"{len(training)} pictures to train on, {len(tested[0])} to measure on")
 
     # 2. The network, as new or as an interrupted training left it
-    any_size = len(configured_sizes()) > 1
+    steps_per_epoch = max(1, round(len(training) / configs.TRAIN_BATCH_SIZE))
     precision = training_precision(configs.TRAIN_PRECISION)
+    any_size = len(configured_sizes()) > 1
     with strategy.scope():
         parts = make_network(model.name, len(model.classes), None if any_size else model.input_size, precision)
     trainer = Trainer(*parts, model.heads, configs.TRAIN_BATCH_SIZE, configured_schedule(steps_per_epoch))
-
-    folder = f"{configs.TRAIN_CHECKPOINTS_FOLDER}/{configs.TRAIN_MODEL_NAME}{'_Tiny' if model.tiny else ''}"
-    settings = {name: getattr(configs, name) for name in CONTINUE_WITH} | {"pictures": len(training)}
-    backup = Backup(f"{folder}_backup.npz", settings, configs.TRAIN_BACKUP_SECONDS, chief)
-    state = None if overwrite else backup.read()
-    if overwrite:
-        backup.discard()
-    if state is None and not overwrite and project_path(folder).exists():
-        raise UserError(f"{folder} is there already: give --overwrite, or change TRAIN_MODEL_NAME in yolov3/configs.py")
-    with strategy.scope():
-        if state is None:
-            load_first_weights(trainer.network, model)
-            trainer.begin()
-        else:
-            backup.restore(trainer, state)
-            print(f"going on at step {trainer.steps_done} of {trainer.schedule.steps}, from {backup.file}")
+    settings = {name: getattr(configs, name) for name in CONTINUE_WITH}
+    settings |= {"number of pictures": len(training), "classes": model.classes, "FP16": precision == "FP16"}
+    backup = Backup(trainer, f"{folder}_backup.npz", settings, configs.TRAIN_BACKUP_SECONDS, chief)
+    begin(trainer, model, backup, folder, overwrite, strategy)
 
     # 3. Training
     thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
     detector = Detector(averaged_network(trainer, model.input_size), model, *thresholds)
-    validation = Validation(detector, tested, thresholds, configs.TEST_BATCH_SIZE, configs.YOLO_MAX_PIXELS, chief)
+    validation = Validation(detector, *tested, thresholds, configs.TEST_BATCH_SIZE, configs.YOLO_MAX_PIXELS, chief)
     keep = Keep(folder, model, f"train.py, {configs.TRAIN_ANNOT_PATH}", backup, configs.TRAIN_PATIENCE)
-    callbacks = [EpochMeans(), TerminateOnNaN(), backup, validation, keep]
-    if chief:
-        callbacks.append(TensorBoard(project_path(configs.TRAIN_LOGDIR) / configs.TRAIN_MODEL_NAME, validation))
+    measuring = [validation, keep, *([TensorBoard(log, validation)] if chief else [])]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     try:
         if trainer.steps_done % steps_per_epoch == 0 and trainer.steps_done > backup.progress["measured_step"]:
-            end_epoch(trainer, callbacks[callbacks.index(validation) :], strategy)  # interrupted while it was measured
-        train(trainer, make_batches(training, model, workers, worker), steps_per_epoch, callbacks, strategy)
+            end_epoch(trainer, measuring, strategy)  # the training was interrupted while it was measured
+        callbacks = [EpochMeans(), TerminateOnNaN(), backup, *measuring]
+        train(trainer, make_batches(training, model, strategy), steps_per_epoch, callbacks, strategy)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not tear what is being written
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not tear what is being written
+            signal.signal(number, signal.SIG_IGN)
         backup.save()
         sys.exit(f"stopped at step {trainer.steps_done}: python train.py goes on from there")
+    except tf.errors.ResourceExhaustedError:
+        raise UserError("out of memory: lower TRAIN_BATCH_SIZE or TRAIN_INPUT_SIZE in yolov3/configs.py") from None
     backup.discard()
     print(f"{folder}: AP50 {100 * backup.progress['best_AP50']:.1f}; python detection_custom.py uses it")
 

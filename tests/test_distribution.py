@@ -29,11 +29,13 @@ def pictures(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("pictures")
     random, lines = np.random.default_rng(0), []
     for i in range(10):
-        picture = random.integers(0, 256, (60, 80, 3), np.uint8)
-        x, y = random.integers(0, 40, 2)
-        cv2.rectangle(picture, (int(x), int(y)), (int(x) + 20, int(y) + 15), (255, 0, 0) if i % 2 else (0, 255, 0), -1)
+        picture, boxes = random.integers(0, 256, (60, 80, 3), np.uint8), []
+        for j in range(i % 4):  # batches have rows for more and for fewer boxes
+            x, y = int(random.integers(0, 50)), int(random.integers(0, 40))
+            cv2.rectangle(picture, (x, y), (x + 20, y + 15), ((255, 0, 0), (0, 255, 0))[j % 2], -1)
+            boxes.append(f"{x},{y},{x + 20},{y + 15},{j % 2}")
         cv2.imwrite(str(tmp_path / f"{i}.png"), picture)
-        lines.append(f"{tmp_path / f'{i}.png'} {x},{y},{x + 20},{y + 15},{i % 2}")
+        lines.append(" ".join([str(tmp_path / f"{i}.png"), *boxes]))
     (tmp_path / "annotations.txt").write_text("\n".join(lines))
     return tmp_path
 

@@ -201,6 +201,14 @@ def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, ea
     assert (folder / "checkpoints" / "mine_Tiny").is_dir()
 
 
+def test_a_folder_that_is_no_checkpoint_is_not_replaced(folder, eager, monkeypatch):
+    (folder / "checkpoints" / "mine_Tiny").mkdir(parents=True)
+    (folder / "checkpoints" / "mine_Tiny" / "thesis.txt").write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--overwrite"])
+    assert re.match("error: .*mine_Tiny is no checkpoint, so it is not replaced", error_of_training())
+    assert (folder / "checkpoints" / "mine_Tiny" / "thesis.txt").exists()
+
+
 def test_a_finished_training_is_not_lost_to_another(folder, eager, monkeypatch):
     made = folder / "checkpoints" / "mine_Tiny"
     made.mkdir(parents=True)
@@ -211,8 +219,8 @@ def test_a_finished_training_is_not_lost_to_another(folder, eager, monkeypatch):
 # --- What it refuses -------------------------------------------------------------------------------------------------
 
 
-def break_pictures(folder):
-    for path in folder.glob("*.png"):
+def break_pictures(folder, pattern="*.png"):
+    for path in folder.glob(pattern):
         path.write_bytes(path.read_bytes()[:-40])
 
 
@@ -237,7 +245,7 @@ def test_unusable_data_is_one_line(spoil, message, folder):
     spoil(folder)
     error = error_of_training()
     assert re.match(f"error: .*{message}", error) and "\n" not in error
-    assert not (folder / "checkpoints").exists()
+    assert not list((folder / "checkpoints").iterdir())
 
 
 def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, monkeypatch):
@@ -264,6 +272,10 @@ def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, 
         ("TRAIN_MULTISCALE", (100,), "100: make it a multiple of 32"),
         ("TRAIN_MULTISCALE", 320, "TRAIN_MULTISCALE = 320 must be None or several sizes"),
         ("TRAIN_WARMUP_EPOCHS", -1, "TRAIN_WARMUP_EPOCHS = -1 must be a number, 0 or more"),
+        ("TRAIN_FLIP", "yes", "TRAIN_FLIP = 'yes' is not known"),
+        ("TRAIN_MODEL_NAME", "", "TRAIN_MODEL_NAME = '' names no folder"),
+        ("TRAIN_LOGDIR", __file__, "cannot be written"),
+        ("TRAIN_CHECKPOINTS_FOLDER", __file__, "cannot be written"),
         ("TRAIN_SEED", None, "TRAIN_SEED = None must be a whole number"),
         ("TRAIN_ANCHORS", ((1, 2),), "TRAIN_ANCHORS must be None or 2 heads of 3"),
         ("TRAIN_PRECISION", "INT8", "TRAIN_PRECISION = 'INT8' is not known"),

@@ -57,8 +57,8 @@ def weights_of(trainer):
     return [variable.numpy() for variable in trainer.network.variables]
 
 
-def make_backup(folder, settings=None, is_chief=True):
-    return Backup(folder / "backup.npz", settings or {"TRAIN_EPOCHS": 3}, seconds=1e9, is_chief=is_chief)
+def make_backup(folder, trainer=None, settings=None, is_chief=True):
+    return Backup(trainer, folder / "backup.npz", settings or {"TRAIN_EPOCHS": 3}, seconds=1e9, is_chief=is_chief)
 
 
 # --- Schedule --------------------------------------------------------------------------------------------------------
@@ -152,15 +152,16 @@ def test_a_training_goes_on_as_if_it_had_not_been_interrupted(checked, tmp_path)
     whole.begin()
     fit(whole, checked, STEPS)
 
-    backup, interrupted = make_backup(tmp_path), make_trainer()
+    interrupted = make_trainer()
+    backup = make_backup(tmp_path, interrupted)
     interrupted.begin()
-    backup.set_model(interrupted)
     fit(interrupted, checked, STEPS // 2)
     backup.progress = {"best_AP50": 0.5, "epochs_since_best": 2, "measured_step": 3}
     backup.save()
 
-    backup, resumed = make_backup(tmp_path), make_trainer()
-    backup.restore(resumed, backup.read())
+    resumed = make_trainer()
+    backup = make_backup(tmp_path, resumed)
+    backup.restore(backup.read())
     assert resumed.steps_done == STEPS // 2
     assert backup.progress == {"best_AP50": 0.5, "epochs_since_best": 2, "measured_step": 3}
     fit(resumed, checked, STEPS - STEPS // 2)
@@ -176,13 +177,13 @@ def variables_of(trainer, group):
 
 def test_a_training_stopped_where_the_backbone_thaws_goes_on(checked, tmp_path):
     schedule = SCHEDULE._replace(freeze=2)
-    backup, interrupted = make_backup(tmp_path), make_trainer(schedule)
+    interrupted = make_trainer(schedule)
+    backup = make_backup(tmp_path, interrupted)
     interrupted.begin()
-    backup.set_model(interrupted)
     fit(interrupted, checked, 2)
     backup.save()
     resumed = make_trainer(schedule)
-    backup.restore(resumed, backup.read())
+    make_backup(tmp_path, resumed).restore(backup.read())
     for a, b in zip(weights_of(interrupted), weights_of(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(resumed.optimizer.variables) > len(interrupted.optimizer.variables)
@@ -191,13 +192,23 @@ def test_a_training_stopped_where_the_backbone_thaws_goes_on(checked, tmp_path):
 @pytest.fixture
 def saved_twice(checked, tmp_path):
     """A folder with the backup of step 2 and, before it, that of step 1."""
-    trainer, backup = make_trainer(), make_backup(tmp_path)
+    trainer = make_trainer()
+    backup = make_backup(tmp_path, trainer)
     trainer.begin()
-    backup.set_model(trainer)
     for _ in range(2):
         fit(trainer, checked, 1)
         backup.save()
     return tmp_path
+
+
+def test_weights_that_are_no_numbers_are_not_saved(saved_twice):
+    trainer = make_trainer()
+    backup = make_backup(saved_twice, trainer)
+    backup.restore(backup.read())
+    trainer.step.assign(3)
+    trainer.network.variables[0].assign(trainer.network.variables[0] * float("nan"))
+    backup.save()
+    assert make_backup(saved_twice).read()["step"] == 2
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: bytes(99)])
@@ -215,9 +226,9 @@ def test_a_kill_between_the_two_renames_loses_nothing_but_the_newest(saved_twice
 
 
 def test_a_full_disk_leaves_the_backups_as_they_were(checked, saved_twice):
-    backup, trainer = make_backup(saved_twice), make_trainer()
-    backup.restore(trainer, backup.read())
-    backup.set_model(trainer)
+    trainer = make_trainer()
+    backup = make_backup(saved_twice, trainer)
+    backup.restore(backup.read())
     fit(trainer, checked, 1)
     before = {path.name: path.read_bytes() for path in saved_twice.iterdir()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -232,7 +243,7 @@ def test_a_full_disk_leaves_the_backups_as_they_were(checked, saved_twice):
 
 def test_a_backup_of_another_training_is_refused(saved_twice):
     with pytest.raises(UserError, match="unfinished training with TRAIN_EPOCHS = 3, not 4: .*--overwrite"):
-        make_backup(saved_twice, {"TRAIN_EPOCHS": 4}).read()
+        make_backup(saved_twice, settings={"TRAIN_EPOCHS": 4}).read()
 
 
 def test_without_a_backup_there_is_nothing_to_read(tmp_path):
@@ -240,7 +251,8 @@ def test_without_a_backup_there_is_nothing_to_read(tmp_path):
 
 
 def test_only_the_chief_writes(checked, tmp_path):
-    trainer, backup = make_trainer(), make_backup(tmp_path, is_chief=False)
+    trainer = make_trainer()
+    backup = make_backup(tmp_path, trainer, is_chief=False)
     trainer.begin()
     keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
     fit(trainer, checked, 1, [backup, Measured([0.5]), keep])
@@ -262,7 +274,8 @@ class Measured(keras.callbacks.Callback):
 
 
 def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_without_progress(checked, tmp_path):
-    trainer, backup = make_trainer(SCHEDULE._replace(steps=99)), make_backup(tmp_path)
+    trainer = make_trainer(SCHEDULE._replace(steps=99))
+    backup = make_backup(tmp_path, trainer)
     trainer.begin()
     folder, seen = tmp_path / "mine", []
     keep = Keep(folder, MODEL, "a test", backup, patience=2)
@@ -285,7 +298,8 @@ def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_witho
 
 
 def test_a_loss_that_is_no_number_ends_training_and_nothing_of_it_is_kept(checked, tmp_path):
-    trainer, backup = make_trainer(SCHEDULE._replace(lr_init=float("nan"))), make_backup(tmp_path)
+    trainer = make_trainer(SCHEDULE._replace(lr_init=float("nan")))
+    backup = make_backup(tmp_path, trainer)
     trainer.begin()
     keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
     with pytest.raises(UserError, match="no number any more at step .*TRAIN_LR_INIT"):
@@ -294,11 +308,12 @@ def test_a_loss_that_is_no_number_ends_training_and_nothing_of_it_is_kept(checke
 
 
 def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(checked, tmp_path):
-    trainer, backup = make_trainer(), make_backup(tmp_path)
+    trainer = make_trainer()
+    backup = make_backup(tmp_path, trainer)
     trainer.begin()
     detector = Detector(averaged_network(trainer, SIZE), MODEL, 0.001, 0.45)
     keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
-    validation = Validation(detector, checked, (0.001, 0.45), 2, 10**6, True)
+    validation = Validation(detector, checked.records, checked.sizes, (0.001, 0.45), 2, 10**6, True)
     fit(trainer, checked, 2, [backup, validation, keep])
     frame = np.full((60, 80, 3), 200, np.uint8)
     loaded = Load_Yolo_model(tmp_path / "mine", input_size=SIZE, yolo_type="yolov4", tiny=True, resize="letterbox")
@@ -313,7 +328,7 @@ def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, tmp_path):
     trainer = make_trainer(SCHEDULE._replace(steps=20))
     trainer.begin()
     detector = Detector(averaged_network(trainer, SIZE), MODEL, 0.001, 0.45)
-    validation = Validation(detector, checked, (0.001, 0.45), 2, 10**6, True)
+    validation = Validation(detector, checked.records, checked.sizes, (0.001, 0.45), 2, 10**6, True)
     fit(trainer, checked, 20, [validation, TensorBoard(tmp_path, validation)])
     tags = {}
     for file in tmp_path.iterdir():

@@ -33,11 +33,12 @@ def mirrored(devices):
 
 def main(folder, steps, devices):
     configs.TRAIN_BATCH_SIZE, configs.TRAIN_DATA_AUG = BATCH, False
+    configs.TRAIN_INPUT_SIZE, configs.TRAIN_MULTISCALE = SIZE, (64,)
     strategy = mirrored(devices) if devices > 1 else choose_strategy(BATCH)
     workers, index = place_among_workers(strategy)
-    keras.utils.set_random_seed(7)
+    keras.utils.set_random_seed(7 + index)  # the first weights are those of the first worker
     with strategy.scope():
-        parts = make_network("yolov4-tiny", CLASSES, SIZE, "FP32")
+        parts = make_network("yolov4-tiny", CLASSES, None, "FP32")
     trainer = Trainer(
         *parts, PUBLISHED_HEADS["yolov4-tiny"], BATCH, Schedule(steps, 5, 0, LEARNING_RATE, LEARNING_RATE / 10, 0.99)
     )
@@ -51,7 +52,7 @@ def main(folder, steps, devices):
     records = read_annotations(Path(folder) / "annotations.txt", CLASSES)
     with strategy.scope():
         trainer.begin()
-    train.train(trainer, train.make_batches(records, model, workers, index), steps, [EpochMeans(), Losses()], strategy)
+    train.train(trainer, train.make_batches(records, model, strategy), steps, [EpochMeans(), Losses()], strategy)
     with strategy.scope():
         shared = from_chief([0.25 if index == 0 else 0.0, 0.5 if index == 0 else 0.0])
     print(json.dumps({"workers": workers, "index": index, "losses": losses, "shared": [float(x) for x in shared]}))

@@ -1,6 +1,6 @@
 """Fits anchors to the boxes of an annotation file, by k-means with 1 - IoU as the distance, for TRAIN_ANCHORS.
 
-python tools/Anchors.py                                    TRAIN_ANNOT_PATH, at YOLO_INPUT_SIZE
+python tools/Anchors.py                                    TRAIN_ANNOT_PATH, at TRAIN_INPUT_SIZE
 python tools/Anchors.py mine.txt --classes mine.names --size 608 --heads 3
 """
 
@@ -84,7 +84,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", nargs="?", default=configs.TRAIN_ANNOT_PATH, help="(%(default)s)")
     parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")
-    parser.add_argument("--size", type=int, default=configs.YOLO_INPUT_SIZE, help="network input, pixels (%(default)s)")
+    parser.add_argument(
+        "--size", type=int, default=configs.TRAIN_INPUT_SIZE, help="network input, pixels (%(default)s)"
+    )
     parser.add_argument("--heads", type=int, choices=(2, 3), help="2: tiny networks, 3: full ones (what configs says)")
     parser.add_argument("--seed", type=int, default=0, help="another one may fit a little better (%(default)s)")
     arguments = parser.parse_args()

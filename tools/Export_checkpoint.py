@@ -8,6 +8,7 @@ are printed as the lines of the cfg that they belong in.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def main():
         save_yolo_weights(network, output)
         print("\n".join(cfg_lines(model)))
     else:
-        write_checkpoint(output, model, arrays, f"{folder.name} in float16", np.float16)
+        made_from = json.loads((folder / "model.json").read_text(encoding="utf-8"))["made_from"]
+        write_checkpoint(output, model, arrays, f"{made_from}; in float16", np.float16)
     print(f"written: {output}")
 
 

@@ -1,7 +1,7 @@
 """Draws how a training went, from what train.py wrote for TensorBoard: loss, precision, learning rate.
 
 python tools/Plot_training.py                              the configured training -> training.png
-python tools/Plot_training.py log/yolov4_custom --png curves.png
+python tools/Plot_training.py log/yolov4_custom_Tiny --png curves.png
 """
 
 import argparse
@@ -107,11 +107,12 @@ def draw(curves, path):
 @say_it_in_one_line
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, help="of event files (TRAIN_LOGDIR/TRAIN_MODEL_NAME)")
+    parser.add_argument("folder", nargs="?", type=Path, help="of event files (that of the configured model)")
     parser.add_argument("--png", type=Path, metavar="PATH", default=Path("training.png"), help="(training.png)")
     arguments = parser.parse_args()
 
-    folder = arguments.folder or project_path(configs.TRAIN_LOGDIR) / configs.TRAIN_MODEL_NAME
+    name = configs.TRAIN_MODEL_NAME + ("_Tiny" if configs.TRAIN_YOLO_TINY else "")
+    folder = arguments.folder or project_path(configs.TRAIN_LOGDIR) / name
     if not folder.is_dir():
         raise UserError(f"log folder {folder} is missing: python train.py writes one")
     check_output(arguments.png, (".png",))

@@ -81,7 +81,7 @@ def load_pyplot():
     try:
         import matplotlib
     except ImportError:
-        raise UserError("--png needs matplotlib: pip install -r requirements-dev.txt") from None
+        raise UserError("--png needs matplotlib: pip install -r requirements.txt") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -50,16 +50,16 @@ class TerminateOnNaN(keras.callbacks.TerminateOnNaN):
         if self.model.stop_training:
             raise UserError(
                 f"the loss is no number any more at step {self.model.steps_done}: lower TRAIN_LR_INIT in "
-                "yolov3/configs.py; the last backup and checkpoints are as they were"
+                "yolov3/configs.py and begin anew with --overwrite; checkpoints are as they were"
             )
 
 
 class Validation(keras.callbacks.Callback):
     """After each epoch: AP50 and AP of the detector, 0..1, into the logs."""
 
-    def __init__(self, detector, checked, thresholds, batch_size, max_pixels, is_chief):
+    def __init__(self, detector, records, sizes, thresholds, batch_size, max_pixels, is_chief):
         super().__init__()
-        self.detector, self.checked, self.thresholds = detector, checked, thresholds
+        self.detector, self.records, self.sizes, self.thresholds = detector, records, sizes, thresholds
         self.batch_size, self.max_pixels, self.is_chief = batch_size, max_pixels, is_chief
 
     def on_epoch_end(self, epoch, logs=None):
@@ -67,8 +67,8 @@ class Validation(keras.callbacks.Callback):
         if self.is_chief:
             scores = evaluate(
                 self.detector,
-                self.checked.records,
-                self.checked.sizes,
+                self.records,
+                self.sizes,
                 self.detector.names,
                 *self.thresholds,
                 self.batch_size,
@@ -104,7 +104,8 @@ class Keep(keras.callbacks.Callback):
             "measured_step": self.model.steps_done,
         }
         self.backup.save()
-        if self.patience and self.backup.progress["epochs_since_best"] >= self.patience:
+        thawed = self.model.steps_done > self.model.schedule.freeze
+        if self.patience and thawed and self.backup.progress["epochs_since_best"] >= self.patience:
             print(f"AP50 has not risen for {self.patience} epochs: training ends")
             self.model.stop_training = True
 
@@ -116,8 +117,9 @@ class Backup(keras.callbacks.Callback):
     Keras' BackupAndRestore begins the epoch again and takes the averaged weights for the weights.
     """
 
-    def __init__(self, path, settings, seconds, is_chief):
+    def __init__(self, trainer, path, settings, seconds, is_chief):
         super().__init__()
+        self.set_model(trainer)  # it may be asked to save before `fit` begins
         self.file = project_path(path)
         self.previous = self.file.with_suffix(".previous.npz")
         self.settings = json.loads(json.dumps(settings))  # of the training; tuples become lists, as when read back
@@ -135,6 +137,8 @@ class Backup(keras.callbacks.Callback):
         if not self.is_chief:
             return
         arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in state_of(self.model)}
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            return  # a gradient was no number: the loss will not be one either
         about = {"settings": self.settings, "progress": self.progress, "step": self.model.steps_done}
         with written_whole(self.file) as part:
             with part.open("wb") as file:
@@ -153,20 +157,22 @@ class Backup(keras.callbacks.Callback):
                 continue
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
                 print(f"{file} is damaged ({error}): trying the one before it")
+                if self.is_chief:
+                    file.unlink()  # or the next save would put it in the place of the good one
                 continue
             for name, value in about["settings"].items():
                 if self.settings.get(name) != value:
                     raise UserError(
                         f"{file} is of an unfinished training with {name} = {value!r}, not "
-                        f"{self.settings.get(name)!r}: "
-                        "set that back in yolov3/configs.py to go on, or give --overwrite to begin anew"
+                        f"{self.settings.get(name)!r}: set that back to go on, or give --overwrite to begin anew"
                     )
-            self.progress = about["progress"]
+            self.progress |= about["progress"]
             return state | {"step": about["step"]}
         return None
 
-    def restore(self, trainer, state):
-        """Puts what `read` gave into a Trainer. A stage begins with an optimizer of its own, so there it has none."""
+    def restore(self, state):
+        """Puts what `read` gave into the Trainer. A stage begins with an optimizer of its own, so there it has none."""
+        trainer = self.model
         trainer.begin(state["step"])
         begins_stage = state["step"] == trainer.schedule.freeze
         for name, variable in state_of(trainer):
@@ -176,8 +182,8 @@ class Backup(keras.callbacks.Callback):
     def discard(self):
         """Removes the backups: the training is done."""
         if self.is_chief:
+            self.previous.unlink(missing_ok=True)  # first: alone it would be gone on with
             self.file.unlink(missing_ok=True)
-            self.previous.unlink(missing_ok=True)
 
 
 def state_of(trainer):
@@ -209,7 +215,7 @@ class TensorBoard(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         step = self.model.steps_done
         self.write({f"validation/{name}": logs[name] for name in ("AP50", "AP")}, step)
-        for i, record in enumerate(self.validation.checked.records[:PICTURES]):
+        for i, record in enumerate(self.validation.records[:PICTURES]):
             picture = read_picture(record.picture, self.validation.max_pixels)
             (found,) = self.validation.detector([picture], PICTURE_SCORE)
             with self.writer.as_default():

@@ -83,7 +83,11 @@ def read_weights(folder):
 
 
 def write_checkpoint(folder, model, arrays, made_from, dtype=np.float32):
-    """Writes a checkpoint folder of weights; dtype float16 halves its size."""
+    """Writes a checkpoint folder of weights; dtype float16 halves its size. Raises UserError, also rather than replace
+    a folder that is no checkpoint."""
+    path = project_path(folder)
+    if path.exists() and not (path / "model.json").exists() and (path.is_file() or any(path.iterdir())):
+        raise UserError(f"{folder} is no checkpoint, so it is not replaced: name another")
     about = {**vars(model), **model.heads._asdict(), "framework": "tf", "precision": "FP32", "made_from": made_from}
     del about["heads"]
     with written_whole(folder) as part:

@@ -32,11 +32,11 @@ def architecture(yolo_type, tiny):
     return choose("YOLO_TYPE", yolo_type, TYPES) + ("-tiny" if tiny else "")
 
 
-def check_input_size(size):
+def check_input_size(size, constant="YOLO_INPUT_SIZE"):
     """Network input in pixels: the coarsest head sees one cell per 32 pixels, so S must be a multiple of 32."""
     if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 32 or size % 32:
         near = max(32, round(size / 32) * 32) if isinstance(size, numbers.Integral) else 416
-        raise UserError(f"the input size (YOLO_INPUT_SIZE) is {size!r}: make it a multiple of 32, {near} for example")
+        raise UserError(f"the input size ({constant}) is {size!r}: make it a multiple of 32, {near} for example")
     return int(size)
 
 
@@ -49,14 +49,14 @@ def check_threshold(constant, value):
 
 def check_amount(constant, value):
     """A number, 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 2**31:
         raise UserError(f"{constant} = {value!r} must be a number, 0 or more")
     return float(value)
 
 
 def check_count(constant, value, least):
     """A whole number of that many or more."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value < 2**31:
         raise UserError(f"{constant} = {value!r} must be a whole number, {least} or more")
     return int(value)
 

@@ -1,6 +1,6 @@
 """Trains a network: the step that Keras' `fit` repeats, the learning rate, precision, devices and machines.
 
-Nothing here knows of files or constants; what is written while training is the callbacks' work (callbacks.py).
+Nothing here reads configs.py or writes a file; what is written while training is the callbacks' work (callbacks.py).
 """
 
 import contextlib
@@ -203,9 +203,9 @@ def choose_strategy(global_batch):
     if config:
         try:
             json.loads(config)["cluster"]["worker"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"TF_CONFIG = {config!r} names no workers: see the README on several machines") from None
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"TF_CONFIG is no place among workers ({error}): see README, several machines") from None
     elif len(tf.config.list_physical_devices("GPU")) > 1:
         strategy = tf.distribute.MirroredStrategy()
     else:
@@ -226,15 +226,11 @@ def place_among_workers(strategy):
     return workers, resolver.task_id + (len(chiefs) if resolver.task_type == "worker" else 0)
 
 
-def as_distributed(share, global_batch, workers):
-    """A worker's dataset of its shares of the global batches -> one that tf.distribute leaves it.
-
-    It cuts whatever it is given, as if those were global batches, into one piece a device; so it is given several
-    steps' shares in one.
-    """
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return (share.rebatch(global_batch) if workers > 1 else share).with_options(options)
+def as_distributed(share, replica_batch, strategy):
+    """A worker's dataset of its shares of the batches -> what `fit` takes: a piece for each of its devices in turn."""
+    if strategy.num_replicas_in_sync == 1:
+        return share
+    return strategy.distribute_datasets_from_function(lambda _: share.rebatch(replica_batch))
 
 
 def from_chief(values):
