@@ -72,7 +72,7 @@ def test_two_workers_on_loopback_lose_what_one_process_loses(pictures, alone):
     both = [start(pictures, cluster, index) for index in range(2)]
     both = [answer(process) for process in both]
     assert [(worker["workers"], worker["index"]) for worker in both] == [(2, 0), (2, 1)]
-    assert alone["losses"][-1] < 0.8 * alone["losses"][0]
+    assert np.mean(alone["losses"][-5:]) < 0.9 * np.mean(alone["losses"][:5])
     for worker in both:
         assert len(worker["losses"]) == STEPS
         assert worker["losses"] == pytest.approx(alone["losses"], rel=1e-3)
