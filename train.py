@@ -238,9 +238,9 @@ def main():
     # 2. The network, as new or as an interrupted training left it
     steps_per_epoch = max(1, round(len(training) / configs.TRAIN_BATCH_SIZE))
     precision = training_precision(configs.TRAIN_PRECISION)
-    any_size = len(configured_sizes()) > 1
+    input_size = model.input_size if len(configured_sizes()) == 1 else None
     with strategy.scope():
-        parts = make_network(model.name, len(model.classes), None if any_size else model.input_size, precision)
+        parts = make_network(model.name, len(model.classes), input_size, precision, configs.TRAIN_SEED)
     trainer = Trainer(*parts, model.heads, configs.TRAIN_BATCH_SIZE, configured_schedule(steps_per_epoch))
     settings = {name: getattr(configs, name) for name in CONTINUE_WITH}
     settings |= {"number of pictures": len(training), "classes": model.classes, "FP16": precision == "FP16"}

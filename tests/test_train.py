@@ -81,7 +81,6 @@ def eager(monkeypatch):
 
 
 def error_of_training():
-    keras.utils.set_random_seed(0)
     with pytest.raises(SystemExit) as exit:
         train.main()
     return str(exit.value)
@@ -162,7 +161,6 @@ def test_a_data_set_of_one_picture_will_do(folder, eager, monkeypatch):
 
 
 def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch, capsys):
-    keras.utils.set_random_seed(0)
     train.main()
     whole = read_weights(folder / "checkpoints" / "mine_Tiny_last")
 

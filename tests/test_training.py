@@ -41,8 +41,7 @@ def checked(tmp_path_factory):
 
 
 def make_trainer(schedule=SCHEDULE, precision="FP32", size=SIZE):
-    keras.utils.set_random_seed(3)
-    parts = make_network("yolov4-tiny", 2, size, precision)
+    parts = make_network("yolov4-tiny", 2, size, precision, seed=3)
     return Trainer(*parts, HEADS, BATCH, schedule)
 
 

@@ -36,9 +36,8 @@ def main(folder, steps, devices):
     configs.TRAIN_INPUT_SIZE, configs.TRAIN_MULTISCALE = SIZE, (64,)
     strategy = mirrored(devices) if devices > 1 else choose_strategy(BATCH)
     workers, index = place_among_workers(strategy)
-    keras.utils.set_random_seed(7 + index)  # the first weights are those of the first worker
     with strategy.scope():
-        parts = make_network("yolov4-tiny", CLASSES, None, "FP32")
+        parts = make_network("yolov4-tiny", CLASSES, None, "FP32", seed=7 + index)  # the first worker's weights count
     trainer = Trainer(
         *parts, PUBLISHED_HEADS["yolov4-tiny"], BATCH, Schedule(steps, 5, 0, LEARNING_RATE, LEARNING_RATE / 10, 0.99)
     )

@@ -77,7 +77,10 @@ class Setup:
 def make_trainer(setup, precision):
     model = setup.model
     trainer = Trainer(
-        *make_network(model.name, len(model.classes), model.input_size, precision), model.heads, setup.batch, SCHEDULE
+        *make_network(model.name, len(model.classes), model.input_size, precision, configs.TRAIN_SEED),
+        model.heads,
+        setup.batch,
+        SCHEDULE,
     )
     trainer.begin()
     return trainer

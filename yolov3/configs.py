@@ -63,7 +63,7 @@ TRAIN_LR_END = 1e-5  # and in the end
 TRAIN_EMA = 0.998  # 0..1, how much of the averaged weights, which are what is kept, a step leaves as they were
 TRAIN_PATIENCE = 0  # epochs without a better AP50 after which training ends early; 0: never
 TRAIN_PRECISION = "AUTO"  # "FP32", "BF16", "FP16", or "AUTO": what the hardware is fast in
-TRAIN_SEED = 0  # the same data in the same order, however often a training is interrupted
+TRAIN_SEED = 0  # of the first weights and of the data: the same, however often a training is interrupted
 
 TRAIN_DATA_AUG = True  # False: every picture as it is
 TRAIN_MOSAIC = 0.5  # 0..1, share of pictures put together from four

@@ -136,12 +136,13 @@ class Trainer(keras.Model):
         return float(self.schedule.learning_rate(self.steps_done - 1))
 
 
-def make_network(name, classes, input_size, precision):
+def make_network(name, classes, input_size, precision, seed):
     """What a Trainer is made of -> network, average, step. A fresh network of that name and number of classes.
 
-    input_size  pixels, or None for any. Called inside `strategy.scope()`, where variables have to be made; the Trainer
+    input_size  pixels, or None for any; seed  of its first weights. Called inside `strategy.scope()`, where variables have to be made; the Trainer
     itself is made outside of it, where alone Keras 3 can train with several workers.
     """
+    keras.utils.set_random_seed(seed)
     with in_precision(precision):
         images = keras.Input((input_size, input_size, 3), name="images")
         network = keras.Model(images, NETWORKS[name](images, ANCHORS_PER_CELL * (5 + classes)), name=name)
