@@ -76,12 +76,8 @@ class Setup:
 @functools.cache
 def make_trainer(setup, precision):
     model = setup.model
-    trainer = Trainer(
-        *make_network(model.name, len(model.classes), model.input_size, precision, configs.TRAIN_SEED),
-        model.heads,
-        setup.batch,
-        SCHEDULE,
-    )
+    parts = make_network(model.name, len(model.classes), model.input_size, precision, configs.TRAIN_SEED)
+    trainer = Trainer(*parts, model.heads, setup.batch, SCHEDULE)
     trainer.begin()
     return trainer
 

@@ -139,8 +139,10 @@ class Trainer(keras.Model):
 def make_network(name, classes, input_size, precision, seed):
     """What a Trainer is made of -> network, average, step. A fresh network of that name and number of classes.
 
-    input_size  pixels, or None for any; seed  of its first weights. Called inside `strategy.scope()`, where variables have to be made; the Trainer
-    itself is made outside of it, where alone Keras 3 can train with several workers.
+    input_size  pixels, or None for any
+    seed        of the first weights
+    Called inside `strategy.scope()`, where variables have to be made; the Trainer itself is made outside of it, where
+    alone Keras 3 can train with several workers.
     """
     keras.utils.set_random_seed(seed)
     with in_precision(precision):
