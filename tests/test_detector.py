@@ -1,6 +1,7 @@
 """The detector as a user meets it: one call, any frames, checkpoints, and plain words for what does not fit."""
 
 import json
+import resource
 
 import cv2
 import numpy as np
@@ -391,3 +392,18 @@ def test_a_checkpoint_whose_replacing_was_killed_between_its_two_renames_is_put_
         raise RuntimeError
     assert [x.name for x in tmp_path.iterdir()] == ["mine"]
     assert (tmp_path / "mine" / "model.json").read_text() == "old"
+
+
+def test_a_full_disk_leaves_the_checkpoint_as_it_was(tmp_path):
+    model = Model("yolov4", True, ("a",), 64, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
+    write_checkpoint(tmp_path / "mine", model, [np.ones(9)], "a test")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, limits[1]))
+    try:
+        with pytest.raises(UserError, match="mine cannot be written"):
+            write_checkpoint(tmp_path / "mine", model, [np.ones(10**6)], "a test")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
