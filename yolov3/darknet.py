@@ -114,7 +114,7 @@ def _read_numbers(path, model, any_classes=False):
         raise UserError(f"weights file {path} is empty: download it again")
     if data.lstrip()[:1] == b"<":
         raise UserError(f"weights file {path} is a web page, not weights: download it again")
-    major, minor = np.frombuffer(data[:8].ljust(8, b"\0"), "<i4")
+    major, minor = np.frombuffer(data[:8].ljust(8, b"\0"), "<i4").tolist()
     header = 20 if major * 10 + minor >= 2 and major < 1000 and minor < 1000 else 16
     expected = header + 4 * model.count_params()
     classes = _fitting_classes(model, len(data) - expected)
