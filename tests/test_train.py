@@ -4,10 +4,10 @@ import re
 import signal
 import sys
 
-import cv2
 import keras
 import numpy as np
 import pytest
+from conftest import draw_red_and_green
 from oracle import centre_form, importer, importer_answers
 
 import train
@@ -42,13 +42,7 @@ CONSTANTS = {
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Eight pictures with a red or a green box each, and configs.py set to train on them."""
-    lines = []
-    for i in range(8):
-        picture = np.full((60, 80, 3), 90, np.uint8)
-        x, y = 5 * i, 3 * i
-        cv2.rectangle(picture, (x, y), (x + 29, y + 24), (0, 0, 255) if i % 2 else (0, 255, 0), -1)
-        cv2.imwrite(str(tmp_path / f"{i}.png"), picture)
-        lines.append(f"{i}.png {x},{y},{x + 30},{y + 25},{i % 2}")
+    lines = draw_red_and_green(tmp_path)
     (tmp_path / "train.txt").write_text("\n".join(lines))
     (tmp_path / "test.txt").write_text("\n".join(lines[:2]))
     (tmp_path / "my.names").write_text("red\ngreen\n")

@@ -2,11 +2,11 @@
 
 import resource
 
-import cv2
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import draw_red_and_green
 
 from yolov3.annotations import check_annotations
 from yolov3.augment import AUGMENTED
@@ -29,14 +29,8 @@ SCHEDULE = Schedule(steps=STEPS, warm_up=2, freeze=0, lr_init=1e-3, lr_end=1e-4,
 @pytest.fixture(scope="module")
 def checked(tmp_path_factory):
     """Eight pictures with a red or a green box."""
-    folder, lines = tmp_path_factory.mktemp("pictures"), []
-    for i in range(8):
-        picture = np.full((60, 80, 3), 90, np.uint8)
-        x, y = 5 * i, 3 * i
-        cv2.rectangle(picture, (x, y), (x + 29, y + 24), (0, 0, 255) if i % 2 else (0, 255, 0), -1)
-        cv2.imwrite(str(folder / f"{i}.png"), picture)
-        lines.append(f"{folder / f'{i}.png'} {x},{y},{x + 30},{y + 25},{i % 2}")
-    (folder / "annotations.txt").write_text("\n".join(lines))
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "annotations.txt").write_text("\n".join(draw_red_and_green(folder)))
     return check_annotations(folder / "annotations.txt", 2, 10**6)
 
 
