@@ -21,7 +21,7 @@ def shared():
 
 
 def draw_red_and_green(folder):
-    """Eight pictures with a red or a green box each, to train on -> their lines for an annotation file in the folder."""
+    """Eight pictures with a red or a green box each -> their lines for an annotation file in the folder."""
     lines = []
     for i in range(8):
         picture = np.full((60, 80, 3), 90, np.uint8)
