@@ -31,6 +31,17 @@ class BatchNormalization(layers.BatchNormalization):
         return outputs
 
 
+@keras.saving.register_keras_serializable("yolov3")
+class Upsample(layers.UpSampling2D):
+    """Nearest neighbour in one op, which every runtime knows; Keras' own is eight, with arithmetic on shapes that keeps
+    OpenVINO from quantising what follows."""
+
+    def call(self, inputs):
+        height, width = inputs.shape[1:3]
+        size = (height, width) if height and width else tf.shape(inputs)[1:3]
+        return tf.raw_ops.ResizeNearestNeighbor(images=inputs, size=tf.multiply(size, 2))
+
+
 class Convolutions:
     """Makes the convolutions of one network: conv_000, conv_001, ... in Darknet's order."""
 
@@ -81,7 +92,7 @@ def second_half(x):
 
 def upsample(x):
     """Nearest neighbour, H and W doubled."""
-    return layers.UpSampling2D(2)(x)
+    return Upsample(2)(x)
 
 
 def max_pool(x, size=2, stride=2):
