@@ -19,7 +19,7 @@ from yolov3.checkpoint import Model
 from yolov3.darknet import convolutions
 from yolov3.detect import Job, detect_image, detect_video
 from yolov3.detector import Detector
-from yolov3.frameworks import tensorflow_network
+from yolov3.frameworks import Runtime, tensorflow_network
 from yolov3.settings import UserError
 from yolov3.utils import save_yolo_weights
 from yolov3.yolov4 import Create_Yolo
@@ -38,7 +38,7 @@ def detector(tmp_path_factory):
     weights = tmp_path_factory.mktemp("weights") / "random.weights"
     save_yolo_weights(network, weights)
     model = Model("yolov4", True, NAMES, 64, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
-    return Detector(tensorflow_network(model, weights, "FP32"), model, 0.3, 0.45)
+    return Detector(tensorflow_network(model, weights, Runtime()), model, 0.3, 0.45)
 
 
 def picture_file(path, size=(48, 80), level=90):

@@ -1,7 +1,7 @@
 """The self-describing folder under checkpoints/: found, read, and written whole or not at all. No Keras here.
 
-It holds model.json (what the model is: type, classes, anchors, ...) and weights.npz (its arrays, in Darknet's order
-and axes).
+It holds model.json (what the model is: type, classes, anchors, ...) beside weights.npz (its arrays, in Darknet's order
+and axes) or beside what a converter writes for a runtime.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import json
 import shutil
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,19 @@ class Model:
     input_size: int  # pixels
     resize: str  # "letterbox" or "stretch"
     heads: Heads
+    framework: str = "tf"  # the runtime its folder is for, see frameworks.FRAMEWORKS
+    precision: str = "FP32"
 
     @property
     def name(self):
         """One of the four: yolov3, yolov3-tiny, yolov4, yolov4-tiny."""
         return architecture(self.type, self.tiny)
+
+    @property
+    def folder_name(self):
+        """What a conversion is called: yolov4-tiny-416, yolov4-tiny-trt-INT8-416, yolov4-tiny-neuron-416."""
+        target = {"tf": (), "neuron": ("neuron",)}.get(self.framework, (self.framework, self.precision))
+        return "-".join((self.name, *target, str(self.input_size)))
 
 
 def find(name, tiny, folder):
@@ -59,17 +67,35 @@ def find(name, tiny, folder):
 
 def read_model(folder):
     """The model.json of a checkpoint folder -> Model."""
-    file = Path(folder) / "model.json"
+    about = read_about(folder)
     try:
-        about = json.loads(file.read_text(encoding="utf-8"))
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
-        return Model(
-            about["type"], about["tiny"], _tuples(about["classes"]), about["input_size"], about["resize"], heads
-        )
+        facts = {field.name: _tuples(about[field.name]) for field in fields(Model) if field.name != "heads"}
+        return Model(**facts, heads=heads)
+    except (KeyError, TypeError) as error:
+        raise UserError(_damaged(folder, error)) from None
+
+
+def read_about(folder):
+    """The model.json of a checkpoint folder -> dict: all that a Model is, and how it was made."""
+    try:
+        about = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
     except OSError:
         raise UserError(f"{folder} is no checkpoint folder of this project: it has no model.json") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged ({type(error).__name__}: {error}): write the checkpoint again") from None
+    except ValueError as error:
+        raise UserError(_damaged(folder, error)) from None
+    if not isinstance(about, dict):
+        raise UserError(_damaged(folder, TypeError("no object")))
+    return about
+
+
+def _damaged(folder, error):
+    return f"{folder}/model.json is damaged ({type(error).__name__}: {error}): write the checkpoint again"
+
+
+def is_weights(folder):
+    """Whether a checkpoint folder holds weights, which run at any input size, and not a conversion."""
+    return (Path(folder) / "weights.npz").exists()
 
 
 def read_weights(folder):
@@ -85,14 +111,29 @@ def read_weights(folder):
 def write_checkpoint(folder, model, arrays, made_from, dtype=np.float32):
     """Writes a checkpoint folder of weights; dtype float16 halves its size. Raises UserError, also rather than replace
     a folder that is no checkpoint."""
-    path = project_path(folder)
-    if path.exists() and not (path / "model.json").exists() and (path.is_file() or any(path.iterdir())):
-        raise UserError(f"{folder} is no checkpoint, so it is not replaced: name another")
-    about = {**vars(model), **model.heads._asdict(), "framework": "tf", "precision": "FP32", "made_from": made_from}
-    del about["heads"]
+    check_replaceable(folder)
     with written_whole(folder) as part:
         np.savez(part / "weights.npz", *(np.asarray(array, dtype) for array in arrays))
-        (part / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        write_about(part, model, made_from)
+
+
+def write_about(folder, model, made_from, **more):
+    """Writes model.json: the Model, what it was made from, and any more facts."""
+    about = {**vars(model), **model.heads._asdict(), "made_from": made_from, **more}
+    del about["heads"]
+    (Path(folder) / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def check_replaceable(folder, made_from=None):
+    """Refuses to write over what is no checkpoint or, if `made_from` is given, was made from something else."""
+    path = project_path(folder)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / "model.json").exists():
+        raise UserError(f"{folder} is no checkpoint, so it is not replaced: name another")
+    there = read_about(path).get("made_from")
+    if made_from is not None and there != made_from:
+        raise UserError(f"{folder} was made from {there}, not from {made_from}: give --overwrite to replace it")
 
 
 @contextlib.contextmanager
@@ -112,7 +153,7 @@ def written_whole(folder):
             folder.replace(old)
         part.replace(folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}") from None
+        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
         _put_back(old, folder)

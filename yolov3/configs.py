@@ -26,8 +26,10 @@ YOLO_CUSTOM_WEIGHTS = "model_data/yolov4-tiny-digits"
 
 # --- How it runs ---------------------------------------------------------------------------------------------------
 
-YOLO_FRAMEWORK = "tf"  # "tf": TensorFlow
-YOLO_PRECISION = "FP32"  # "FP32", or "BF16": bfloat16 on CPUs that have it, mixed precision on GPUs
+YOLO_FRAMEWORK = "tf"  # "tf": TensorFlow; "trt": TensorRT on NVIDIA GPUs; "openvino": OpenVINO on CPUs
+YOLO_PRECISION = "FP32"  # of "tf": "FP32", or "BF16": bfloat16 on CPUs that have it, mixed precision on GPUs
+YOLO_OPENVINO_HINT = "LATENCY"  # "LATENCY": a picture on all cores; "THROUGHPUT": a picture for each core
+YOLO_OPENVINO_THREADS = 0  # CPU threads; 0: as many as OpenVINO finds useful
 YOLO_RESIZE = "letterbox"  # "letterbox": keep the aspect ratio, pad with grey; "stretch": fill the input
 YOLO_MAX_PIXELS = 120_000_000  # a picture file with more is refused before it is decoded
 
@@ -37,6 +39,17 @@ DETECT_SOURCE = "IMAGES/digits"  # picture, folder, glob, video, camera index or
 DETECT_OUTPUT = "results"  # folder for annotated pictures and videos, when no --output is named; "" for none
 YOLO_SCORE_THRESHOLD = 0.3  # 0..1, a box must exceed it
 YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
+
+# --- Conversion ----------------------------------------------------------------------------------------------------
+
+# tools/Convert_to_pb.py writes checkpoints/{type}[-tiny]-{size}; the others convert that folder further, to
+# checkpoints/{type}[-tiny]-trt-{mode}-{size} and checkpoints/{type}[-tiny]-openvino-{mode}-{size}.
+YOLO_OPENVINO_QUANTIZE_MODE = "INT8"  # "INT8", "BF16" (CPUs with AVX512-BF16 or AMX) or "FP32"
+YOLO_OPENVINO_MAX_DROP = None  # AP50 points INT8 may lose on the test set; layers go back to FP32; None: any
+
+# INT8 is calibrated on real pictures, like those it will see.
+YOLO_CALIBRATION_IMAGES = None  # folder, glob or annotation file; None: the test set, TEST_ANNOT_PATH
+YOLO_CALIBRATION_COUNT = 100  # pictures, chosen at random from these
 
 # --- Your own model ------------------------------------------------------------------------------------------------
 

@@ -47,11 +47,14 @@ def get_arrays(model, read=lambda variable: variable.numpy()):
 
 
 def load_arrays(model, arrays, source):
-    """The reverse of `get_arrays`. Raises UserError, naming the source, if a shape does not fit."""
+    """The reverse of `get_arrays`. Raises UserError, naming the source, if a shape does not fit or a number is
+    NaN."""
     mine = [array.shape for array in get_arrays(model)]
     theirs = [array.shape for array in arrays]
     if mine != theirs:
         raise UserError(f"{source} does not hold the weights of {model.name} with {_classes(model)} classes")
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise UserError(f"{source} holds weights that are not finite (NaN): the training diverged, or it is damaged")
     for variable, array in zip(variables(model), arrays, strict=True):
         variable.assign(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)
 

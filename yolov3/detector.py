@@ -12,13 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 from yolov3 import configs
-from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS, suppress
-from yolov3.checkpoint import Model, find, read_model
-from yolov3.frameworks import FRAMEWORKS
-from yolov3.images import RESIZES, fit, picture_scale, unfit
+from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS
+from yolov3.checkpoint import Model, find, is_weights, read_model
+from yolov3.frameworks import CONVERTERS, FRAMEWORKS, Runtime
+from yolov3.images import RESIZES, fit
+from yolov3.savedmodel import finish
 from yolov3.settings import (
     UserError,
     architecture,
+    check_count,
     check_input_size,
     check_threshold,
     choose,
@@ -27,6 +29,7 @@ from yolov3.settings import (
 )
 
 PRECISIONS = ("FP32", "BF16")
+HINTS = ("LATENCY", "THROUGHPUT")
 SHIPPED = "model_data/yolov4-tiny-digits"  # the model of our own, which needs no download
 DARKNET_WEIGHTS = {  # the constant that names each network's weights
     "yolov3": "YOLO_V3_WEIGHTS",
@@ -69,22 +72,19 @@ class Detector:
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.network = network  # float32 (N, S, S, 3) -> predictions (N, boxes, 4 + classes)
-        size, resize, nms = model.input_size, model.resize, model.heads.nms
 
         @tf.function(autograph=False)
         def fit_frame(frame):
-            return fit(frame, size, resize)
+            return fit(frame, model.input_size, model.resize)
 
         @tf.function(autograph=False)
-        def finish(predictions, sizes, score_threshold, iou_threshold):
-            scale = picture_scale(sizes, size, resize)
-            boxes, scores, classes, valid = suppress(predictions, score_threshold, iou_threshold, nms, scale)
-            return unfit(boxes, sizes, size, resize), scores, classes, valid
+        def finish_batch(predictions, sizes, score_threshold, iou_threshold):
+            return finish(predictions, sizes, score_threshold, iou_threshold, model)
 
         # Traced once, for all sizes; called so, they skip tf.function's look at every argument
         threshold = tf.TensorSpec((), tf.float32)
         self._fit_frame = fit_frame.get_concrete_function(tf.TensorSpec((None, None, 3), tf.uint8))
-        self._finish = finish.get_concrete_function(
+        self._finish = finish_batch.get_concrete_function(
             tf.TensorSpec((None, None, 4 + len(model.classes)), tf.float32),
             tf.TensorSpec((None, 2), tf.int32),
             threshold,
@@ -139,16 +139,21 @@ def Load_Yolo_model(
 
     Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
     of the type, downloaded if they are missing), CLASSES (a names file or names; a checkpoint brings its own),
-    input_size and resize (a checkpoint of weights runs at any), yolo_type, tiny, framework, precision and the two
-    thresholds. Raises UserError.
+    input_size and resize (a checkpoint of weights runs at any), yolo_type, tiny, framework (that of the folder, if
+    weights are given), precision (of "tf") and the two thresholds. Raises UserError.
     """
-    framework = choose("YOLO_FRAMEWORK", _configured(framework, "YOLO_FRAMEWORK"), FRAMEWORKS)
-    precision = choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS)
+    runtime = Runtime(
+        choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
+        choose("YOLO_OPENVINO_HINT", configs.YOLO_OPENVINO_HINT, HINTS),
+        check_count("YOLO_OPENVINO_THREADS", configs.YOLO_OPENVINO_THREADS, 0),
+    )
     score_threshold = check_threshold("YOLO_SCORE_THRESHOLD", _configured(score_threshold, "YOLO_SCORE_THRESHOLD"))
     iou_threshold = check_threshold("YOLO_IOU_THRESHOLD", _configured(iou_threshold, "YOLO_IOU_THRESHOLD"))
-    model, weights = _configured_model(weights, CLASSES, input_size, yolo_type, tiny, resize)
+    model, weights = configured_model(weights, CLASSES, input_size, yolo_type, tiny, resize, framework)
+    if model.framework == "tf":
+        model = replace(model, precision=runtime.precision)
 
-    network = FRAMEWORKS[framework](model, weights, precision)
+    network = FRAMEWORKS[model.framework](model, weights, runtime)
     detector = Detector(network, model, score_threshold, iou_threshold)
     detector([np.zeros((model.input_size, model.input_size, 3), np.uint8)])  # compiled here, not at the first frame
     return detector
@@ -169,24 +174,29 @@ def _configured(value, constant):
     return getattr(configs, constant) if value is None else value
 
 
-def _configured_model(weights, classes, input_size, yolo_type, tiny, resize):
-    """(Model, Path of its weights) from the arguments of `Load_Yolo_model`."""
+def configured_model(
+    weights=None, classes=None, input_size=None, yolo_type=None, tiny=None, resize=None, framework=None
+):
+    """(Model, Path of its weights or folder) from the arguments of `Load_Yolo_model`, nothing loaded yet."""
+    if framework is not None or not weights:
+        framework = choose("YOLO_FRAMEWORK", _configured(framework, "YOLO_FRAMEWORK"), FRAMEWORKS)
     yolo_type, tiny = _configured(yolo_type, "YOLO_TYPE"), _configured(tiny, "TRAIN_YOLO_TINY")
     name = architecture(yolo_type, tiny)
     size = check_input_size(_configured(input_size, "YOLO_INPUT_SIZE"))
     resize = choose("YOLO_RESIZE", _configured(resize, "YOLO_RESIZE"), RESIZES)
     weights = weights or configs.YOLO_CUSTOM_WEIGHTS
-    if not weights:
-        weights = project_path(getattr(configs, DARKNET_WEIGHTS[name]))
+    classes_constant = "TRAIN_CLASSES"
+    if weights:
+        weights = find(weights, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
+    else:
+        weights, classes_constant = project_path(getattr(configs, DARKNET_WEIGHTS[name])), "YOLO_COCO_CLASSES"
         if weights.is_dir():
             raise UserError(f"{DARKNET_WEIGHTS[name]} = {str(weights)!r} is a folder: name a Darknet .weights file")
-        classes = _configured(classes, "YOLO_COCO_CLASSES")
-        return Model(yolo_type, tiny, class_names(classes), size, resize, configured_heads(name)), weights
 
-    weights = find(weights, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
-    if weights.is_file():
-        classes = _configured(classes, "TRAIN_CLASSES")
-        return Model(yolo_type, tiny, class_names(classes), size, resize, configured_heads(name)), weights
+    if not weights.is_dir():
+        _check_framework(f"{weights} is a file of weights, which", "tf", framework)
+        classes = class_names(_configured(classes, classes_constant))
+        return Model(yolo_type, tiny, classes, size, resize, configured_heads(name)), weights
 
     made = read_model(weights)
     if made.name != name:
@@ -194,7 +204,23 @@ def _configured_model(weights, classes, input_size, yolo_type, tiny, resize):
             f"{weights} is {made.name}, but YOLO_TYPE and TRAIN_YOLO_TINY in yolov3/configs.py say {name}: change "
             "them, or set YOLO_CUSTOM_WEIGHTS = None for Darknet's weights"
         )
+    _check_framework(weights, made.framework, framework)
+    if made.input_size != size and not is_weights(weights):
+        raise UserError(
+            f"{weights} takes {made.input_size} x {made.input_size} pixels, but YOLO_INPUT_SIZE in yolov3/configs.py "
+            f"is {size}: change it, or convert for that size: python {CONVERTERS[made.framework]}"
+        )
     return replace(made, input_size=size, resize=resize), weights
+
+
+def _check_framework(weights, theirs, ours):
+    """Refuses what another framework than ours, if we have one in mind, is to run."""
+    choose(f"the framework of {weights}", theirs, FRAMEWORKS)
+    if ours not in (None, theirs):
+        raise UserError(
+            f'{weights} runs by YOLO_FRAMEWORK = "{theirs}", but it is "{ours}" in yolov3/configs.py: change it, or '
+            f"name in YOLO_CUSTOM_WEIGHTS a folder that {CONVERTERS[ours]} has written"
+        )
 
 
 def configured_heads(name, constant="YOLO_ANCHORS"):

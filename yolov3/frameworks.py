@@ -1,39 +1,70 @@
 """The runtimes that a network can run in, one function each, all of the same form:
 
-    (model, weights, precision) -> network: float32 (N, S, S, 3) -> predictions (N, boxes, 4 + classes)
+    (model, weights, runtime) -> network: float32 (N, S, S, 3) -> predictions (N, boxes, 4 + classes)
 
-FRAMEWORKS names them; the detector knows nothing else of them.
+FRAMEWORKS names them; the detector knows nothing else of them. `weights` is a checkpoint folder or, for "tf" alone, a
+Darknet .weights file. A vendor's package is imported by its own function only.
 """
 
 import contextlib
+import functools
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
+from yolov3 import savedmodel
 from yolov3.boxes import decode
-from yolov3.checkpoint import read_weights
+from yolov3.checkpoint import is_weights, read_weights
 from yolov3.settings import UserError
 
 
-def tensorflow_network(model, weights, precision):
-    """The Keras network as one frozen function. `weights` is a checkpoint folder or a Darknet .weights file.
+class Runtime(NamedTuple):
+    """How to run a network, where its framework leaves a choice."""
 
-    With its weights as constants TensorFlow fuses convolution, normalisation and activation into one kernel.
-    """
+    precision: str = "FP32"  # of "tf": "FP32" or "BF16"; that of other frameworks is part of their folders
+    hint: str = "LATENCY"  # of "openvino": "LATENCY", one batch on all cores, or "THROUGHPUT", a picture for each core
+    threads: int = 0  # of "openvino"; 0: as many as it finds useful
+
+
+# --- TensorFlow ----------------------------------------------------------------------------------------------------
+
+
+def tensorflow_network(model, weights, runtime):
+    """Weights as one frozen function, or a SavedModel, which holds that same function."""
+    allow_memory_growth()
+    if runtime.precision == "BF16":
+        check_bfloat16()
+    if weights.is_dir() and not is_weights(weights):
+        frozen = savedmodel.load(weights)
+
+        def network(images):
+            return frozen(images=images)["predictions"]
+    else:
+        network = frozen = freeze(keras_network(model, weights), model.heads)
+    return in_mixed_precision(frozen) if runtime.precision == "BF16" else network
+
+
+def keras_network(model, weights):
+    """The Keras model with the weights of a checkpoint folder or a Darknet .weights file, which is fetched if it is a
+    missing official one."""
     from yolov3.darknet import fetch_weights, load_arrays, load_yolo_weights  # here, since only this
     from yolov3.yolov4 import Create_Yolo  # framework needs Keras 3
 
-    allow_memory_growth()
-    if precision == "BF16":
-        check_bfloat16()
-    keras_model = Create_Yolo(model.input_size, model.type, model.tiny, model.classes)
+    network = Create_Yolo(model.input_size, model.type, model.tiny, model.classes)
     if weights.is_dir():
-        load_arrays(keras_model, read_weights(weights), weights)
+        load_arrays(network, read_weights(weights), weights)
     else:
         fetch_weights(weights)
-        load_yolo_weights(keras_model, weights)
+        load_yolo_weights(network, weights)
+    return network
 
+
+def freeze(keras_model, heads):
+    """A Keras model of raw heads -> one function, images -> predictions, with its weights as constants, so that
+    TensorFlow fuses convolution, normalisation and activation into one kernel."""
     trained = [variable.numpy() for variable in keras_model.trainable_variables]
     moving = [variable.numpy() for variable in keras_model.non_trainable_variables]
 
@@ -41,10 +72,9 @@ def tensorflow_network(model, weights, precision):
     def predict(images):
         constants = [tf.constant(array) for array in trained], [tf.constant(array) for array in moving]
         raw_heads, _ = keras_model.stateless_call(*constants, images, training=False)
-        return decode(raw_heads, model.heads)
+        return decode(raw_heads, heads)
 
-    frozen = predict.get_concrete_function()
-    return in_mixed_precision(frozen) if precision == "BF16" else frozen
+    return predict.get_concrete_function()
 
 
 def check_bfloat16():
@@ -81,4 +111,69 @@ def allow_memory_growth():
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
-FRAMEWORKS = {"tf": tensorflow_network}
+# --- OpenVINO ------------------------------------------------------------------------------------------------------
+
+
+def openvino_network(model, folder, runtime):
+    """The OpenVINO IR that tools/Convert_to_OpenVINO.py has written, on the CPU."""
+    openvino = import_openvino()
+    core = openvino.Core()
+    if model.precision == "BF16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise UserError(f"{folder} is in BF16, which this CPU has not: convert to FP32 or INT8")
+    try:
+        graph = core.read_model(folder / "model.xml")
+    except RuntimeError:
+        raise UserError(f"{folder} holds no model.xml and model.bin that can be read: convert again") from None
+    return compile_openvino(core, graph, model, runtime)
+
+
+def compile_openvino(core, graph, model, runtime):
+    """An openvino.Model -> network."""
+    from openvino import AsyncInferQueue
+
+    options = {
+        "INFERENCE_PRECISION_HINT": "bf16" if model.precision == "BF16" else "f32",
+        "PERFORMANCE_HINT": runtime.hint,
+        **({"INFERENCE_NUM_THREADS": runtime.threads} if runtime.threads else {}),
+    }
+
+    @functools.cache
+    def compiled(batch):  # a fixed batch is a twentieth faster than one of any size
+        graph.reshape([batch, model.input_size, model.input_size, 3])
+        return core.compile_model(graph, "CPU", options)
+
+    def one_batch(images):
+        request = compiled(1 if len(images) == 1 else -1).create_infer_request()
+        request.infer([memoryview_of(images)], share_inputs=True)
+        return tf.constant(request.get_output_tensor().data)
+
+    def one_by_one(images):
+        queue, predictions = AsyncInferQueue(compiled(1)), [None] * len(images)
+
+        def keep(request, i):
+            predictions[i] = request.get_output_tensor().data.copy()
+
+        queue.set_callback(keep)
+        for i, image in enumerate(memoryview_of(images)):
+            queue.start_async([image[np.newaxis]], i)
+        queue.wait_all()
+        return tf.constant(np.concatenate(predictions))
+
+    return one_by_one if runtime.hint == "THROUGHPUT" else one_batch
+
+
+def memoryview_of(tensor):
+    """A tensor in main memory as a NumPy array, without a copy."""
+    return np.asarray(memoryview(tensor))
+
+
+def import_openvino():
+    try:
+        import openvino
+    except ImportError:
+        raise UserError("OpenVINO is not installed: pip install -r requirements-openvino.txt") from None
+    return openvino
+
+
+FRAMEWORKS = {"tf": tensorflow_network, "openvino": openvino_network}
+CONVERTERS = {"tf": "tools/Convert_to_pb.py", "openvino": "tools/Convert_to_OpenVINO.py"}  # what writes their folders
