@@ -1,0 +1,68 @@
+"""The configured model as a SavedModel: JPEG bytes in, boxes out, in one graph, for TensorFlow 2.10 and newer.
+
+python tools/Convert_to_pb.py                  checkpoints/{type}[-tiny]-{size}
+python tools/Convert_to_pb.py --overwrite      also over one that was made from other weights
+
+What is converted is what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names, or Darknet's weights of the type. Signatures:
+
+    serving_default  images float32 (N, S, S, 3), RGB, 0..1 -> predictions float32 (N, boxes, 4 + classes)
+    detect_bytes     image_bytes string (N,), picture files -> boxes (N, 100, 4) in pixels, scores, classes,
+                     valid_detections; by YOLO_SCORE_THRESHOLD, YOLO_IOU_THRESHOLD and YOLO_RESIZE as they are now
+
+It is loaded again and tried on a picture before it gets its name. The other converters begin with it.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
+
+from targets import (  # noqa: E402
+    check_same,
+    folder_size,
+    in_project,
+    parse_arguments,
+    sample_images,
+)
+
+from yolov3 import configs, savedmodel  # noqa: E402
+from yolov3.boxes import decode  # noqa: E402
+from yolov3.checkpoint import check_replaceable, is_weights, write_about, written_whole  # noqa: E402
+from yolov3.detector import configured_model  # noqa: E402
+from yolov3.frameworks import freeze, keras_network  # noqa: E402
+from yolov3.settings import UserError, check_threshold, project_path, say_it_in_one_line  # noqa: E402
+
+
+@say_it_in_one_line
+def main():
+    # 1. What to convert, and whether its place is free
+    overwrite, started = parse_arguments(__doc__).overwrite, time.monotonic()
+    constants = ("YOLO_SCORE_THRESHOLD", "YOLO_IOU_THRESHOLD")
+    thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]
+    model, weights = configured_model(framework="tf")
+    if weights.is_dir() and not is_weights(weights):
+        raise UserError(f"{weights} is a SavedModel already: name weights in YOLO_CUSTOM_WEIGHTS")
+    made_from = in_project(weights)
+    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / model.folder_name
+    check_replaceable(folder, None if overwrite else made_from)
+
+    # 2. The graph, written and read back
+    network = keras_network(model, weights)
+    with written_whole(folder) as part:
+        savedmodel.save(part, freeze(network, model.heads), model, *thresholds, configs.YOLO_MAX_PIXELS)
+        facts = dict(zip(("score_threshold", "iou_threshold"), thresholds, strict=True))
+        write_about(part, model, made_from, **facts, max_pixels=configs.YOLO_MAX_PIXELS)
+        images = sample_images(model)
+        answers = savedmodel.load(part)(images=images)["predictions"]
+        worst = check_same(answers, decode(network(images), model.heads), folder)
+        size = folder_size(part)
+
+    print(f"{made_from}: {model.name}, {len(model.classes)} classes, {model.input_size} pixels, {model.resize}")
+    print(f"detect_bytes answers with scores over {thresholds[0]:g}, suppression at IoU {thresholds[1]:g}")
+    print(f"checked: within {worst:.1g} of the Keras model; {size:.1f} MB, {time.monotonic() - started:.0f} s")
+    print(f"written: {folder}")
+
+
+if __name__ == "__main__":
+    main()

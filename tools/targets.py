@@ -1,0 +1,86 @@
+"""What the converters share: the SavedModel to begin with, and whether what came out answers alike.
+
+A converter reads yolov3/configs.py, begins with the folder that tools/Convert_to_pb.py has written, and writes another
+one beside it, whole or not at all.
+"""
+
+import argparse
+
+import yolov3  # noqa: F401  before TensorFlow, which it keeps quiet
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+
+from yolov3 import configs
+from yolov3.checkpoint import find, read_about, read_model
+from yolov3.images import fit, read_picture
+from yolov3.settings import PROJECT, UserError, architecture, check_input_size, project_path, read_class_names
+
+PICTURE = "IMAGES/digits/00000.jpg"  # what a conversion is tried on
+TOLERANCE = 1e-3  # of boxes, in fractions of the input, and of scores, where both sides calculate in float32
+
+
+def parse_arguments(description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that was made from something else")
+    return parser.parse_args()
+
+
+def read_source():
+    """The SavedModel that configs.py means -> its Path and Model. Raises UserError if it is missing, half-written, or
+    of another type, size or classes than configs.py says."""
+    name = architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
+    size = check_input_size(configs.YOLO_INPUT_SIZE)
+    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size}"
+    convert = "python tools/Convert_to_pb.py writes it"
+    if not folder.exists():
+        raise UserError(f"{folder} is missing: {convert}")
+    model = read_model(folder)
+    if (model.framework, model.name, model.input_size) != ("tf", name, size):
+        there = f"{model.framework}, {model.name} at {model.input_size}"
+        raise UserError(f"{folder} is {there}, but yolov3/configs.py says {name} at {size}: {convert} anew")
+    if not (folder / "saved_model.pb").exists():
+        raise UserError(f"{folder} holds no saved_model.pb: {convert} anew")
+    if model.classes != (configured := configured_classes()):
+        raise UserError(
+            f"{folder}, made from {read_about(folder)['made_from']}, has {len(model.classes)} classes "
+            f"({', '.join(model.classes[:3])} ...), but those of yolov3/configs.py are {len(configured)} "
+            f"({', '.join(configured[:3])} ...): {convert} anew with --overwrite"
+        )
+    return folder, model
+
+
+def configured_classes():
+    """The class names of the model that YOLO_CUSTOM_WEIGHTS or, without it, the Darknet weights mean."""
+    if not configs.YOLO_CUSTOM_WEIGHTS:
+        return read_class_names(configs.YOLO_COCO_CLASSES)
+    weights = find(configs.YOLO_CUSTOM_WEIGHTS, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+    return read_model(weights).classes if weights.is_dir() else read_class_names(configs.TRAIN_CLASSES)
+
+
+def in_project(path):
+    """A path as configs.py would name it."""
+    path = path.resolve()
+    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+
+
+def sample_images(model):
+    """The picture that conversions are tried on -> network input, float32 (1, S, S, 3)."""
+    return fit(read_picture(PICTURE, configs.YOLO_MAX_PIXELS), model.input_size, model.resize)[tf.newaxis]
+
+
+def check_same(answers, expected, folder):
+    """Refuses a conversion whose predictions are not those expected."""
+    answers, expected = np.asarray(answers), np.asarray(expected)
+    if answers.shape != expected.shape:
+        raise UserError(f"{folder} would answer {answers.shape}, not {expected.shape}: it is not written")
+    worst = np.max(np.abs(answers - expected) / (1 + np.abs(expected)))
+    if not worst <= TOLERANCE:
+        raise UserError(f"{folder} would answer otherwise, by {worst:.2g} on {PICTURE}: it is not written")
+    return worst
+
+
+def folder_size(folder):
+    """MB."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

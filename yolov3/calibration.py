@@ -1,0 +1,71 @@
+"""The pictures that INT8 is calibrated on: real ones, through the same preprocessing as detection."""
+
+import glob
+import sys
+
+import numpy as np
+
+from yolov3.annotations import read_annotations
+from yolov3.images import fit, read_picture
+from yolov3.settings import UserError, check_count, project_path
+from yolov3.sources import PICTURE_SUFFIXES, open_source
+
+MOST_TOLD = 5  # of the pictures that cannot be read
+
+
+class CalibrationInputs:
+    """Network inputs, float32 (1, S, S, 3), of some pictures; decoded anew each time it is iterated over.
+
+    paths  of pictures that can be read
+    """
+
+    def __init__(self, paths, size, resize, max_pixels):
+        self.paths, self.size, self.resize, self.max_pixels = paths, size, resize, max_pixels
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __iter__(self):
+        for path in self.paths:
+            picture = read_picture(path, self.max_pixels)
+            yield fit(picture, self.size, self.resize).numpy()[np.newaxis]
+
+
+def choose_pictures(source, count, max_pixels):
+    """`count` pictures at random, but the same each time, of a folder, glob or annotation file -> list of Path.
+
+    Those that cannot be read are told, and others taken in their place. Raises UserError if too few are left.
+    """
+    check_count("YOLO_CALIBRATION_COUNT", count, 1)
+    paths = _listed(source, max_pixels)
+    chosen, problems = [], []
+    for i in np.random.default_rng(0).permutation(len(paths)):
+        if len(chosen) == count:
+            break
+        try:
+            read_picture(paths[i], max_pixels)
+            chosen.append(paths[i])
+        except UserError as error:
+            problems.append(error)
+    for problem in problems[:MOST_TOLD]:
+        print(f"left out: {problem}", file=sys.stderr)
+    if len(problems) > MOST_TOLD:
+        print(f"left out: {len(problems) - MOST_TOLD} more", file=sys.stderr)
+    if len(chosen) < count:
+        raise UserError(
+            f"YOLO_CALIBRATION_COUNT = {count}, but {source} has {len(chosen)} pictures that can be read: name more in "
+            "YOLO_CALIBRATION_IMAGES, or lower the count"
+        )
+    return chosen
+
+
+def _listed(source, max_pixels):
+    path = project_path(source)
+    if path.is_file() and path.suffix.lower() not in PICTURE_SUFFIXES:
+        return [record.picture for record in read_annotations(source, class_count=np.inf)]
+    if not path.exists() and not glob.has_magic(str(source)):
+        raise UserError(
+            f"{source} is missing: name a folder, glob or annotation file of real pictures in YOLO_CALIBRATION_IMAGES "
+            "(the digits of the default are drawn by python tools/Make_digits.py)"
+        )
+    return open_source(path, max_pixels).paths
