@@ -9,6 +9,7 @@ SOURCE and options are those of detection_demo.py. A checkpoint folder brings it
 
 import sys
 
+from yolov3 import configs
 from yolov3.cli import detect_from_command_line
 from yolov3.detector import custom_weights
 from yolov3.settings import say_it_in_one_line
@@ -17,7 +18,9 @@ from yolov3.utils import Load_Yolo_model
 
 @say_it_in_one_line
 def main():
-    return detect_from_command_line(__doc__, lambda: Load_Yolo_model(custom_weights()))
+    return detect_from_command_line(
+        __doc__, lambda: Load_Yolo_model(custom_weights(), framework=configs.YOLO_FRAMEWORK)
+    )
 
 
 if __name__ == "__main__":

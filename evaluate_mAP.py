@@ -38,6 +38,7 @@ def parse_arguments():
     arguments = parser.parse_args()
     annotations = default_annotations() if arguments.annotations is None else arguments.annotations
     arguments.annotations = as_given(annotations)
+    arguments.framework = configs.YOLO_FRAMEWORK if arguments.weights is None else None  # that of the folder
     arguments.weights = custom_weights() if arguments.weights is None else as_given(arguments.weights)
     arguments.output = project_path(OUTPUT) if arguments.output is None else shell_path(arguments.output).absolute()
     return arguments
@@ -78,12 +79,13 @@ def main():
     thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]
     names = read_class_names(configs.TRAIN_CLASSES)
     checked = read_pictures(arguments.annotations, len(names))
-    detector = Load_Yolo_model(arguments.weights, input_size=configs.TEST_INPUT_SIZE)
+    detector = Load_Yolo_model(arguments.weights, input_size=configs.TEST_INPUT_SIZE, framework=arguments.framework)
     check_names(detector.names, names)
 
     # 2. Measuring
     model, batch_size = detector.model, configs.TEST_BATCH_SIZE
-    print(f"{arguments.annotations}, by {model.name} at {model.input_size} pixels, {model.resize}")
+    runtime = f"{model.framework} {model.precision}"
+    print(f"{arguments.annotations}, by {model.name} at {model.input_size} pixels, {model.resize}, {runtime}")
     data = checked.records, checked.sizes, names
     scores = evaluate(detector, *data, *thresholds, batch_size, configs.YOLO_MAX_PIXELS)
     tell_left_out(scores.problems)

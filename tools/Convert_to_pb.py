@@ -18,13 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
 
-from targets import (  # noqa: E402
-    check_same,
-    folder_size,
-    in_project,
-    parse_arguments,
-    sample_images,
-)
+from targets import check_same, folder_size, in_project, parse_arguments, sample_images  # noqa: E402
 
 from yolov3 import configs, savedmodel  # noqa: E402
 from yolov3.boxes import decode  # noqa: E402

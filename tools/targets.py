@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from yolov3 import configs
+from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import find, read_about, read_model
 from yolov3.images import fit, read_picture
 from yolov3.settings import PROJECT, UserError, architecture, check_input_size, project_path, read_class_names
@@ -70,15 +71,23 @@ def sample_images(model):
     return fit(read_picture(PICTURE, configs.YOLO_MAX_PIXELS), model.input_size, model.resize)[tf.newaxis]
 
 
-def check_same(answers, expected, folder):
-    """Refuses a conversion whose predictions are not those expected."""
+def check_same(answers, expected, folder, tolerance=TOLERANCE):
+    """Refuses a conversion whose predictions are not those expected -> how far they are off, at worst."""
     answers, expected = np.asarray(answers), np.asarray(expected)
     if answers.shape != expected.shape:
         raise UserError(f"{folder} would answer {answers.shape}, not {expected.shape}: it is not written")
     worst = np.max(np.abs(answers - expected) / (1 + np.abs(expected)))
-    if not worst <= TOLERANCE:
+    if not worst <= tolerance:  # NaN neither
         raise UserError(f"{folder} would answer otherwise, by {worst:.2g} on {PICTURE}: it is not written")
     return worst
+
+
+def calibration_inputs(model):
+    """What configs.py says to calibrate INT8 on -> CalibrationInputs, and what model.json is to say of it."""
+    source = configs.YOLO_CALIBRATION_IMAGES or configs.TEST_ANNOT_PATH
+    paths = choose_pictures(source, configs.YOLO_CALIBRATION_COUNT, configs.YOLO_MAX_PIXELS)
+    inputs = CalibrationInputs(paths, model.input_size, model.resize, configs.YOLO_MAX_PIXELS)
+    return inputs, {"calibrated_on": str(source), "calibration_count": len(paths)}
 
 
 def folder_size(folder):

@@ -144,7 +144,7 @@ def compile_openvino(core, graph, model, runtime):
 
     def one_batch(images):
         request = compiled(1 if len(images) == 1 else -1).create_infer_request()
-        request.infer([memoryview_of(images)], share_inputs=True)
+        request.infer([in_place(images)], share_inputs=True)
         return tf.constant(request.get_output_tensor().data)
 
     def one_by_one(images):
@@ -154,7 +154,7 @@ def compile_openvino(core, graph, model, runtime):
             predictions[i] = request.get_output_tensor().data.copy()
 
         queue.set_callback(keep)
-        for i, image in enumerate(memoryview_of(images)):
+        for i, image in enumerate(in_place(images)):
             queue.start_async([image[np.newaxis]], i)
         queue.wait_all()
         return tf.constant(np.concatenate(predictions))
@@ -162,7 +162,7 @@ def compile_openvino(core, graph, model, runtime):
     return one_by_one if runtime.hint == "THROUGHPUT" else one_batch
 
 
-def memoryview_of(tensor):
+def in_place(tensor):
     """A tensor in main memory as a NumPy array, without a copy."""
     return np.asarray(memoryview(tensor))
 

@@ -1,0 +1,104 @@
+"""The SavedModel of tools/Convert_to_pb.py for OpenVINO: four times TensorFlow's speed on a CPU, in INT8.
+
+python tools/Convert_to_OpenVINO.py               checkpoints/{type}[-tiny]-openvino-{mode}-{size}
+python tools/Convert_to_OpenVINO.py --overwrite   also over one that was made from something else
+
+YOLO_OPENVINO_QUANTIZE_MODE in yolov3/configs.py is the mode: FP32, BF16 or INT8. INT8 is calibrated on real pictures,
+YOLO_CALIBRATION_COUNT of YOLO_CALIBRATION_IMAGES. Then, to detect with it:
+
+    YOLO_FRAMEWORK = "openvino"
+    YOLO_CUSTOM_WEIGHTS = "checkpoints/yolov4-tiny-openvino-INT8-416"
+
+Needs: pip install -r requirements-openvino.txt
+"""
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
+
+import yolov3  # noqa: E402, F401  before TensorFlow, which it keeps quiet
+
+# isort: split
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from targets import (  # noqa: E402
+    TOLERANCE,
+    calibration_inputs,
+    check_same,
+    folder_size,
+    in_project,
+    parse_arguments,
+    read_source,
+    sample_images,
+)
+
+from yolov3 import configs, savedmodel  # noqa: E402
+from yolov3.checkpoint import check_replaceable, write_about, written_whole  # noqa: E402
+from yolov3.cli import read_pictures  # noqa: E402
+from yolov3.detector import Detector  # noqa: E402
+from yolov3.evaluation import evaluate  # noqa: E402
+from yolov3.frameworks import Runtime, import_openvino, in_place, openvino_network  # noqa: E402
+from yolov3.quantisation import import_nncf, quantise, quantise_within, read_saved_model  # noqa: E402
+from yolov3.settings import check_amount, choose, project_path, say_it_in_one_line  # noqa: E402
+
+MODES = ("INT8", "BF16", "FP32")
+
+
+def quantised(graph, model, inputs):
+    """openvino.Model -> in INT8, losing no more AP50 than YOLO_OPENVINO_MAX_DROP if that is set."""
+    if configs.YOLO_OPENVINO_MAX_DROP is None:
+        return quantise(graph, inputs)
+    max_drop = check_amount("YOLO_OPENVINO_MAX_DROP", configs.YOLO_OPENVINO_MAX_DROP)
+    checked = read_pictures(configs.TEST_ANNOT_PATH, len(model.classes))
+    thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
+
+    def ap50(compiled):
+        detector = Detector(lambda images: tf.constant(compiled([in_place(images)])[0]), model, *thresholds)
+        scores = evaluate(detector, checked.records, checked.sizes, model.classes, *thresholds)
+        print(f"AP50 {100 * scores.AP50:.2f}")
+        return 100 * scores.AP50
+
+    return quantise_within(graph, inputs, ap50, max_drop)
+
+
+@say_it_in_one_line
+def main():
+    # 1. What to convert, and whether all that it takes is there
+    overwrite, started = parse_arguments(__doc__).overwrite, time.monotonic()
+    mode = choose("YOLO_OPENVINO_QUANTIZE_MODE", configs.YOLO_OPENVINO_QUANTIZE_MODE, MODES)
+    openvino = import_openvino()
+    if mode == "INT8":
+        import_nncf()
+    source, model = read_source()
+    made_from, target = in_project(source), replace(model, framework="openvino", precision=mode)
+    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / target.folder_name
+    check_replaceable(folder, None if overwrite else made_from)
+    inputs, facts = calibration_inputs(model) if mode == "INT8" else (None, {})
+
+    # 2. The graph, in the wanted precision, written and read back
+    graph = read_saved_model(source)
+    if mode == "INT8":
+        graph = quantised(graph, target, inputs)
+    with written_whole(folder) as part:
+        try:
+            openvino.save_model(graph, part / "model.xml", compress_to_fp16=mode == "BF16")
+        except RuntimeError as error:  # a full disk, in OpenVINO's words
+            raise OSError(None, str(error).strip().splitlines()[-1]) from None
+        write_about(part, target, made_from, **facts)
+        images = sample_images(model)
+        expected = savedmodel.load(source)(images=images)["predictions"]
+        answers = openvino_network(target, part, Runtime())(images)
+        worst = check_same(answers, expected, folder, TOLERANCE if mode == "FP32" else np.inf)
+        size = folder_size(part)
+
+    print(f"{made_from}: {model.name}, {len(model.classes)} classes, {model.input_size} pixels")
+    print("".join(f"{name.replace('_', ' ')}: {fact}\n" for name, fact in facts.items()), end="")
+    print(f"within {worst:.1g} of TensorFlow on a picture; {size:.1f} MB, {time.monotonic() - started:.0f} s")
+    print(f"written: {folder}")
+
+
+if __name__ == "__main__":
+    main()
