@@ -64,37 +64,42 @@ def quantised(graph, model, inputs):
     return quantise_within(graph, inputs, ap50, max_drop)
 
 
+def write_openvino(folder, source, target, inputs=None, facts=()):
+    """A SavedModel folder -> an OpenVINO folder, target its Model, checked; how far it is off TensorFlow on a picture,
+    at worst, and MB. INT8 needs the inputs to calibrate on, and facts of them for model.json."""
+    graph = read_saved_model(source)
+    if target.precision == "INT8":
+        graph = quantised(graph, target, inputs)
+    with written_whole(folder) as part:
+        try:
+            import_openvino().save_model(graph, part / "model.xml", compress_to_fp16=target.precision == "BF16")
+        except RuntimeError as error:  # a full disk, in OpenVINO's words
+            raise OSError(None, str(error).strip().splitlines()[-1]) from None
+        write_about(part, target, in_project(source), **dict(facts))
+        images = sample_images(target)
+        expected = savedmodel.load(source)(images=images)["predictions"]
+        answers = openvino_network(target, part, Runtime())(images)
+        tolerance = TOLERANCE if target.precision == "FP32" else np.inf
+        return check_same(answers, expected, folder, tolerance), folder_size(part)
+
+
 @say_it_in_one_line
 def main():
     # 1. What to convert, and whether all that it takes is there
     overwrite, started = parse_arguments(__doc__).overwrite, time.monotonic()
     mode = choose("YOLO_OPENVINO_QUANTIZE_MODE", configs.YOLO_OPENVINO_QUANTIZE_MODE, MODES)
-    openvino = import_openvino()
+    import_openvino()
     if mode == "INT8":
         import_nncf()
     source, model = read_source()
-    made_from, target = in_project(source), replace(model, framework="openvino", precision=mode)
+    target = replace(model, framework="openvino", precision=mode)
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / target.folder_name
-    check_replaceable(folder, None if overwrite else made_from)
+    check_replaceable(folder, None if overwrite else in_project(source))
     inputs, facts = calibration_inputs(model) if mode == "INT8" else (None, {})
 
     # 2. The graph, in the wanted precision, written and read back
-    graph = read_saved_model(source)
-    if mode == "INT8":
-        graph = quantised(graph, target, inputs)
-    with written_whole(folder) as part:
-        try:
-            openvino.save_model(graph, part / "model.xml", compress_to_fp16=mode == "BF16")
-        except RuntimeError as error:  # a full disk, in OpenVINO's words
-            raise OSError(None, str(error).strip().splitlines()[-1]) from None
-        write_about(part, target, made_from, **facts)
-        images = sample_images(model)
-        expected = savedmodel.load(source)(images=images)["predictions"]
-        answers = openvino_network(target, part, Runtime())(images)
-        worst = check_same(answers, expected, folder, TOLERANCE if mode == "FP32" else np.inf)
-        size = folder_size(part)
-
-    print(f"{made_from}: {model.name}, {len(model.classes)} classes, {model.input_size} pixels")
+    worst, size = write_openvino(folder, source, target, inputs, facts)
+    print(f"{in_project(source)}: {model.name}, {len(model.classes)} classes, {model.input_size} pixels")
     print("".join(f"{name.replace('_', ' ')}: {fact}\n" for name, fact in facts.items()), end="")
     print(f"within {worst:.1g} of TensorFlow on a picture; {size:.1f} MB, {time.monotonic() - started:.0f} s")
     print(f"written: {folder}")

@@ -28,6 +28,18 @@ from yolov3.frameworks import freeze, keras_network  # noqa: E402
 from yolov3.settings import UserError, check_threshold, project_path, say_it_in_one_line  # noqa: E402
 
 
+def write_saved_model(folder, model, weights, score_threshold, iou_threshold):
+    """A Model and its weights -> a SavedModel folder, checked; how far it is off the Keras model, at worst, and MB."""
+    network = keras_network(model, weights)
+    thresholds = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
+    with written_whole(folder) as part:
+        savedmodel.save(part, freeze(network, model.heads), model, **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
+        write_about(part, model, in_project(weights), **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
+        images = sample_images(model)
+        answers = savedmodel.load(part)(images=images)["predictions"]
+        return check_same(answers, decode(network(images), model.heads), folder), folder_size(part)
+
+
 @say_it_in_one_line
 def main():
     # 1. What to convert, and whether its place is free
@@ -37,22 +49,14 @@ def main():
     model, weights = configured_model(framework="tf")
     if weights.is_dir() and not is_weights(weights):
         raise UserError(f"{weights} is a SavedModel already: name weights in YOLO_CUSTOM_WEIGHTS")
-    made_from = in_project(weights)
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / model.folder_name
-    check_replaceable(folder, None if overwrite else made_from)
+    check_replaceable(folder, None if overwrite else in_project(weights))
 
     # 2. The graph, written and read back
-    network = keras_network(model, weights)
-    with written_whole(folder) as part:
-        savedmodel.save(part, freeze(network, model.heads), model, *thresholds, configs.YOLO_MAX_PIXELS)
-        facts = dict(zip(("score_threshold", "iou_threshold"), thresholds, strict=True))
-        write_about(part, model, made_from, **facts, max_pixels=configs.YOLO_MAX_PIXELS)
-        images = sample_images(model)
-        answers = savedmodel.load(part)(images=images)["predictions"]
-        worst = check_same(answers, decode(network(images), model.heads), folder)
-        size = folder_size(part)
-
-    print(f"{made_from}: {model.name}, {len(model.classes)} classes, {model.input_size} pixels, {model.resize}")
+    worst, size = write_saved_model(folder, model, weights, *thresholds)
+    print(
+        f"{in_project(weights)}: {model.name}, {len(model.classes)} classes, {model.input_size} pixels, {model.resize}"
+    )
     print(f"detect_bytes answers with scores over {thresholds[0]:g}, suppression at IoU {thresholds[1]:g}")
     print(f"checked: within {worst:.1g} of the Keras model; {size:.1f} MB, {time.monotonic() - started:.0f} s")
     print(f"written: {folder}")
