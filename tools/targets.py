@@ -68,7 +68,7 @@ def in_project(path):
 
 def sample_images(model):
     """The picture that conversions are tried on -> network input, float32 (1, S, S, 3)."""
-    return fit(read_picture(PICTURE, configs.YOLO_MAX_PIXELS), model.input_size, model.resize)[tf.newaxis]
+    return fit(read_picture(PICTURE, max_pixels=10**6), model.input_size, model.resize)[tf.newaxis]
 
 
 def check_same(answers, expected, folder, tolerance=TOLERANCE):

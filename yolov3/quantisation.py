@@ -16,7 +16,7 @@ def read_saved_model(folder):
     openvino = import_openvino()
     try:
         return openvino.convert_model(str(folder))
-    except RuntimeError as error:
+    except Exception as error:  # its classes differ between releases
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{folder} holds no SavedModel that OpenVINO can read ({reason}): convert again") from None
 

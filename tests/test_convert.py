@@ -1,0 +1,428 @@
+"""The converters: a SavedModel and an OpenVINO folder that answer as the detector does, and what is refused."""
+
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from oracle import coco64, random_weights
+
+from yolov3 import configs, savedmodel
+from yolov3.boxes import decode
+from yolov3.calibration import CalibrationInputs, choose_pictures
+from yolov3.checkpoint import read_about, read_model, read_weights, write_checkpoint
+from yolov3.detector import SHIPPED, Load_Yolo_model, configured_model
+from yolov3.evaluation import evaluate
+from yolov3.frameworks import keras_network
+from yolov3.images import read_picture
+from yolov3.quantisation import behind_heads, quantise, read_saved_model
+from yolov3.settings import PROJECT, UserError, read_class_names
+from yolov3.yolov4 import Create_Yolo
+
+SIZE = 160
+SAMPLES = PROJECT / "IMAGES" / "digits"
+NAMES = tuple("0123456789")
+
+
+@pytest.fixture(scope="module")
+def tools():
+    """The modules of tools/, by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PROJECT / "tools"))
+        import Convert_to_OpenVINO
+        import Convert_to_pb
+
+        yield {"pb": Convert_to_pb, "openvino": Convert_to_OpenVINO}
+
+
+@pytest.fixture
+def convert(tools, monkeypatch, tmp_path):
+    """convert("pb" or "openvino", constants ...), in a checkpoints folder that is empty at first."""
+    monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(tmp_path))
+    defaults = {"YOLO_INPUT_SIZE": SIZE, "YOLO_CUSTOM_WEIGHTS": SHIPPED}
+    calibration = {"YOLO_CALIBRATION_IMAGES": str(SAMPLES), "YOLO_CALIBRATION_COUNT": 4}
+    for name, value in {**defaults, **calibration, "YOLO_OPENVINO_QUANTIZE_MODE": "FP32"}.items():
+        monkeypatch.setattr(configs, name, value)
+
+    def run(target, *arguments, **constants):
+        for name, value in constants.items():
+            monkeypatch.setattr(configs, name, value)
+        monkeypatch.setattr(sys, "argv", ["script", *arguments])
+        tools[target].main.__wrapped__()  # raises, where a script would tell
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(tools, tmp_path_factory):
+    """A folder of checkpoints that nobody writes into: the shipped model, converted both ways."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with pytest.MonkeyPatch.context() as patch:
+        constants = {"TRAIN_CHECKPOINTS_FOLDER": str(folder), "YOLO_INPUT_SIZE": SIZE, "YOLO_CUSTOM_WEIGHTS": SHIPPED}
+        calibration = {"YOLO_CALIBRATION_IMAGES": str(SAMPLES), "YOLO_CALIBRATION_COUNT": 24}
+        for name, value in {**constants, **calibration}.items():
+            patch.setattr(configs, name, value)
+        patch.setattr(sys, "argv", ["script"])
+        tools["pb"].main.__wrapped__()
+        for mode in ("FP32", "INT8"):
+            patch.setattr(configs, "YOLO_OPENVINO_QUANTIZE_MODE", mode)
+            tools["openvino"].main.__wrapped__()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return Load_Yolo_model(SHIPPED, input_size=SIZE)
+
+
+def sample(i):
+    return SAMPLES / f"{i:05d}.jpg"
+
+
+def frames(count=6):
+    return [read_picture(sample(i), 10**9) for i in range(count)]
+
+
+def assert_same(ours, theirs):
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.labels == b.labels and a.names == b.names
+        np.testing.assert_allclose(a.boxes, b.boxes, atol=0.05)
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
+
+
+# --- The SavedModel ------------------------------------------------------------------------------------------------
+
+
+def test_serving_default_answers_as_the_keras_model(made):
+    folder = made / f"yolov4-tiny-{SIZE}"
+    model = read_model(folder)
+    network = keras_network(model, PROJECT / SHIPPED)
+    images = tf.random.stateless_uniform((3, SIZE, SIZE, 3), (1, 2))
+    answers = savedmodel.load(folder)(images=images)
+    assert list(answers) == ["predictions"]
+    np.testing.assert_allclose(answers["predictions"], decode(network(images), model.heads), atol=1e-4)
+
+
+def test_detect_bytes_answers_as_the_detector_and_a_broken_file_spoils_no_other(made, detector):
+    detect_bytes = savedmodel.load(made / f"yolov4-tiny-{SIZE}", "detect_bytes")
+    frame = frames(1)[0]
+    png = cv2.imencode(".png", cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))[1].tobytes()
+    bmp = cv2.imencode(".bmp", cv2.cvtColor(frame[:200], cv2.COLOR_RGB2BGR))[1].tobytes()
+    whole = [sample(i).read_bytes() for i in range(5)]
+    files = [whole[0], b"no picture", whole[1], b"", whole[2][:3000], whole[3], png, whole[4], bmp]
+    answers = {name: x.numpy() for name, x in detect_bytes(image_bytes=tf.constant(files)).items()}
+    assert {name: (x.dtype.name, x.shape) for name, x in answers.items()} == {
+        "boxes": ("float32", (9, 100, 4)),
+        "scores": ("float32", (9, 100)),
+        "classes": ("int32", (9, 100)),
+        "valid_detections": ("int32", (9,)),
+    }
+    expected = dict(
+        zip((0, 2, 5, 7, 6, 8), detector([*(frames(5)[i] for i in (0, 1, 3, 4)), frame, frame[:200]]), strict=True)
+    )
+    for i, valid in enumerate(answers["valid_detections"]):
+        rest = max(valid, 0)
+        for name in ("boxes", "scores", "classes"):
+            assert not answers[name][i, rest:].any()
+        if i in expected:
+            assert valid == len(expected[i]) > 0
+            np.testing.assert_allclose(answers["boxes"][i, :valid], expected[i].boxes, atol=0.05)
+            np.testing.assert_allclose(answers["scores"][i, :valid], expected[i].scores, atol=1e-4)
+            assert answers["classes"][i, :valid].tolist() == expected[i].classes.tolist()
+        else:
+            assert valid == -1
+
+
+def test_detect_bytes_takes_no_files_and_only_broken_ones(made):
+    detect_bytes = savedmodel.load(made / f"yolov4-tiny-{SIZE}", "detect_bytes")
+    assert detect_bytes(image_bytes=tf.constant([], tf.string))["boxes"].shape == (0, 100, 4)
+    assert detect_bytes(image_bytes=tf.constant([b"", b"x"]))["valid_detections"].numpy().tolist() == [-1, -1]
+
+
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(convert, tmp_path):
+    convert("pb", YOLO_MAX_PIXELS=100_000)
+    detect_bytes = savedmodel.load(tmp_path / f"yolov4-tiny-{SIZE}", "detect_bytes")
+    small = cv2.imencode(".png", np.zeros((100, 999, 3), np.uint8))[1].tobytes()
+    large = cv2.imencode(".png", np.zeros((101, 999, 3), np.uint8))[1].tobytes()
+    assert detect_bytes(image_bytes=tf.constant([small, large]))["valid_detections"].numpy().tolist() == [0, -1]
+
+
+def test_model_json_tells_what_it_is_and_what_it_was_made_from(made):
+    about = read_about(made / f"yolov4-tiny-{SIZE}")
+    original = read_about(PROJECT / SHIPPED)
+    for key in ("type", "tiny", "classes", "resize", "strides", "anchors", "scale_x_y", "nms"):
+        assert about[key] == original[key]
+    assert about["made_from"] == SHIPPED
+    assert (about["input_size"], about["framework"], about["precision"]) == (SIZE, "tf", "FP32")
+    assert (about["score_threshold"], about["iou_threshold"]) == (0.3, 0.45)
+    about = read_about(made / f"yolov4-tiny-openvino-INT8-{SIZE}")
+    assert (about["framework"], about["precision"]) == ("openvino", "INT8")
+    assert (about["calibrated_on"], about["calibration_count"]) == (str(SAMPLES), 24)
+
+
+@pytest.mark.parametrize("precision", ["FP32", "BF16"])
+def test_the_detector_runs_a_saved_model(made, detector, precision):
+    loaded = Load_Yolo_model(made / f"yolov4-tiny-{SIZE}", input_size=SIZE, precision=precision)
+    assert (loaded.model.framework, loaded.model.precision) == ("tf", precision)
+    other = detector if precision == "FP32" else Load_Yolo_model(SHIPPED, input_size=SIZE, precision=precision)
+    assert_same(loaded(frames()), other(frames()))
+
+
+# --- OpenVINO ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hint", ["LATENCY", "THROUGHPUT"])
+def test_openvino_finds_the_same_boxes_in_any_batch(made, detector, monkeypatch, hint):
+    monkeypatch.setattr(configs, "YOLO_OPENVINO_HINT", hint)
+    monkeypatch.setattr(configs, "YOLO_OPENVINO_THREADS", 1)
+    loaded = Load_Yolo_model(made / f"yolov4-tiny-openvino-FP32-{SIZE}", input_size=SIZE)
+    assert (loaded.model.framework, loaded.model.precision) == ("openvino", "FP32")
+    for count in (1, 3, 1, 6):
+        assert_same(loaded(frames(count)), detector(frames(count)))
+
+
+def test_in_int8_the_same_digits_are_found(made, detector):
+    loaded = Load_Yolo_model(made / f"yolov4-tiny-openvino-INT8-{SIZE}", input_size=SIZE)
+    ours, theirs = (np.concatenate([x.classes for x in found(frames(), 0.5)]) for found in (loaded, detector))
+    assert len(theirs) > 5
+    assert abs(len(ours) - len(theirs)) <= 2
+
+
+@pytest.mark.parametrize("yolo_type", ["yolov3", "yolov4"])
+def test_only_what_stands_before_the_raw_heads_is_quantised(tools, tmp_path, yolo_type):
+    network = Create_Yolo(64, yolo_type, True, NAMES)
+    random_weights(network, tmp_path / "random.weights")
+    model, weights = configured_model(tmp_path / "random.weights", NAMES, 64, yolo_type, True)
+    tools["pb"].write_saved_model(tmp_path / "saved", model, weights, 0.3, 0.45)
+    graph = read_saved_model(tmp_path / "saved")
+    behind = set(behind_heads(graph))
+    convolutions = [x for x in graph.get_ordered_ops() if x.get_type_name() == "Convolution"]
+    assert behind and not behind & {x.get_friendly_name() for x in convolutions}
+
+    inputs = [np.random.default_rng(i).random((1, 64, 64, 3), np.float32) for i in range(2)]
+    quantised = quantise(graph, inputs)
+    readers = [
+        place.get_node()
+        for x in quantised.get_ordered_ops()
+        if x.get_type_name() == "FakeQuantize"
+        for place in x.output(0).get_target_inputs()
+    ]
+    assert len(readers) >= len(convolutions)
+    assert not behind & {x.get_friendly_name() for x in readers}
+
+
+def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
+    """Calibrated on one half of the photographs, measured on the other."""
+    coco, voc = (read_class_names(shared / "darknet" / f"{name}.names") for name in ("coco", "voc"))
+    sizes = {x.name: cv2.imread(str(x)).shape for x in (shared / "coco64" / "images").glob("*.jpg")}
+    records = coco64(shared / "coco64", lambda name: sizes[name][:2], coco, voc)
+    (tmp_path / "calibration").mkdir()
+    for record in records[1::2]:
+        shutil.copy(record.picture, tmp_path / "calibration")
+    weights = shared / "weights" / "yolov4-tiny-voc.weights"
+    constants = {"YOLO_CUSTOM_WEIGHTS": str(weights), "TRAIN_CLASSES": str(shared / "darknet" / "voc.names")}
+    convert("pb", YOLO_INPUT_SIZE=416, **constants)
+    calibration = {"YOLO_CALIBRATION_IMAGES": str(tmp_path / "calibration"), "YOLO_CALIBRATION_COUNT": 32}
+    convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", **calibration)
+
+    def ap50(folder):
+        measured = [(x, sizes[x.picture.name][1::-1]) for x in records[::2]]
+        found = Load_Yolo_model(tmp_path / folder)
+        return 100 * evaluate(found, *zip(*measured, strict=True), voc, 0.001, 0.45, progress=False).AP50
+
+    assert ap50("yolov4-tiny-openvino-INT8-416") >= ap50("yolov4-tiny-416") - 1.0
+
+
+def test_layers_go_back_to_float_until_no_more_is_lost_than_allowed(convert, tmp_path, capsys):
+    convert("pb")
+    lines = (SAMPLES / "digits.txt").read_text().splitlines()
+    (tmp_path / "few.txt").write_text("\n".join(f"{SAMPLES}/{line}" for line in lines[:8]) + "\n")
+    data = {"TEST_ANNOT_PATH": str(tmp_path / "few.txt"), "TRAIN_CLASSES": "model_data/digits/digits.names"}
+    convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", YOLO_OPENVINO_MAX_DROP=5, **data)
+    first, *others = (float(line.split()[1]) for line in capsys.readouterr().out.splitlines() if line[:4] == "AP50")
+    assert min(others) >= first - 5 or others[-1] > min(others)
+    assert read_model(tmp_path / f"yolov4-tiny-openvino-INT8-{SIZE}").precision == "INT8"
+
+
+# --- What is refused -----------------------------------------------------------------------------------------------
+
+
+def test_calibration_pictures_come_from_a_folder_a_glob_or_annotations_the_same_each_time(capsys):
+    chosen = choose_pictures(SAMPLES, 5, 10**9)
+    assert chosen == choose_pictures(SAMPLES / "*.jpg", 5, 10**9)
+    assert len(set(chosen)) == 5 and chosen != sorted(chosen)
+    assert set(choose_pictures(SAMPLES / "digits.txt", 24, 10**9)) == set(choose_pictures(SAMPLES, 24, 10**9))
+    inputs = CalibrationInputs(chosen, SIZE, "letterbox", 10**9)
+    for _ in range(2):  # NNCF goes through them more than once
+        arrays = list(inputs)
+        assert [(x.shape, x.dtype.name) for x in arrays] == [((1, SIZE, SIZE, 3), "float32")] * len(inputs)
+    detector = Load_Yolo_model(SHIPPED, input_size=SIZE)
+    np.testing.assert_allclose(arrays[0], detector.fit([read_picture(chosen[0], 10**9)]), atol=1e-6)
+    assert capsys.readouterr().err == ""
+
+
+def test_broken_calibration_pictures_are_told_and_replaced(tmp_path, capsys):
+    for i in range(6):
+        shutil.copy(sample(i), tmp_path)
+    (first,) = choose_pictures(tmp_path, 1, 10**9)
+    first.write_bytes(first.read_bytes()[:2000])
+    assert first not in choose_pictures(tmp_path, 5, 10**9)
+    assert "truncated or damaged" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"YOLO_CALIBRATION_COUNT = 6, but .* has 5 pictures that can be read"):
+        choose_pictures(tmp_path, 6, 10**9)
+
+
+def test_no_calibration_pictures_are_told_by_their_constant(tmp_path):
+    for source, message in {
+        tmp_path: "holds no pictures",
+        tmp_path / "none": "is missing: .* YOLO_CALIBRATION_IMAGES .*Make_digits",
+        tmp_path / "*.jpg": "is missing",
+        "rtsp://camera": "YOLO_CALIBRATION_IMAGES",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            choose_pictures(source, 1, 10**9)
+    for count in (0, 1.5, None):
+        with pytest.raises(UserError, match="YOLO_CALIBRATION_COUNT"):
+            choose_pictures(SAMPLES, count, 10**9)
+
+
+def test_a_conversion_is_no_source_and_needs_one(convert, made, tmp_path):
+    with pytest.raises(UserError, match=f"yolov4-tiny-{SIZE} is missing: python tools/Convert_to_pb.py writes it"):
+        convert("openvino")
+    with pytest.raises(UserError, match="is a SavedModel already: name weights in YOLO_CUSTOM_WEIGHTS"):
+        convert("pb", YOLO_CUSTOM_WEIGHTS=str(made / f"yolov4-tiny-{SIZE}"))
+    with pytest.raises(UserError, match='runs by YOLO_FRAMEWORK = "openvino", but it is "tf"'):
+        convert("pb", YOLO_CUSTOM_WEIGHTS=str(made / f"yolov4-tiny-openvino-FP32-{SIZE}"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_that_does_not_fit_configs_is_refused_naming_both(convert, made, tmp_path):
+    folder = tmp_path / f"yolov4-tiny-{SIZE}"
+    shutil.copytree(made / folder.name, folder)
+    (tmp_path / "two.names").write_text("a\nb\n")
+    with pytest.raises(UserError, match=r"has 10 classes \(0, 1, 2 ...\), but those of yolov3/configs.py are 2 \(a, b"):
+        convert("openvino", YOLO_CUSTOM_WEIGHTS=None, YOLO_COCO_CLASSES=str(tmp_path / "two.names"))
+    (folder / "model.json").write_text((made / folder.name / "model.json").read_text().replace("160", "192"))
+    with pytest.raises(UserError, match="is tf, yolov4-tiny at 192, but yolov3/configs.py says yolov4-tiny at 160"):
+        convert("openvino", YOLO_CUSTOM_WEIGHTS=SHIPPED)
+
+
+def test_a_damaged_folder_is_one_line_wherever_it_is_used(convert, made, tmp_path):
+    folder = tmp_path / f"yolov4-tiny-{SIZE}"
+    shutil.copytree(made / folder.name, folder)
+    whole = (folder / "saved_model.pb").read_bytes()
+    for damage, message in (
+        (whole[: len(whole) // 2], "holds no SavedModel that"),
+        (None, "no saved_model.pb|no SavedM"),
+    ):
+        (folder / "saved_model.pb").unlink()
+        if damage:
+            (folder / "saved_model.pb").write_bytes(damage)
+        with pytest.raises(UserError, match=message):
+            Load_Yolo_model(folder)
+        with pytest.raises(UserError, match=message):
+            convert("openvino")
+        (folder / "saved_model.pb").touch()
+    (folder / "model.json").unlink()
+    for use in (lambda: Load_Yolo_model(folder), lambda: convert("openvino"), lambda: convert("pb")):
+        with pytest.raises(UserError, match="no checkpoint"):
+            use()
+
+    folder = tmp_path / f"yolov4-tiny-openvino-FP32-{SIZE}"
+    shutil.copytree(made / folder.name, folder)
+    (folder / "model.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="holds no model.xml and model.bin that can be read: convert again"):
+        Load_Yolo_model(folder)
+
+
+def test_a_folder_that_does_not_fit_configs_is_refused_naming_both(made, monkeypatch):
+    for name, value in {"TRAIN_CHECKPOINTS_FOLDER": str(made), "YOLO_INPUT_SIZE": SIZE}.items():
+        monkeypatch.setattr(configs, name, value)
+    for constants, message in (
+        ({"YOLO_CUSTOM_WEIGHTS": f"yolov4-openvino-INT8-{SIZE}"}, '"openvino", but it is "tf" in yolov3/configs.py'),
+        ({"YOLO_CUSTOM_WEIGHTS": SHIPPED, "YOLO_FRAMEWORK": "openvino"}, '"tf", but it is "openvino" .*OpenVINO.py'),
+        (
+            {"YOLO_CUSTOM_WEIGHTS": f"yolov4-{SIZE}", "YOLO_FRAMEWORK": "tf", "YOLO_INPUT_SIZE": 416},
+            "160 x 160 .* is 416",
+        ),
+        (
+            {"YOLO_INPUT_SIZE": SIZE, "TRAIN_YOLO_TINY": False, "YOLO_CUSTOM_WEIGHTS": f"yolov4-tiny-{SIZE}"},
+            "say yolov4:",
+        ),
+    ):
+        for name, value in constants.items():
+            monkeypatch.setattr(configs, name, value)
+        with pytest.raises(UserError, match=message):
+            Load_Yolo_model()
+
+
+def test_weights_that_are_nan_are_refused(convert, tmp_path):
+    arrays = read_weights(PROJECT / SHIPPED)
+    arrays[7] = np.full_like(arrays[7], np.nan)
+    write_checkpoint(tmp_path / "diverged", read_model(PROJECT / SHIPPED), arrays, "a test")
+    with pytest.raises(UserError, match="diverged holds weights that are not finite"):
+        convert("pb", YOLO_CUSTOM_WEIGHTS="diverged")
+    assert [x.name for x in tmp_path.iterdir()] == ["diverged"]
+
+
+def test_a_missing_package_is_one_line_that_says_what_to_install(convert, made, monkeypatch):
+    for package, mode in (("openvino", "FP32"), ("nncf", "INT8")):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, package, None)
+            with pytest.raises(UserError, match="pip install -r requirements-openvino.txt"):
+                convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE=mode)
+            if package == "openvino":
+                with pytest.raises(UserError, match="OpenVINO is not installed"):
+                    Load_Yolo_model(made / f"yolov4-tiny-openvino-FP32-{SIZE}")
+
+
+def test_what_was_made_from_something_else_is_replaced_only_on_request(convert, tmp_path):
+    convert("pb")
+    before = (tmp_path / f"yolov4-tiny-{SIZE}" / "model.json").read_text()
+    convert("pb")  # of the same: at once
+    shutil.copytree(PROJECT / SHIPPED, tmp_path / "other")
+    with pytest.raises(UserError, match=f"made from {SHIPPED}, not from .*other: give --overwrite to replace it"):
+        convert("pb", YOLO_CUSTOM_WEIGHTS="other")
+    assert (tmp_path / f"yolov4-tiny-{SIZE}" / "model.json").read_text() == before
+    convert("pb", "--overwrite")
+    assert read_about(tmp_path / f"yolov4-tiny-{SIZE}")["made_from"] == str(tmp_path / "other")
+
+
+@pytest.mark.parametrize("target", ["pb", "openvino"])
+def test_a_full_disk_keeps_the_folder_that_was_there(convert, tmp_path, target):
+    name = f"yolov4-tiny-{SIZE}" if target == "pb" else f"yolov4-tiny-openvino-FP32-{SIZE}"
+    convert("pb")
+    convert(target)
+    before = sorted((x.relative_to(tmp_path), x.stat().st_mtime_ns) for x in tmp_path.rglob("*") if x.is_file())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, limits[1]))
+    try:
+        with pytest.raises(UserError, match=f"{name} cannot be written"):
+            convert(target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    after = sorted((x.relative_to(tmp_path), x.stat().st_mtime_ns) for x in tmp_path.rglob("*") if x.is_file())
+    assert after == before
+
+
+def test_killed_in_the_middle_nothing_looks_finished(tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, 'tools'); import Convert_to_pb as tool; from yolov3 import configs\n"
+        f"configs.TRAIN_CHECKPOINTS_FOLDER, configs.YOLO_INPUT_SIZE = {str(tmp_path)!r}, {SIZE}\n"
+        "sys.argv = ['x']; tool.main()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".*.part")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.glob("yolov4*"))
+    assert list(tmp_path.glob(".*"))  # it was in the middle
