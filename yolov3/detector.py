@@ -75,7 +75,7 @@ class Detector:
 
         @tf.function(autograph=False)
         def fit_frame(frame):
-            return fit(frame, model.input_size, model.resize)
+            return fit(frame, model.input_size, model.resize)[tf.newaxis]
 
         @tf.function(autograph=False)
         def finish_batch(predictions, sizes, score_threshold, iou_threshold):
@@ -101,7 +101,8 @@ class Detector:
             is_picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
             if not (is_picture and frame.shape[2] == 3 and frame.size):
                 raise UserError("the detector takes a list of frames, each a NumPy uint8 (H, W, 3) in RGB")
-        return tf.stack([self._fit_frame(tf.constant(frame)) for frame in frames])
+        fitted = [self._fit_frame(tf.constant(frame)) for frame in frames]
+        return fitted[0] if len(fitted) == 1 else tf.concat(fitted, 0)
 
     def __call__(self, frames, score_threshold=None, iou_threshold=None):
         """A list of frames, uint8 (H, W, 3), RGB, of any sizes -> a list of Detections, at most 100 boxes each.
