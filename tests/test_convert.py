@@ -154,6 +154,28 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(convert, tmp_path
     assert detect_bytes(image_bytes=tf.constant([small, large]))["valid_detections"].numpy().tolist() == [0, -1]
 
 
+def test_a_large_jpeg_is_decoded_smaller_and_the_boxes_stay(made, detector):
+    """For an input of 160 pixels, 960 and more are decoded at a half, 1,920 at a quarter, 3,840 at an eighth."""
+    detect_bytes = savedmodel.load(made / f"yolov4-tiny-{SIZE}", "detect_bytes")
+    frame = frames(1)[0]  # 567 x 599
+    for times in (2, 4, 7):
+        large = cv2.resize(frame, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+        data = cv2.imencode(".jpg", cv2.cvtColor(large, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        answers = {name: x.numpy()[0] for name, x in detect_bytes(image_bytes=tf.constant([data])).items()}
+        (expected,) = detector([cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB)])
+        assert answers["valid_detections"] == len(expected) > 0
+        assert (best_iou(answers["boxes"][: len(expected)], expected.boxes) >= 0.95).all()
+
+
+def best_iou(ours, theirs):
+    """Boxes (n, 4) and (m, 4) xyxy -> (n,), the IoU of each of ours with the nearest of theirs."""
+    ours, theirs = ours[:, np.newaxis], theirs[np.newaxis]
+    sides = np.minimum(ours[..., 2:], theirs[..., 2:]) - np.maximum(ours[..., :2], theirs[..., :2])
+    common = sides.clip(0).prod(-1)
+    areas = [(x[..., 2:] - x[..., :2]).prod(-1) for x in (ours, theirs)]
+    return (common / (areas[0] + areas[1] - common)).max(1)
+
+
 def test_model_json_tells_what_it_is_and_what_it_was_made_from(made):
     about = read_about(made / f"yolov4-tiny-{SIZE}")
     original = read_about(PROJECT / SHIPPED)

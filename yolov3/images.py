@@ -50,15 +50,32 @@ def decode_picture(data, max_pixels):
     Fails with tf.errors.InvalidArgumentError on anything else, on truncated and damaged files, and, before a pixel
     is decoded, on more than max_pixels (int64) by the header. The accurate DCT decodes JPEGs as OpenCV does.
     """
-    pixels = tf.reduce_prod(tf.cast(header_size(data), tf.int64))
+    return decode_large_picture(data, max_pixels, None)[0]
+
+
+def decode_large_picture(data, max_pixels, enough):
+    """Like `decode_picture`, but a JPEG whose longer side is over twice `enough` pixels is decoded at a half, a quarter
+    or an eighth of its size, no smaller than `enough`: cheaper, by its DCT. -> picture, and int32 (2,), the height and
+    width of the whole upright picture."""
+    size = header_size(data)
+    pixels = tf.reduce_prod(tf.cast(size, tf.int64))
     with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, max_pixels)]):
         data = tf.identity(data)
 
     def jpeg():
-        return upright(tf.io.decode_jpeg(data, 3, dct_method="INTEGER_ACCURATE"), exif_orientation(data))
+        def at(ratio):
+            return lambda: tf.io.decode_jpeg(data, 3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+        orientation = exif_orientation(data)
+        whole = tf.where(orientation >= 5, size[::-1], size)
+        if enough is None:
+            return upright(at(1)(), orientation), whole
+        times = tf.reduce_max(size) // enough
+        choice = tf.reduce_sum(tf.cast(times >= [2, 4, 8], tf.int32))
+        return upright(tf.switch_case(choice, [at(1), at(2), at(4), at(8)]), orientation), whole
 
     def png_or_gif():
-        return tf.io.decode_image(data, 3, expand_animations=False)
+        return tf.io.decode_image(data, 3, expand_animations=False), size
 
     def bmp():  # one channel is an index into the palette behind the header, a fourth is alpha
         picture = tf.io.decode_bmp(data)
@@ -69,10 +86,10 @@ def decode_picture(data, max_pixels):
             palette = tf.reshape(palette[: tf.size(palette) // 4 * 4], (-1, 4))[:, 2::-1]
             return tf.gather(palette, tf.cast(picture[..., 0], tf.int32))
 
-        return tf.cond(tf.shape(picture)[2] == 1, coloured, lambda: picture[..., :3])
+        return tf.cond(tf.shape(picture)[2] == 1, coloured, lambda: picture[..., :3]), size
 
-    picture = tf.switch_case(_format(data), [jpeg, png_or_gif, bmp, png_or_gif])
-    return tf.ensure_shape(picture, (None, None, 3))
+    picture, size = tf.switch_case(_format(data), [jpeg, png_or_gif, bmp, png_or_gif])
+    return tf.ensure_shape(picture, (None, None, 3)), tf.ensure_shape(size, (2,))
 
 
 _decode_picture = tf.function(
@@ -173,9 +190,13 @@ def placement(height, width, size, resize):
     return height, width, (size - height) // 2, (size - width) // 2
 
 
-def fit(picture, size, resize):
-    """A picture, uint8 (H, W, 3), of any size -> network input, float32 (S, S, 3), 0..1. Bilinear, as OpenCV's."""
-    height, width, top, left = placement(tf.shape(picture)[0], tf.shape(picture)[1], size, resize)
+def fit(picture, size, resize, whole=None):
+    """A picture, uint8 (H, W, 3), of any size -> network input, float32 (S, S, 3), 0..1. Bilinear, as OpenCV's.
+
+    whole  height and width that the picture would have but for `decode_large_picture`
+    """
+    whole = tf.shape(picture) if whole is None else whole
+    height, width, top, left = placement(whole[0], whole[1], size, resize)
     fitted = tf.image.resize(picture, (height, width)) / 255
     if resize == "letterbox":
         fitted = tf.pad(fitted, [(top, size - height - top), (left, size - width - left), (0, 0)], constant_values=GREY)

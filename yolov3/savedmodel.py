@@ -12,8 +12,10 @@ Graph ops only, no Keras: the converters rebuild `detect_bytes` around a network
 import tensorflow as tf
 
 from yolov3.boxes import suppress
-from yolov3.images import decode_picture, fit, picture_scale, unfit
+from yolov3.images import decode_large_picture, fit, picture_scale, unfit
 from yolov3.settings import UserError
+
+ENOUGH = 3  # times the network's input: a JPEG need not be decoded larger
 
 
 def finish(predictions, sizes, score_threshold, iou_threshold, model):
@@ -33,8 +35,8 @@ def read_files(files, size, resize, max_pixels):
     count = tf.maximum(tf.size(files), 1)
 
     def prepare(index, data):
-        picture = decode_picture(data, tf.constant(max_pixels, tf.int64))
-        return index, fit(picture, size, resize), tf.shape(picture)[:2]
+        picture, whole = decode_large_picture(data, tf.constant(max_pixels, tf.int64), ENOUGH * size)
+        return index, fit(picture, size, resize, whole), whole
 
     pictures = tf.data.Dataset.from_tensor_slices((tf.range(tf.size(files)), files))
     pictures = pictures.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
