@@ -2,6 +2,7 @@
 
 python tools/Convert_to_pb.py                  checkpoints/{type}[-tiny]-{size}
 python tools/Convert_to_pb.py --overwrite      also over one that was made from other weights
+python tools/Convert_to_pb.py --version 1      in a subfolder of that name, as TensorFlow Serving looks for it
 
 What is converted is what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names, or Darknet's weights of the type. Signatures:
 
@@ -12,28 +13,40 @@ What is converted is what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names, or Dar
 It is loaded again and tried on a picture before it gets its name. The other converters begin with it.
 """
 
+import argparse
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
 
-from targets import check_same, folder_size, in_project, parse_arguments, sample_images  # noqa: E402
+from targets import check_same, folder_size, in_project, sample_images  # noqa: E402
 
 from yolov3 import configs, savedmodel  # noqa: E402
 from yolov3.boxes import decode  # noqa: E402
 from yolov3.checkpoint import check_replaceable, is_weights, write_about, written_whole  # noqa: E402
 from yolov3.detector import configured_model  # noqa: E402
 from yolov3.frameworks import freeze, keras_network  # noqa: E402
-from yolov3.settings import UserError, check_threshold, project_path, say_it_in_one_line  # noqa: E402
+from yolov3.settings import UserError, check_count, check_threshold, project_path, say_it_in_one_line  # noqa: E402
 
 
-def write_saved_model(folder, model, weights, score_threshold, iou_threshold):
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that was made from something else")
+    parser.add_argument("--version", type=int, help="put the SavedModel into a subfolder of that number")
+    arguments = parser.parse_args()
+    if arguments.version is not None:
+        check_count("--version", arguments.version, 1)
+    return arguments
+
+
+def write_saved_model(folder, model, weights, score_threshold, iou_threshold, version=None):
     """A Model and its weights -> a SavedModel folder, checked; how far it is off the Keras model, at worst, and MB."""
     network = keras_network(model, weights)
     thresholds = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
     with written_whole(folder) as part:
-        savedmodel.save(part, freeze(network, model.heads), model, **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
+        place = part / str(version) if version else part
+        savedmodel.save(place, freeze(network, model.heads), model, **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
         write_about(part, model, in_project(weights), **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
         images = sample_images(model)
         answers = savedmodel.load(part)(images=images)["predictions"]
@@ -43,17 +56,17 @@ def write_saved_model(folder, model, weights, score_threshold, iou_threshold):
 @say_it_in_one_line
 def main():
     # 1. What to convert, and whether its place is free
-    overwrite, started = parse_arguments(__doc__).overwrite, time.monotonic()
+    arguments, started = parse_arguments(), time.monotonic()
     constants = ("YOLO_SCORE_THRESHOLD", "YOLO_IOU_THRESHOLD")
     thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]
     model, weights = configured_model(framework="tf")
     if weights.is_dir() and not is_weights(weights):
         raise UserError(f"{weights} is a SavedModel already: name weights in YOLO_CUSTOM_WEIGHTS")
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / model.folder_name
-    check_replaceable(folder, None if overwrite else in_project(weights))
+    check_replaceable(folder, None if arguments.overwrite else in_project(weights))
 
     # 2. The graph, written and read back
-    worst, size = write_saved_model(folder, model, weights, *thresholds)
+    worst, size = write_saved_model(folder, model, weights, *thresholds, arguments.version)
     print(
         f"{in_project(weights)}: {model.name}, {len(model.classes)} classes, {model.input_size} pixels, {model.resize}"
     )

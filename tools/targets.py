@@ -12,7 +12,7 @@ import yolov3  # noqa: F401  before TensorFlow, which it keeps quiet
 import numpy as np
 import tensorflow as tf
 
-from yolov3 import configs
+from yolov3 import configs, savedmodel
 from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import find, read_about, read_model
 from yolov3.images import fit, read_picture
@@ -41,7 +41,7 @@ def read_source():
     if (model.framework, model.name, model.input_size) != ("tf", name, size):
         there = f"{model.framework}, {model.name} at {model.input_size}"
         raise UserError(f"{folder} is {there}, but yolov3/configs.py says {name} at {size}: {convert} anew")
-    if not (folder / "saved_model.pb").exists():
+    if not (savedmodel.place(folder) / "saved_model.pb").exists():
         raise UserError(f"{folder} holds no saved_model.pb: {convert} anew")
     if model.classes != (configured := configured_classes()):
         raise UserError(

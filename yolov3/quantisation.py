@@ -7,6 +7,7 @@ eight bits are too few for a place in pixels.
 
 import logging
 
+from yolov3 import savedmodel
 from yolov3.frameworks import import_openvino
 from yolov3.settings import UserError
 
@@ -15,7 +16,7 @@ def read_saved_model(folder):
     """The `serving_default` of a SavedModel folder -> openvino.Model, of any batch size."""
     openvino = import_openvino()
     try:
-        return openvino.convert_model(str(folder))
+        return openvino.convert_model(str(savedmodel.place(folder)))
     except Exception as error:  # its classes differ between releases
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{folder} holds no SavedModel that OpenVINO can read ({reason}): convert again") from None

@@ -9,6 +9,8 @@ Graph ops only, no Keras: the converters rebuild `detect_bytes` around a network
 2.10 too.
 """
 
+from pathlib import Path
+
 import tensorflow as tf
 
 from yolov3.boxes import suppress
@@ -95,10 +97,18 @@ def save(folder, network, model, score_threshold, iou_threshold, max_pixels):
         raise OSError(None, error.message.splitlines()[0]) from None
 
 
+def place(folder):
+    """Where a folder's saved_model.pb lies: in it, or in the subfolder of its newest version."""
+    versions = [x for x in Path(folder).glob("*/saved_model.pb") if x.parent.name.isdecimal()]
+    if (Path(folder) / "saved_model.pb").exists() or not versions:
+        return Path(folder)
+    return max((x.parent for x in versions), key=lambda x: int(x.name))
+
+
 def load(folder, signature="serving_default"):
     """One signature of a SavedModel folder, a function of one tensor by name -> dict of tensors. Raises UserError."""
     try:
-        loaded = tf.saved_model.load(str(folder))
+        loaded = tf.saved_model.load(str(place(folder)))
         function = loaded.signatures[signature]
     except (OSError, tf.errors.OpError, KeyError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

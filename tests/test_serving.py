@@ -1,0 +1,138 @@
+"""The client against a server of TensorFlow Serving's own stubs, and the command line of TensorFlow's own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from yolov3 import configs, savedmodel
+from yolov3.detector import SHIPPED, Load_Yolo_model
+from yolov3.images import read_picture
+from yolov3.settings import PROJECT
+
+SIZE = 160
+CLIENT = PROJECT / "tools" / "serving" / "client.py"
+SERVER = PROJECT / "tests" / "prediction_server.py"
+ENVIRONMENT = {  # TensorFlow 2.17's stubs are older than its protobuf
+    **{name: value for name, value in os.environ.items() if not name.startswith("TF_CPP")},
+    "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint folder with its SavedModel in a version's subfolder."""
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PROJECT / "tools"))
+        import Convert_to_pb
+
+        for name, value in {"TRAIN_CHECKPOINTS_FOLDER": str(checkpoints), "YOLO_INPUT_SIZE": SIZE}.items():
+            patch.setattr(configs, name, value)
+        patch.setattr(sys, "argv", ["script", "--version", "3"])
+        Convert_to_pb.main.__wrapped__()
+    return checkpoints / f"yolov4-tiny-{SIZE}"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Five pictures and a broken one, the third by its name."""
+    place = tmp_path_factory.mktemp("pictures")
+    for i in range(5):
+        shutil.copy(PROJECT / "IMAGES" / "digits" / f"{i:05d}.jpg", place)
+    (place / "00001b.jpg").write_bytes((place / "00001.jpg").read_bytes()[:3000])
+    return place
+
+
+@pytest.fixture
+def serve(folder):
+    """serve(behaviour) -> the addresses for gRPC and REST."""
+    processes = []
+
+    def start(behaviour):
+        command = [sys.executable, SERVER, folder / "3", behaviour]
+        processes.append(subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True))
+        return [f"localhost:{port}" for port in processes[-1].stdout.readline().split()]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def ask(pictures, *options):
+    """-> exit code, one dict a line, stderr."""
+    command = [sys.executable, CLIENT, pictures, *map(str, options)]
+    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    return result.returncode, [json.loads(line) for line in result.stdout.splitlines()], result.stderr
+
+
+def test_grpc_and_rest_answer_as_the_detector(serve, pictures, tmp_path):
+    grpc, rest = serve("right")
+    code, lines, err = ask(pictures, "--address", grpc, "--batch", 4, "--in-flight", 2)
+    assert code == 1 and "5 of 6 pictures answered" in err and "error: 1 pictures: cannot be decoded" in err
+    assert all(word in err for word in ("p50", "p90", "p99"))
+    assert [line["source"] for line in lines] == [str(x) for x in sorted(pictures.iterdir())]
+    assert "error" in lines.pop(2)
+    detector = Load_Yolo_model(SHIPPED, input_size=SIZE)
+    frames = [read_picture(line["source"], 10**9) for line in lines]
+    for line, found in zip(lines, detector(frames), strict=True):
+        np.testing.assert_allclose(np.reshape(line["boxes"], (-1, 4)), found.boxes, atol=0.05)
+        np.testing.assert_allclose(line["scores"], found.scores, atol=1e-4)
+        assert line["classes"] == found.classes.tolist()
+
+    options = ("--rest", "--names", "model_data/digits/digits.names", "--output", tmp_path / "out.jsonl")
+    assert ask(pictures, "--address", rest, *options)[:2] == (1, [])
+    by_rest = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [x["classes"] for i, x in enumerate(by_rest) if i != 2] == [list(map(str, x["classes"])) for x in lines]
+
+
+@pytest.mark.parametrize("way", ["grpc", "rest"])
+def test_a_busy_server_is_asked_again(serve, pictures, way):
+    address = serve("busy")[way == "rest"]
+    code, lines, _ = ask(pictures / "00000.jpg", "--address", address, *(["--rest"] if way == "rest" else []))
+    assert code == 0 and lines[0]["boxes"]
+    options = ("--address", address, "--retries", 1, *(["--rest"] if way == "rest" else []))
+    code, lines, err = ask(pictures / "00003.jpg", *options)
+    assert code == 1 and "busy" in lines[0]["error"] or "503" in lines[0]["error"], err
+
+
+@pytest.mark.parametrize("behaviour", ["garbage", "slow"])
+def test_garbage_and_silence_are_lines_with_an_error(serve, pictures, behaviour):
+    grpc, rest = serve(behaviour)
+    for options in (["--address", grpc], ["--address", rest, "--rest"]):
+        code, lines, err = ask(pictures / "00000.jpg", *options, "--timeout", 1, "--retries", 0)
+        assert code == 1 and "Traceback" not in err
+        assert any(word in lines[0]["error"] for word in ("answer", "deadline", "Timeout"))
+
+
+def test_a_server_that_is_not_there_is_said(pictures):
+    code, lines, err = ask(pictures / "00000.jpg", "--address", "localhost:9", "--retries", 0, "--rest")
+    assert code == 1 and lines[0]["error"] == "ConnectionError" and "Traceback" not in err
+    code, lines, err = ask(pictures / "00000.jpg", "--address", "localhost:9", "--retries", 0)
+    assert code == 1 and lines[0]["error"].startswith("unavailable") and "Traceback" not in err
+    code, _, err = ask(pictures / "none", "--rest")
+    assert code == 1 and err.startswith("error: ") and len(err.splitlines()) == 1
+
+
+def test_a_folder_with_versions_is_a_checkpoint_like_any_other(folder):
+    assert savedmodel.place(folder) == folder / "3"
+    assert Load_Yolo_model(folder, input_size=SIZE).model.framework == "tf"
+
+
+def test_tensorflows_own_command_line_runs_both_signatures(folder, tmp_path):
+    tool = [shutil.which("saved_model_cli", path=Path(sys.executable).parent), "run", "--dir", folder / "3"]
+    data = (PROJECT / "IMAGES" / "digits" / "00000.jpg").read_bytes()
+    np.save(tmp_path / "file.npy", np.array([data], object), allow_pickle=True)
+    np.save(tmp_path / "images.npy", np.zeros((1, SIZE, SIZE, 3), np.float32))
+    for signature, inputs in (("detect_bytes", "image_bytes=file.npy"), ("serving_default", "images=images.npy")):
+        options = ["--tag_set", "serve", "--signature_def", signature, "--inputs", inputs, "--outdir", "out"]
+        run = subprocess.run([*tool, *options], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+    assert np.load(tmp_path / "out" / "valid_detections.npy") == 3
+    assert np.load(tmp_path / "out" / "predictions.npy").shape == (1, (10 * 10 + 5 * 5) * 3, 14)
