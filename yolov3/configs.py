@@ -26,7 +26,7 @@ YOLO_CUSTOM_WEIGHTS = "model_data/yolov4-tiny-digits"
 
 # --- How it runs ---------------------------------------------------------------------------------------------------
 
-YOLO_FRAMEWORK = "tf"  # "tf": TensorFlow; "trt": TensorRT on NVIDIA GPUs; "openvino": OpenVINO on CPUs
+YOLO_FRAMEWORK = "tf"  # "tf": TensorFlow; "trt": TensorRT on NVIDIA GPUs; "openvino": OpenVINO on CPUs; "neuron": AWS
 YOLO_PRECISION = "FP32"  # of "tf": "FP32", or "BF16": bfloat16 on CPUs that have it, mixed precision on GPUs
 YOLO_OPENVINO_HINT = "LATENCY"  # "LATENCY": a picture on all cores; "THROUGHPUT": a picture for each core
 YOLO_OPENVINO_THREADS = 0  # CPU threads; 0: as many as OpenVINO finds useful
@@ -44,12 +44,24 @@ YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
 
 # tools/Convert_to_pb.py writes checkpoints/{type}[-tiny]-{size}; the others convert that folder further, to
 # checkpoints/{type}[-tiny]-trt-{mode}-{size} and checkpoints/{type}[-tiny]-openvino-{mode}-{size}.
+YOLO_TRT_QUANTIZE_MODE = "INT8"  # "INT8", "FP16" or "FP32"
+YOLO_TRT_WORKSPACE = 2048  # MB of GPU memory that TensorRT may use beside weights and pictures; more can be faster
+YOLO_TRT_BATCH_SIZES = (1,)  # pictures at a time that engines are built for; other numbers run in TensorFlow
+YOLO_TRT_MIN_SEGMENT = 3  # operations in a row, fewer stay in TensorFlow
+YOLO_TRT_PORTABLE = False  # True: without engines, for other GPUs, each of which builds its own at first use: minutes
 YOLO_OPENVINO_QUANTIZE_MODE = "INT8"  # "INT8", "BF16" (CPUs with AVX512-BF16 or AMX) or "FP32"
 YOLO_OPENVINO_MAX_DROP = None  # AP50 points INT8 may lose on the test set; layers go back to FP32; None: any
 
 # INT8 is calibrated on real pictures, like those it will see.
 YOLO_CALIBRATION_IMAGES = None  # folder, glob or annotation file; None: the test set, TEST_ANNOT_PATH
 YOLO_CALIBRATION_COUNT = 100  # pictures, chosen at random from these
+
+# AWS Neuron: tools/Convert_to_Neuron.py, checkpoints/{type}[-tiny]-neuron-{size}
+NEURON_CHIP = "inf2"  # "inf1", "inf2", "trn1"; "cpu": all but the compiler, to try on any machine
+NEURON_BATCH_SIZE = 1  # pictures at a time on the chip
+NEURON_DYNAMIC_BATCH_SIZE = True  # requests may have any number of pictures
+NEURON_AUTO_CAST = "matmult"  # what the chip may calculate in bfloat16: "none", "matmult" or "all"
+NEURON_TRANSFER = "float16"  # of pictures and scores between host and chip: "float32", "float16" or "bfloat16"
 
 # --- Your own model ------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,9 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from yolov3 import savedmodel
 from yolov3.boxes import decode
 from yolov3.checkpoint import is_weights, read_weights
+from yolov3.neuron import neuron_network
 from yolov3.settings import UserError
+from yolov3.tftrt import tensorrt_network
 
 
 class Runtime(NamedTuple):
@@ -175,5 +177,10 @@ def import_openvino():
     return openvino
 
 
-FRAMEWORKS = {"tf": tensorflow_network, "openvino": openvino_network}
-CONVERTERS = {"tf": "tools/Convert_to_pb.py", "openvino": "tools/Convert_to_OpenVINO.py"}  # what writes their folders
+FRAMEWORKS = {"tf": tensorflow_network, "trt": tensorrt_network, "openvino": openvino_network, "neuron": neuron_network}
+CONVERTERS = {  # what writes their folders
+    "tf": "tools/Convert_to_pb.py",
+    "trt": "tools/Convert_to_TRT.py",
+    "openvino": "tools/Convert_to_OpenVINO.py",
+    "neuron": "tools/Convert_to_Neuron.py",
+}
