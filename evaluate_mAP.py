@@ -23,7 +23,15 @@ from yolov3.detector import custom_weights
 from yolov3.evaluation import evaluate
 from yolov3.outputs import check_writable
 from yolov3.report import draw_curves, table, write_coco_json
-from yolov3.settings import UserError, check_threshold, project_path, read_class_names, say_it_in_one_line, shell_path
+from yolov3.settings import (
+    UserError,
+    as_given,
+    check_threshold,
+    project_path,
+    read_class_names,
+    say_it_in_one_line,
+    shell_path,
+)
 from yolov3.utils import Load_Yolo_model
 
 OUTPUT = "results/evaluation"
@@ -50,11 +58,6 @@ def default_annotations():
         return configs.TEST_ANNOT_PATH
     print(f"{DRAWN} is not there yet (python tools/Make_digits.py draws it): measuring on {SAMPLES}")
     return SAMPLES
-
-
-def as_given(word):
-    """A path as the shell gives it or, where nothing is there, as configs.py means it."""
-    return shell_path(word).absolute() if shell_path(word).exists() else word
 
 
 def check_names(of_model, annotated):

@@ -1,13 +1,17 @@
-"""How fast the detector is and how much memory it takes, beside OpenCV DNN and Keras `predict`, in the same run.
+"""Speed, accuracy and memory by framework, precision and input size, beside Keras `predict` and OpenCV DNN, in one run.
 
-python tools/Benchmark.py                                  YOLOv4-tiny and YOLOv4 at 416, FP32 and BF16
-python tools/Benchmark.py --types yolov3 --sizes 320 608   other networks and input sizes
-python tools/Benchmark.py --markdown bench.md --png bench.png
-python tools/Benchmark.py --random                         random weights: they do not change the speed
+python tools/Benchmark.py                                       the model that detection_demo.py uses
+python tools/Benchmark.py --sizes 320 416 512 608 --annotations model_data/digits/digits_test.txt --png bench.png
+python tools/Benchmark.py --weights mine.weights --classes mine.names      another model, of the configured type
+python tools/Benchmark.py --types yolov4-tiny yolov4 --random              random weights: as fast as trained ones
+python tools/Benchmark.py --markdown bench.md --csv bench.csv --frameworks tf openvino --noise
 
-Each round calls every contender of one type and size once, in shuffled order, so that whatever else the machine does
-hurts all alike. Peak memory is that of a process of its own, which loads one contender and runs it a few times: the
-whole process, Python and its libraries included.
+The model is converted for every framework that runs here, by the converters' own functions, into a temporary folder.
+Each round times every contender once from frame to boxes and once the network alone on a ready batch, in shuffled
+order, so that whatever else the machine does hurts all alike: all sizes of a tiny network together, those of a full one
+in turn, since several would not fit into memory. Immediately before each timed call stands an untimed one of the same
+contender: caches hold its own weights then, as in use. Peak memory is that of a process of its own, which loads one
+contender and runs it a few times: the whole process, Python and its libraries included.
 """
 
 import argparse
@@ -17,9 +21,7 @@ import itertools
 import os
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -27,8 +29,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
 
-from contenders import CONTENDERS, Setup, load_detector, write_random_weights  # noqa: E402
-from measuring import describe_machine, load_pyplot, measure_memory, run_in_rounds, table  # noqa: E402
+from charts import draw_chart  # noqa: E402
+from contenders import CONTENDERS, FRAMEWORKS, PRECISIONS, warm_up  # noqa: E402
+from figures import HEADER, Row, check_budgets, write_csv  # noqa: E402
+from measuring import describe_machine, load_pyplot, measure_memory, run_in_child, run_in_rounds, table, timed  # noqa: E402
 
 from yolov3 import configs, settings  # noqa: E402
 from yolov3.outputs import check_output  # noqa: E402
@@ -38,89 +42,71 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # a child imports TensorFlow when it n
 
 CFG_FOLDER = settings.PROJECT.parent / "shared/data/darknet"  # Darknet's own cfg files, for OpenCV
 FRAME_SIZE = 1280, 720  # pixels, width and height of the made-up frame
-WARM_UP = 3  # untimed calls of each contender; also those behind its peak memory
 CHILDREN = 2  # processes at a time that measure peak memory
-COLOURS = {"tf": "#1f77b4", "Keras": "#ff7f0e", "OpenCV": "#2ca02c"}  # bars, by the first word of the contender
-BUDGETS = (  # median of this over median of that, must be, for full networks, for tiny ones
-    ("tf FP32", "tf FP32 network alone", "at most", 1.10, 1.25),
-    ("Keras predict + NumPy NMS", "tf FP32", "at least", 1.4, 2.5),
-    ("OpenCV DNN", "tf FP32", "at least", 1.8, 1.5),
-    ("tf FP32 network alone", "tf BF16 network alone", "at least", 1.7, 1.7),
-)
 
 
 # --- Measuring -----------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Row:
-    """One line of the result; without figures, the note says why."""
+def benchmark(materials, contenders, rounds, checked):
+    """What is measured together -> its rows; with accuracy if annotations, `checked`, are given."""
+    from preparing import prepare
 
-    contender: str
-    setup: Setup
-    peak: float = None  # MB
-    note: str = ""
-    median: float = None  # ms
-    p99: float = None  # ms
+    with tempfile.TemporaryDirectory() as folder:
+        # 1. What each contender loads, and its peak memory
+        rows, runnable = [], []
+        for setup, made in run_in_child(prepare, materials, contenders, Path(folder)):
+            for contender, path in zip(contenders, made, strict=True):
+                rows.append(Row(contender, setup, note=path if isinstance(path, str) else ""))
+                runnable += [] if rows[-1].note else [(rows[-1], path)]
+        with ThreadPoolExecutor(CHILDREN) as children:
+            jobs = [(warm_up, *loading(row, path)) for row, path in runnable]
+            measured = children.map(lambda job: measure_memory(*job), jobs)
+            for (row, _), (peak, note) in zip(runnable, measured, strict=True):
+                row.peak, row.note = peak, note.replace(f"{folder}/", "")
 
-    def cells(self):
-        if self.note:
-            return [f"{self.contender}: {self.note}", self.setup.type, str(self.setup.size), "-", "-", "-", "-"]
-        figures = f"{self.median:.2f}", f"{self.p99:.2f}", f"{1000 / self.median:.1f}", f"{self.peak:.0f}"
-        return [self.contender, self.setup.type, str(self.setup.size), *figures]
+        # 2. All of them in turn
+        calls = [(row, warm_up(*loading(row, path))) for row, path in runnable if not row.note]
+        title = " ".join(dict.fromkeys(row.setup.type for row in rows))
+        timers = {(i, "frame"): functools.partial(timed, each.end_to_end) for i, (_, each) in enumerate(calls)}
+        timers |= {(i, "network"): functools.partial(timed, each.network) for i, (_, each) in enumerate(calls)}
+        milliseconds = run_in_rounds(timers, rounds, title)
+        for i, (row, _) in enumerate(calls):
+            row.frame, row.p99 = np.percentile(milliseconds[i, "frame"], [50, 99])
+            row.network = np.median(milliseconds[i, "network"])
 
-
-def benchmark(setup, precisions, rounds):
-    """One type and size -> its rows."""
-    chosen = {name: (make, precision) for name, precision, make in CONTENDERS if precision in (None, *precisions)}
-    with ThreadPoolExecutor(CHILDREN) as children:
-        measured = children.map(lambda contender: measure_memory(warm_up, setup, *contender), chosen.values())
-        rows = [Row(name, setup, *memory) for name, memory in zip(chosen, measured, strict=True)]
-
-    runnable = [(row, chosen[row.contender]) for row in rows if not row.note]
-    calls = {
-        row.contender: functools.partial(timed, warm_up(setup, make, precision), setup.frame)
-        for row, (make, precision) in runnable
-    }
-    milliseconds = run_in_rounds(calls, rounds, f"{setup.type} {setup.size}")
-    for row, _ in runnable:
-        row.median, row.p99 = np.percentile(milliseconds[row.contender], [50, 99])
+        # 3. How well they find what is annotated
+        for row, (_, _, detector) in calls:
+            if checked and detector:
+                row.AP50, row.AP = accuracy(detector, checked)
     return rows
 
 
-def timed(call, frame):
-    """Milliseconds that a call takes."""
-    started = time.perf_counter()
-    call(frame)
-    return 1000 * (time.perf_counter() - started)
+def loading(row, path):
+    """The arguments of `warm_up`."""
+    return row.setup, path, row.contender.load, row.contender.precision
 
 
-def warm_up(setup, make, precision):
-    """A contender, made and called a few times."""
-    call = make(setup, precision)
-    for _ in range(WARM_UP):
-        call(setup.frame)
-    return call
+def accuracy(detector, checked):
+    """AP50 and AP, 0..1, on annotated pictures."""
+    from yolov3.evaluation import evaluate
+
+    thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
+    data = checked.records, checked.sizes, detector.names
+    scores = evaluate(detector, *data, *thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
+    return scores.AP50, scores.AP
 
 
 # --- What is measured ----------------------------------------------------------------------------------------------
 
 
-def prepare(name, size, frame, folder, arguments):
-    """One type and size -> Setup, with the configured Darknet weights or, in `folder`, random ones."""
-    from yolov3.detector import DARKNET_WEIGHTS
+def read_annotated(path, count, class_count):
+    """The first `count` pictures of an annotation file -> annotations.Checked."""
+    from yolov3.cli import read_pictures
 
-    configured = getattr(configs, DARKNET_WEIGHTS[name])
-    weights, found = settings.project_path(configured), f"weights {configured}"
-    is_random = arguments.random or not weights.exists()
-    if is_random:
-        weights, found = Path(folder) / f"{name}-{size}.weights", "random weights"
-        found += "" if arguments.random else f", since {configured} is missing"
-    print(f"{name} at {size}: {found}")
-    setup = Setup(name, size, settings.class_names(configs.YOLO_COCO_CLASSES), weights, arguments.cfg.absolute(), frame)
-    if is_random:
-        write_random_weights(setup)
-    return setup
+    checked = read_pictures(settings.as_given(path), class_count)
+    checked.records, checked.sizes = checked.records[:count], checked.sizes[:count]
+    return checked
 
 
 def read_frame(path):
@@ -133,97 +119,106 @@ def read_frame(path):
     return cv2.resize(blocks, FRAME_SIZE, interpolation=cv2.INTER_CUBIC)
 
 
-# --- Report --------------------------------------------------------------------------------------------------------
-
-
-def check_budgets(rows):
-    """Rows -> one list of cells for each budget of each type and size."""
-    medians = {(row.setup, row.contender): row.median for row in rows}
-    for setup in dict.fromkeys(row.setup for row in rows):
-        for over, under, sign, full, tiny in BUDGETS:
-            budget, measured, met = tiny if setup.type.endswith("tiny") else full, "not measured", "-"
-            if (a := medians.get((setup, over))) and (b := medians.get((setup, under))):
-                measured = f"{a / b:.2f}"
-                met = "yes" if (a / b <= budget if sign == "at most" else a / b >= budget) else "NO"
-            yield [f"{over} / {under}", setup.type, str(setup.size), measured, f"{sign} {budget:.2f}", met]
-
-
-def draw_chart(rows, machine, path):
-    """One panel for each type and size: a bar to the median, a line to the 99th percentile."""
-    plt = load_pyplot()
-    panels = [list(group) for _, group in itertools.groupby(rows, lambda row: row.setup)]
-    heights = [len(panel) + 1.5 for panel in panels]
-    figure = plt.figure(figsize=(10, 0.36 * sum(heights) + 1), layout="constrained")
-    axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
-    for panel, ax in zip(panels, axes[:, 0], strict=True):
-        for row in panel:
-            median, p99 = row.median or 0, row.p99 or 0
-            ax.barh(row.contender, median, color=COLOURS[row.contender.split()[0]], alpha=0.85)
-            ax.hlines(row.contender, median, p99, color="black", linewidth=1)
-            label = row.note or f"{median:.1f} ms, {1000 / median:.1f} FPS, {row.peak:.0f} MB"
-            ax.annotate(label, (max(median, p99), row.contender), (4, 0), textcoords="offset points", va="center")
-        ax.set_xlim(0, 1.4 * max(row.p99 or 1 for row in panel))
-        ax.set_title(f"{panel[0].setup.type} at {panel[0].setup.size}", loc="left", fontweight="bold")
-        ax.invert_yaxis()
-        ax.spines[["top", "right"]].set_visible(False)
-    ax.set_xlabel("milliseconds a frame, less is better: bar to the median, line to the 99th percentile")
-    figure.suptitle(machine, fontsize="small")
-    figure.savefig(path, dpi=120)
+# --- The command line ----------------------------------------------------------------------------------------------
 
 
 def parse_arguments():
     """The command line, checked as far as it can be before the work starts."""
-    from yolov3.detector import DARKNET_WEIGHTS, PRECISIONS
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--types", nargs="+", default=["yolov4-tiny", "yolov4"], help=", ".join(DARKNET_WEIGHTS))
-    parser.add_argument("--sizes", nargs="+", type=int, default=[416], help="network input, pixels, multiples of 32")
-    parser.add_argument("--precisions", nargs="+", default=PRECISIONS, help=", ".join(PRECISIONS))
-    parser.add_argument("--rounds", type=int, default=30, help="timed calls of each contender (30)")
-    parser.add_argument("--frame", type=Path, metavar="PICTURE", help="detect on it instead of a made-up 1280 x 720")
-    parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the tables there too")
-    parser.add_argument("--png", type=Path, metavar="PATH", help="draw a chart")
-    parser.add_argument("--random", action="store_true", help="random weights even where the configured ones are")
-    parser.add_argument("--cfg", type=Path, metavar="FOLDER", default=CFG_FOLDER, help="cfg files, for OpenCV")
+    what = parser.add_argument_group("what is measured")
+    what.add_argument("--weights", metavar="PATH", help="a checkpoint folder of weights, its bare name, or .weights")
+    what.add_argument("--classes", metavar="FILE", help="class names of a .weights file (TRAIN_CLASSES)")
+    what.add_argument("--types", nargs="+", help="Darknet's networks: yolov3, yolov3-tiny, yolov4, yolov4-tiny")
+    what.add_argument("--random", action="store_true", help="random weights, for speed only")
+    what.add_argument("--sizes", nargs="+", type=int, help="network input, pixels, multiples of 32 (YOLO_INPUT_SIZE)")
+    what.add_argument("--frameworks", nargs="+", default=FRAMEWORKS, help=", ".join(FRAMEWORKS))
+    what.add_argument("--precisions", nargs="+", default=PRECISIONS, help=", ".join(PRECISIONS))
+    what.add_argument("--noise", action="store_true", help="also INT8 calibrated on noise")
+    how = parser.add_argument_group("how")
+    how.add_argument("--rounds", type=int, default=30, help="timed calls of each contender (30)")
+    how.add_argument("--frame", type=Path, metavar="PICTURE", help="detect on it instead of a made-up 1280 x 720")
+    how.add_argument("--annotations", metavar="FILE", help="measure AP50 and AP on these pictures")
+    how.add_argument("--pictures", type=int, metavar="N", help="the first N of them only")
+    how.add_argument("--calibration", metavar="SOURCE", help="pictures for INT8 (YOLO_CALIBRATION_IMAGES)")
+    how.add_argument("--calibration-count", type=int, metavar="N", help="so many (YOLO_CALIBRATION_COUNT)")
+    how.add_argument("--cfg", type=Path, metavar="FOLDER", default=CFG_FOLDER, help="cfg files, for OpenCV")
+    out = parser.add_argument_group("results")
+    out.add_argument("--markdown", type=Path, metavar="PATH", help="the tables")
+    out.add_argument("--csv", type=Path, metavar="PATH", help="the rows, for programs")
+    out.add_argument("--png", type=Path, metavar="PATH", help="FPS against AP50; without annotations, milliseconds")
     arguments = parser.parse_args()
+    check(arguments)
+    return arguments
 
-    for name in arguments.types:
-        settings.choose("--types", name, DARKNET_WEIGHTS)
-    for precision in arguments.precisions:
-        settings.choose("--precisions", precision, PRECISIONS)
-    for size in arguments.sizes:
-        settings.check_input_size(size)
-    if arguments.rounds < 1:
-        raise UserError(f"--rounds is {arguments.rounds}, but it must be at least 1")
+
+def check(arguments):
+    from yolov3.detector import DARKNET_WEIGHTS
+
+    for option, known in ("types", DARKNET_WEIGHTS), ("frameworks", FRAMEWORKS), ("precisions", PRECISIONS):
+        for word in getattr(arguments, option) or ():
+            settings.choose(f"--{option}", word, known)
+    for size in arguments.sizes or ():
+        settings.check_input_size(size, "--sizes")
+    for option in "rounds", "pictures", "calibration_count":
+        if getattr(arguments, option) is not None:
+            settings.check_count(f"--{option.replace('_', '-')}", getattr(arguments, option), 1)
+    if arguments.weights and (arguments.random or len(arguments.types or ()) > 1):
+        raise UserError("--weights goes with one of --types at most, and not with --random")
+    if arguments.annotations and (arguments.random or len(arguments.types or ()) > 1):
+        raise UserError("--annotations goes with one of --types at most, and not with --random")
+    if arguments.pictures and not arguments.annotations:
+        raise UserError("--pictures says how many of --annotations, which is missing")
     if arguments.cfg != CFG_FOLDER and not arguments.cfg.is_dir():
         raise UserError(f"--cfg {arguments.cfg} is not a folder")
-    for path, suffix in (arguments.markdown, ".md"), (arguments.png, ".png"):
+    for path, suffix in (arguments.markdown, ".md"), (arguments.csv, ".csv"), (arguments.png, ".png"):
         if path:
             check_output(path, (suffix,))
     if arguments.png:
         load_pyplot()
-    return arguments
 
 
 @settings.say_it_in_one_line
 def main():
-    arguments, rows = parse_arguments(), []
-    frame = read_frame(arguments.frame)
-    with tempfile.TemporaryDirectory() as folder:
-        for name, size in itertools.product(arguments.types, arguments.sizes):
-            setup = prepare(name, size, frame, folder, arguments)
-            rows += benchmark(setup, arguments.precisions, arguments.rounds)
-            load_detector.cache_clear()  # several full networks at once would fill the memory
-            gc.collect()
+    # 1. What to measure, with what, and on what
+    arguments = parse_arguments()
+    from materials import choose_materials
 
-    machine = describe_machine()
-    conditions = f"{frame.shape[1]} x {frame.shape[0]} frame, batch 1, {arguments.rounds} rounds"
-    figures = table("contender|type|size|median ms|p99 ms|FPS|peak MB", [row.cells() for row in rows])
+    contenders = [
+        contender
+        for contender in CONTENDERS
+        if contender.framework in arguments.frameworks
+        and contender.precision in (None, *arguments.precisions)
+        and (arguments.noise or not contender.on_noise)
+    ]
+    if not contenders:
+        raise UserError("nothing to measure: no such precision in --frameworks")
+    frame, checked = read_frame(arguments.frame), None
+    materials = choose_materials(arguments, frame, any(contender.precision == "INT8" for contender in contenders))
+    conditions = list(dict.fromkeys(map(str, materials)))
+    if arguments.annotations:
+        checked = read_annotated(arguments.annotations, arguments.pictures, len(materials[0].model.classes))
+        conditions.append(f"AP50 and AP on {len(checked.records)} pictures of {arguments.annotations}")
+
+    # 2. Measuring
+    rows = []
+    for _, group in itertools.groupby(
+        materials, lambda x: (x.model.name, None if x.model.tiny else x.model.input_size)
+    ):
+        rows += benchmark(list(group), contenders, arguments.rounds, checked)
+        gc.collect()  # several full networks at once would fill the memory
+
+    # 3. The results
+    machine = describe_machine("openvino", "nncf")
+    conditions.append(f"{frame.shape[1]} x {frame.shape[0]} frame, batch 1, {arguments.rounds} rounds")
+    conditions.append("network, frame and p99 in milliseconds; peak memory is of the whole process")
     budgets = table("ratio of medians|type|size|measured|budget|met", list(check_budgets(rows)))
-    report = f"{machine}\n\n{conditions}; peak memory is of the whole process\n\n{figures}\n\n{budgets}\n"
+    figures = table(HEADER, [row.cells for row in rows])
+    report = "\n\n".join([machine, "; ".join(conditions), figures, budgets]) + "\n"
     print(f"\n{report}")
     if arguments.markdown:
         arguments.markdown.write_text(report, encoding="utf-8")
+    if arguments.csv:
+        write_csv(arguments.csv, rows)
     if arguments.png:
         draw_chart(rows, machine, arguments.png)
 

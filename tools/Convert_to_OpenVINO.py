@@ -47,11 +47,10 @@ from yolov3.settings import check_amount, choose, project_path, say_it_in_one_li
 MODES = ("INT8", "BF16", "FP32")
 
 
-def quantised(graph, model, inputs):
-    """openvino.Model -> in INT8, losing no more AP50 than YOLO_OPENVINO_MAX_DROP if that is set."""
-    if configs.YOLO_OPENVINO_MAX_DROP is None:
+def quantised(graph, model, inputs, max_drop=None):
+    """openvino.Model -> in INT8, losing no more than max_drop points of AP50 on the test set if that is given."""
+    if max_drop is None:
         return quantise(graph, inputs)
-    max_drop = check_amount("YOLO_OPENVINO_MAX_DROP", configs.YOLO_OPENVINO_MAX_DROP)
     checked = read_pictures(configs.TEST_ANNOT_PATH, len(model.classes))
     thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
 
@@ -64,12 +63,12 @@ def quantised(graph, model, inputs):
     return quantise_within(graph, inputs, ap50, max_drop)
 
 
-def write_openvino(folder, source, target, inputs=None, facts=()):
+def write_openvino(folder, source, target, inputs=None, facts=(), max_drop=None):
     """A SavedModel folder -> an OpenVINO folder, target its Model, checked; how far it is off TensorFlow on a picture,
     at worst, and MB. INT8 needs the inputs to calibrate on, and facts of them for model.json."""
     graph = read_saved_model(source)
     if target.precision == "INT8":
-        graph = quantised(graph, target, inputs)
+        graph = quantised(graph, target, inputs, max_drop)
     with written_whole(folder) as part:
         try:
             import_openvino().save_model(graph, part / "model.xml", compress_to_fp16=target.precision == "BF16")
@@ -88,6 +87,9 @@ def main():
     # 1. What to convert, and whether all that it takes is there
     overwrite, started = parse_arguments(__doc__).overwrite, time.monotonic()
     mode = choose("YOLO_OPENVINO_QUANTIZE_MODE", configs.YOLO_OPENVINO_QUANTIZE_MODE, MODES)
+    max_drop = configs.YOLO_OPENVINO_MAX_DROP
+    if max_drop is not None:
+        check_amount("YOLO_OPENVINO_MAX_DROP", max_drop)
     import_openvino()
     if mode == "INT8":
         import_nncf()
@@ -98,7 +100,7 @@ def main():
     inputs, facts = calibration_inputs(model) if mode == "INT8" else (None, {})
 
     # 2. The graph, in the wanted precision, written and read back
-    worst, size = write_openvino(folder, source, target, inputs, facts)
+    worst, size = write_openvino(folder, source, target, inputs, facts, max_drop)
     print(f"{in_project(source)}: {model.name}, {len(model.classes)} classes, {model.input_size} pixels")
     print("".join(f"{name.replace('_', ' ')}: {fact}\n" for name, fact in facts.items()), end="")
     print(f"within {worst:.1g} of TensorFlow on a picture; {size:.1f} MB, {time.monotonic() - started:.0f} s")

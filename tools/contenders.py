@@ -1,89 +1,106 @@
-"""What tools/Benchmark.py measures: each contender makes a callable that takes a frame, uint8 (H, W, 3), RGB.
+"""What tools/Benchmark.py measures. Each contender loads what tools/preparing.py has made for it and gives calls.
 
 TensorFlow is imported where it is needed: the process that measures OpenCV's memory does without.
 """
 
-import functools
-import re
-import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from measuring import NotAvailable
 
 from yolov3 import configs
+
+WARM_UP = 3  # untimed calls of each contender; also those behind its peak memory
+FRAMEWORKS = ("tf", "openvino", "trt", "keras", "opencv")
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """One type and size, with all that its contenders need."""
+    """One network at one size, told in plain facts, which take no TensorFlow to read."""
 
     type: str  # yolov3, yolov3-tiny, yolov4, yolov4-tiny
     size: int  # pixels
-    classes: tuple  # their names
-    weights: Path  # a Darknet .weights file
-    cfg_folder: Path  # may be missing
+    saved_model: Path  # a folder of this run
     frame: np.ndarray  # uint8 (H, W, 3), RGB
 
+
+class Calls(NamedTuple):
+    """A contender, ready to be timed."""
+
+    end_to_end: Callable  # from the setup's frame to its boxes
+    network: Callable  # from a ready batch to raw answers
+    detector: Any = None  # for accuracy; None: that of others is not measured
+
+
+class Contender(NamedTuple):
+    name: str
+    framework: str
+    precision: str  # None: whichever are chosen
+    load: Callable  # (setup, path of what was made for it, precision) -> Calls
+    on_noise: bool = False  # INT8 calibrated on noise instead of pictures
+
     @property
-    def network(self):
-        """The arguments of `Create_Yolo`."""
-        yolo_type, _, tiny = self.type.partition("-")
-        return {"input_size": self.size, "yolo_type": yolo_type, "tiny": bool(tiny), "CLASSES": self.classes}
+    def is_ours(self):
+        return self.load is our_detector
 
 
-# --- Contenders: (setup, precision) -> callable that takes a frame --------------------------------------------------
+def warm_up(setup, path, load, precision):
+    """A contender, loaded and called a few times."""
+    calls = load(setup, path, precision)
+    for _ in range(WARM_UP):
+        calls.end_to_end()
+        calls.network()
+    return calls
 
 
-@functools.cache
-def load_detector(setup, precision):
-    from yolov3.detector import Load_Yolo_model
-
-    return Load_Yolo_model(setup.weights, **setup.network, framework="tf", precision=precision)
+# --- Contenders: (setup, path, precision) -> Calls -----------------------------------------------------------------
 
 
-def tf_end_to_end(setup, precision):
-    detector = load_detector(setup, precision)
-    return lambda frame: detector([frame])
-
-
-def tf_network_alone(setup, precision):
+def our_detector(setup, folder, precision):
+    """The one detector, whatever runs its network."""
     import tensorflow as tf
 
-    detector = load_detector(setup, precision)
+    from yolov3.detector import PRECISIONS, Load_Yolo_model
+
+    yolo_type, _, tiny = setup.type.partition("-")
+    precision = precision if precision in PRECISIONS else None  # others are a folder's own
+    detector = Load_Yolo_model(folder, None, setup.size, yolo_type, bool(tiny), precision=precision)
     images = detector.fit([setup.frame])  # (1, S, S, 3)
 
-    def call(_):
+    def network():
         detector.network(images)
         tf.test.experimental.sync_devices()  # waits for a GPU; 0.03 ms without
 
-    return call
+    return Calls(lambda: detector([setup.frame]), network, detector)
 
 
-def keras_predict(setup, _):
+def keras_predict(setup, weights, _):
     """`predict` between a NumPy letterbox and a NumPy suppression per class, as the widespread ports do."""
-    from yolov3.boxes import PUBLISHED_HEADS
-    from yolov3.darknet import load_yolo_weights
-    from yolov3.yolov4 import Create_Yolo
+    from yolov3.checkpoint import read_model
+    from yolov3.frameworks import keras_network
 
-    model = Create_Yolo(**setup.network)
-    load_yolo_weights(model, setup.weights)
-    heads = PUBLISHED_HEADS[setup.type]
+    about, frame, size = read_model(setup.saved_model), setup.frame, setup.size
+    model, sides = keras_network(about, weights), np.array(frame.shape[1::-1])  # width, height
 
-    def call(frame):
-        sides = np.array(frame.shape[1::-1])  # width, height
-        width, height = sides * setup.size // sides.max()
-        left, top = (setup.size - width) // 2, (setup.size - height) // 2
-        images = np.full((1, setup.size, setup.size, 3), 0.5, np.float32)
+    def letterboxed():
+        width, height = sides * size // sides.max()
+        left, top = (size - width) // 2, (size - height) // 2
+        images = np.full((1, size, size, 3), 0.5, np.float32)
         images[0, top : top + height, left : left + width] = cv2.resize(frame, (width, height)) / np.float32(255)
-        boxes, scores, classes = decode(model.predict(images, verbose=0), heads, configs.YOLO_SCORE_THRESHOLD)
+        return images
+
+    def end_to_end():
+        raw_heads = model.predict(letterboxed(), verbose=0)
+        boxes, scores, classes = decode(raw_heads, about.heads, configs.YOLO_SCORE_THRESHOLD)
         keep = greedy_nms(boxes + classes[:, np.newaxis] * 100, scores, configs.YOLO_IOU_THRESHOLD)  # per class
         boxes = boxes[keep] * sides.max() - np.tile((sides.max() - sides) / 2, 2)
         return boxes.clip(0, np.tile(sides, 2)), scores[keep], classes[keep]
 
-    return call
+    images = letterboxed()
+    return Calls(end_to_end, lambda: model.predict(images, verbose=0))
 
 
 def sigmoid(x):
@@ -120,16 +137,19 @@ def greedy_nms(boxes, scores, iou_threshold):
     return keep
 
 
-def opencv_dnn(setup, _):
-    with tempfile.TemporaryDirectory() as folder:
-        cfg = Path(folder) / "network.cfg"
-        cfg.write_text(fitting_cfg(setup))
-        net = cv2.dnn.readNetFromDarknet(str(cfg), str(setup.weights))
-    outputs = net.getUnconnectedOutLayersNames()
+def opencv_dnn(setup, folder, _):
+    net = cv2.dnn.readNetFromDarknet(str(folder / "network.cfg"), str(folder / "network.weights"))
+    outputs, frame = net.getUnconnectedOutLayersNames(), setup.frame
 
-    def call(frame):
-        net.setInput(cv2.dnn.blobFromImage(frame, 1 / 255, (setup.size, setup.size)))
-        found = np.concatenate(net.forward(outputs))  # (boxes, 5 + C): centre, size, objectness, scores
+    def blob():
+        return cv2.dnn.blobFromImage(frame, 1 / 255, (setup.size, setup.size))
+
+    def network(images):
+        net.setInput(images)
+        return np.concatenate(net.forward(outputs))  # (boxes, 5 + C): centre, size, objectness, scores
+
+    def end_to_end():
+        found = network(blob())
         rows, classes = np.nonzero(found[:, 5:] >= configs.YOLO_SCORE_THRESHOLD)
         scores, boxes = found[rows, 5 + classes], found[rows, :4] * np.tile(frame.shape[1::-1], 2)
         boxes[:, :2] -= boxes[:, 2:] / 2  # (n, 4) xywh, pixels
@@ -137,53 +157,21 @@ def opencv_dnn(setup, _):
         keep = list(cv2.dnn.NMSBoxesBatched(boxes, scores, classes, *thresholds))
         return boxes[keep], scores[keep], classes[keep]
 
-    return call
+    images = blob()
+    return Calls(end_to_end, lambda: network(images))
 
 
-def fitting_cfg(setup):
-    """Darknet's cfg of the type, with our input size and class count."""
-    if not setup.cfg_folder.is_dir():
-        raise NotAvailable("no cfg folder")
-    file, count = setup.cfg_folder / f"{setup.type}.cfg", len(setup.classes)
-    if not file.exists():
-        raise NotAvailable(f"no {file.name} in the cfg folder")
-    text = re.sub(r"(?m)^(width|height) *=.*", rf"\1={setup.size}", file.read_text())
-    text = re.sub(r"(?m)^classes *=.*", f"classes={count}", text)
-    return re.sub(r"filters *=.*(?=[^\[]*\[yolo\])", f"filters={3 * (5 + count)}", text)
-
-
-CONTENDERS = (  # name, its precision (None: whichever are chosen), what makes it
-    ("tf FP32", "FP32", tf_end_to_end),
-    ("tf FP32 network alone", "FP32", tf_network_alone),
-    ("tf BF16", "BF16", tf_end_to_end),
-    ("tf BF16 network alone", "BF16", tf_network_alone),
-    ("Keras predict + NumPy NMS", None, keras_predict),
-    ("OpenCV DNN", None, opencv_dnn),
+CONTENDERS = (
+    Contender("tf FP32", "tf", "FP32", our_detector),
+    Contender("tf BF16", "tf", "BF16", our_detector),
+    Contender("openvino FP32", "openvino", "FP32", our_detector),
+    Contender("openvino BF16", "openvino", "BF16", our_detector),
+    Contender("openvino INT8", "openvino", "INT8", our_detector),
+    Contender("openvino INT8, calibrated on noise", "openvino", "INT8", our_detector, on_noise=True),
+    Contender("trt FP32", "trt", "FP32", our_detector),
+    Contender("trt FP16", "trt", "FP16", our_detector),
+    Contender("trt INT8", "trt", "INT8", our_detector),
+    Contender("Keras predict + NumPy NMS", "keras", None, keras_predict),
+    Contender("OpenCV DNN", "opencv", None, opencv_dnn),
 )
-
-
-def write_random_weights(setup):
-    """Seeded weights, scaled on the frame so that up to a hundred or two boxes reach the suppression, not thousands."""
-    import keras
-
-    from yolov3.darknet import convolutions, save_yolo_weights
-    from yolov3.images import fit
-    from yolov3.yolov4 import Create_Yolo
-
-    keras.utils.set_random_seed(0)
-    model = Create_Yolo(**setup.network)
-    for _, norm in convolutions(model):
-        if norm:
-            norm.beta.assign(np.random.normal(0, 0.5, norm.beta.shape))
-            norm.moving_variance.assign(np.random.uniform(0.5, 1.5, norm.beta.shape))
-
-    heads = [conv for conv, norm in convolutions(model) if not norm]
-    images = fit(setup.frame, setup.size, "letterbox")[np.newaxis]
-    bias = np.tile([0] * 4 + [-6, 3] + [-6] * (len(setup.classes) - 1), 3)  # x, y, w, h, objectness, classes
-    is_objectness = np.arange(len(bias)) % (5 + len(setup.classes)) == 4
-    for head, raw in zip(heads, keras.Model(model.inputs, [head.output for head in heads])(images), strict=True):
-        usual, rare = np.quantile(raw, [0.5, 0.997], (0, 1, 2))  # three cells of 1000 are to be objects
-        scale = np.where(is_objectness, 5.3 / np.maximum(rare - usual, 1e-3), 0)  # sigmoid(5.3 - 6) > 0.3
-        head.kernel.assign(head.kernel * scale)
-        head.bias.assign(bias - usual * scale)
-    save_yolo_weights(model, setup.weights)
+PRECISIONS = tuple(dict.fromkeys(contender.precision for contender in CONTENDERS if contender.precision))

@@ -74,6 +74,11 @@ def shell_path(path):
         raise UserError(f"{path!r} is no path: name a file or folder") from None
 
 
+def as_given(word):
+    """A path of a command line as the shell gives it or, where nothing is there, as configs.py means it."""
+    return shell_path(word).absolute() if shell_path(word).exists() else word
+
+
 def read_class_names(path):
     """A names file, one class a line -> tuple of str. Blank lines, a BOM and Windows line ends do no harm."""
     file = project_path(path)
