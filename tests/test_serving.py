@@ -13,7 +13,7 @@ import pytest
 from yolov3 import configs, savedmodel
 from yolov3.detector import SHIPPED, Load_Yolo_model
 from yolov3.images import read_picture
-from yolov3.settings import PROJECT
+from yolov3.settings import PROJECT, UserError
 
 SIZE = 160
 CLIENT = PROJECT / "tools" / "serving" / "client.py"
@@ -136,3 +136,61 @@ def test_tensorflows_own_command_line_runs_both_signatures(folder, tmp_path):
         assert run.returncode == 0, run.stderr
     assert np.load(tmp_path / "out" / "valid_detections.npy") == 3
     assert np.load(tmp_path / "out" / "predictions.npy").shape == (1, (10 * 10 + 5 * 5) * 3, 14)
+
+
+# --- Benchmarks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tool(monkeypatch, folder):
+    """tool(name, options ...): a script of tools/, run on the folder."""
+    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
+    monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
+
+    def run(name, *options):
+        monkeypatch.setattr(sys, "argv", [name, str(folder), *map(str, options)])
+        __import__(name).main.__wrapped__()
+
+    return run
+
+
+def test_every_picture_is_asked_for_and_counted(tool, capsys):
+    annotations = PROJECT / "IMAGES" / "digits" / "digits.txt"
+    said = []
+    for options in (["--threads", 1], ["--threads", 3, "--batch", 7]):
+        tool("Benchmark_serving", annotations, *options)
+        said.append(capsys.readouterr().out)
+    assert "24 pictures, 0 of them broken, in 24 requests" in said[0]
+    assert "24 pictures, 0 of them broken, in 4 requests" in said[1]
+    (ap,) = {line for text in said for line in text.splitlines() if line.startswith("AP50")}  # the same answers
+    assert float(ap.split()[1].rstrip(",")) > 50
+    assert all(f"p{p} " in said[1] for p in (50, 90, 95, 99))
+    assert "of scores over 0.3 alone" in said[1]
+
+
+def test_the_cost_of_bytes_is_told_for_each_batch(tool, tmp_path, capsys):
+    tool(
+        "Benchmark_bytes",
+        PROJECT / "IMAGES" / "digits",
+        "--batches",
+        1,
+        3,
+        "--rounds",
+        1,
+        "--markdown",
+        tmp_path / "b.md",
+    )
+    rows = [line.split("|")[1:-1] for line in (tmp_path / "b.md").read_text().splitlines() if line.startswith("|")]
+    assert [row[0].strip() for row in rows[2:]] == ["1", "3"]
+    assert all(float(cell.strip().rstrip("%")) > 0 for row in rows[2:] for cell in (row[1], row[2], row[4], row[6]))
+    assert [float(row[7]) for row in rows[2:]] == [round(SIZE * SIZE * 12 / 1e3)] * 2
+
+
+def test_a_folder_without_bytes_is_refused(tool, monkeypatch):
+    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
+    for name in ("Benchmark_serving", "Benchmark_bytes"):
+        monkeypatch.setattr(
+            sys, "argv", [name, str(PROJECT / SHIPPED), str(PROJECT / "IMAGES" / "digits" / "digits.txt")]
+        )
+        with pytest.raises(UserError, match="holds no SavedModel: python tools/Convert_to_pb.py writes one"):
+            __import__(name).main.__wrapped__()

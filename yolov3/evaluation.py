@@ -119,6 +119,11 @@ def evaluate(
     if not found:
         raise UserError(f"none of the {len(records)} pictures can be read; {problems[0]}")
 
+    return score(found, records, sizes, class_names, seconds, problems)
+
+
+def score(found, records, sizes, class_names, seconds, problems):
+    """{index of a record: Detections}, found in so many seconds -> Scores; problems: why others are missing."""
     truth = coco_truth(records, sizes, class_names, found)
     detections = coco_results(found)
     return Scores(*_score(truth, detections), len(found) / max(seconds, 1e-9), detections, truth, problems)
