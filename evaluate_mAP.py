@@ -14,17 +14,15 @@ Writes precision_recall.png, detections.json (COCO's results) and truth.json (CO
 """
 
 import argparse
-import itertools
 import sys
 
 from yolov3 import configs
-from yolov3.cli import read_pictures, tell_left_out
+from yolov3.cli import check_names, read_pictures, tell_left_out
 from yolov3.detector import custom_weights
 from yolov3.evaluation import evaluate
 from yolov3.outputs import check_writable
 from yolov3.report import draw_curves, table, write_coco_json
 from yolov3.settings import (
-    UserError,
     as_given,
     check_threshold,
     project_path,
@@ -58,18 +56,6 @@ def default_annotations():
         return configs.TEST_ANNOT_PATH
     print(f"{DRAWN} is not there yet (python tools/Make_digits.py draws it): measuring on {SAMPLES}")
     return SAMPLES
-
-
-def check_names(of_model, annotated):
-    """Refuses a model whose classes are not those that the annotations number."""
-    pairs = enumerate(itertools.zip_longest(of_model, annotated, fillvalue="nothing"))
-    for number, (ours, theirs) in pairs:
-        if ours != theirs:
-            raise UserError(
-                f"class {number} of the model is {ours}, but {theirs} in TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}, "
-                f"which the annotations number ({len(of_model)} and {len(annotated)} classes): in yolov3/configs.py "
-                "name the model's own classes, and pictures annotated with them"
-            )
 
 
 @say_it_in_one_line

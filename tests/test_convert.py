@@ -14,6 +14,7 @@ import tensorflow as tf
 from oracle import coco64, random_weights
 
 from yolov3 import configs, savedmodel
+from yolov3.annotations import check_annotations
 from yolov3.boxes import decode
 from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import read_about, read_model, read_weights, write_checkpoint
@@ -265,12 +266,38 @@ def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
 def test_layers_go_back_to_float_until_no_more_is_lost_than_allowed(convert, tmp_path, capsys):
     convert("pb")
     lines = (SAMPLES / "digits.txt").read_text().splitlines()
-    (tmp_path / "few.txt").write_text("\n".join(f"{SAMPLES}/{line}" for line in lines[:8]) + "\n")
+    (tmp_path / "few.txt").write_text("\n".join(f"{SAMPLES}/{line}" for line in lines) + "\n")
     data = {"TEST_ANNOT_PATH": str(tmp_path / "few.txt"), "TRAIN_CLASSES": "model_data/digits/digits.names"}
-    convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", YOLO_OPENVINO_MAX_DROP=5, **data)
-    first, *others = (float(line.split()[1]) for line in capsys.readouterr().out.splitlines() if line[:4] == "AP50")
-    assert min(others) >= first - 5 or others[-1] > min(others)
+    convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", YOLO_OPENVINO_MAX_DROP=0.5, **data)
+    measured = [line for line in capsys.readouterr().out.splitlines() if line.startswith("AP50")]
+    assert len(measured) >= 2  # before and after, and after each layer that went back
     assert read_model(tmp_path / f"yolov4-tiny-openvino-INT8-{SIZE}").precision == "INT8"
+    checked = check_annotations(tmp_path / "few.txt", 10, 10**9)
+    exact, quantised = (
+        Load_Yolo_model(tmp_path / f"yolov4-tiny{kind}-{SIZE}", input_size=SIZE) for kind in ("", "-openvino-INT8")
+    )
+    thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
+    before, after = (
+        100 * evaluate(x, checked.records, checked.sizes, NAMES, *thresholds, progress=False).AP50
+        for x in (exact, quantised)
+    )
+    assert after >= before - 0.5 - 0.1  # NNCF measures by another compilation of the same graph
+
+
+def test_int8_loses_at_most_one_point_on_digits(convert, tmp_path):
+    """Calibrated on pictures to train on, measured on others."""
+    options = ["--train", "32", "--test", "48", "--output", tmp_path]
+    drawn = [sys.executable, PROJECT / "tools" / "Make_digits.py", *options]
+    subprocess.run(drawn, check=True, capture_output=True)
+    convert("pb", YOLO_INPUT_SIZE=416)
+    calibration = {"YOLO_CALIBRATION_IMAGES": str(tmp_path / "digits_train.txt"), "YOLO_CALIBRATION_COUNT": 32}
+    convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", **calibration)
+    checked = check_annotations(tmp_path / "digits_test.txt", 10, 10**9)
+    exact, quantised = (
+        100 * evaluate(Load_Yolo_model(tmp_path / name), checked.records, checked.sizes, NAMES, 0.001, 0.45).AP50
+        for name in ("yolov4-tiny-416", "yolov4-tiny-openvino-INT8-416")
+    )
+    assert quantised >= exact - 1.0
 
 
 # --- What is refused -----------------------------------------------------------------------------------------------
@@ -303,9 +330,10 @@ def test_broken_calibration_pictures_are_told_and_replaced(tmp_path, capsys):
 
 def test_no_calibration_pictures_are_told_by_their_constant(tmp_path):
     for source, message in {
-        tmp_path: "holds no pictures",
+        tmp_path: "holds no pictures .*: name a folder, glob or annotation file .* YOLO_CALIBRATION_IMAGES",
         tmp_path / "none": "is missing: .* YOLO_CALIBRATION_IMAGES .*Make_digits",
-        tmp_path / "*.jpg": "is missing",
+        tmp_path / "*.jpg": "is missing: .* YOLO_CALIBRATION_IMAGES",
+        PROJECT / "IMAGES" / "digits.mp4": "digits.mp4 is no picture: .* YOLO_CALIBRATION_IMAGES",
         "rtsp://camera": "YOLO_CALIBRATION_IMAGES",
     }.items():
         with pytest.raises(UserError, match=message):
@@ -318,9 +346,9 @@ def test_no_calibration_pictures_are_told_by_their_constant(tmp_path):
 def test_a_conversion_is_no_source_and_needs_one(convert, made, tmp_path):
     with pytest.raises(UserError, match=f"yolov4-tiny-{SIZE} is missing: python tools/Convert_to_pb.py writes it"):
         convert("openvino")
-    with pytest.raises(UserError, match="is a SavedModel already: name weights in YOLO_CUSTOM_WEIGHTS"):
+    with pytest.raises(UserError, match="is a conversion already: name in YOLO_CUSTOM_WEIGHTS what"):
         convert("pb", YOLO_CUSTOM_WEIGHTS=str(made / f"yolov4-tiny-{SIZE}"))
-    with pytest.raises(UserError, match='runs by YOLO_FRAMEWORK = "openvino", but it is "tf"'):
+    with pytest.raises(UserError, match="openvino-FP32-160 is a conversion already"):
         convert("pb", YOLO_CUSTOM_WEIGHTS=str(made / f"yolov4-tiny-openvino-FP32-{SIZE}"))
     assert not list(tmp_path.iterdir())
 
@@ -372,7 +400,7 @@ def test_a_folder_that_does_not_fit_configs_is_refused_naming_both(made, monkeyp
         ({"YOLO_CUSTOM_WEIGHTS": SHIPPED, "YOLO_FRAMEWORK": "openvino"}, '"tf", but it is "openvino" .*OpenVINO.py'),
         (
             {"YOLO_CUSTOM_WEIGHTS": f"yolov4-{SIZE}", "YOLO_FRAMEWORK": "tf", "YOLO_INPUT_SIZE": 416},
-            "160 x 160 .* is 416",
+            "160 x 160 pixels, but YOLO_INPUT_SIZE .* is 416",
         ),
         (
             {"YOLO_INPUT_SIZE": SIZE, "TRAIN_YOLO_TINY": False, "YOLO_CUSTOM_WEIGHTS": f"yolov4-tiny-{SIZE}"},

@@ -1,6 +1,7 @@
 """The detector as a user meets it: one call, any frames, checkpoints, and plain words for what does not fit."""
 
 import json
+import os
 import resource
 
 import cv2
@@ -333,6 +334,31 @@ def test_a_damaged_model_json_is_refused(tmp_path, text):
         read_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("classes", []),
+        ("classes", [1, 2]),
+        ("classes", None),
+        ("type", "yolov5"),
+        ("tiny", "yes"),
+        ("input_size", "416"),
+        ("resize", "crop"),
+        ("strides", None),
+        ("anchors", [[1, 2]]),
+        ("nms", "foo"),
+        ("precision", "INT4"),
+        ("framework", {}),
+    ],
+)
+def test_a_model_json_that_no_tool_has_written_is_refused(network, tmp_path, key, value):
+    folder = write(tmp_path / "mine", network)
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(about | {key: value}))
+    with pytest.raises(UserError, match="mine"):
+        Load_Yolo_model(folder, input_size=SIZE)
+
+
 def test_a_folder_without_model_json_is_refused(tmp_path):
     with pytest.raises(UserError, match="is no checkpoint folder of this project: it has no model.json"):
         read_model(tmp_path)
@@ -368,14 +394,17 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_no_checkpoint_and_does_no_harm(tmp_path):
-    left = tmp_path / ".mine.part"
-    left.mkdir()
-    (left / "model.json").write_text("{")
+    for name in (".mine.1.part", ".mine.2.part", ".yours.1.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.json").write_text("{")
+    os.utime(tmp_path / ".mine.1.part", (0, 0))
+    os.utime(tmp_path / ".yours.1.part", (0, 0))
     with pytest.raises(UserError, match="holds nothing"):
         find("mine", True, tmp_path)
     with written_whole(tmp_path / "mine") as part:
         assert list(part.iterdir()) == []
-    assert [x.name for x in tmp_path.iterdir()] == ["mine"]
+    # A day later it is gone; until then another process may be at work in it
+    assert sorted(x.name for x in tmp_path.iterdir()) == [".mine.2.part", ".yours.1.part", "mine"]
 
 
 def test_a_checkpoint_where_nothing_can_be_written_is_told(tmp_path):
@@ -387,7 +416,6 @@ def test_a_checkpoint_where_nothing_can_be_written_is_told(tmp_path):
 def test_a_checkpoint_whose_replacing_was_killed_between_its_two_renames_is_put_back(tmp_path):
     (tmp_path / ".mine.old").mkdir()
     (tmp_path / ".mine.old" / "model.json").write_text("old")
-    (tmp_path / ".mine.part").mkdir()
     with pytest.raises(RuntimeError), written_whole(tmp_path / "mine"):
         raise RuntimeError
     assert [x.name for x in tmp_path.iterdir()] == ["mine"]

@@ -18,7 +18,6 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
@@ -27,12 +26,21 @@ import yolov3  # noqa: E402, F401  before TensorFlow, which it keeps quiet
 
 # isort: split
 import tensorflow as tf  # noqa: E402
-from targets import check_same, folder_size, in_project, read_source, sample_images  # noqa: E402
+from targets import (  # noqa: E402
+    baked,
+    check_same,
+    destination,
+    folder_size,
+    in_project,
+    made_from,
+    read_source,
+    sample_images,
+)
 
 from yolov3 import configs, savedmodel  # noqa: E402
-from yolov3.checkpoint import check_replaceable, read_about, write_about, written_whole  # noqa: E402
+from yolov3.checkpoint import write_about, written_whole  # noqa: E402
 from yolov3.neuron import CHIPS, OnChip, dense_network, import_compiler  # noqa: E402
-from yolov3.settings import UserError, check_count, choose, project_path, say_it_in_one_line  # noqa: E402
+from yolov3.settings import UserError, check_count, choose, say_it_in_one_line  # noqa: E402
 
 TRANSFERS = ("float32", "float16", "bfloat16")
 CASTS = ("none", "matmult", "all")
@@ -42,7 +50,6 @@ CAST_FLAGS = {  # what each compiler calls NEURON_AUTO_CAST
     "trn1": {cast: f"--auto-cast={cast}" for cast in CASTS},
 }
 LEAST_ON_CHIP = 0.9  # of the operators
-BAKED = ("score_threshold", "iou_threshold", "max_pixels")  # into detect_bytes, by tools/Convert_to_pb.py
 TOLERANCE = 5e-3  # of boxes and scores, with half precision between host and chip
 
 
@@ -94,20 +101,18 @@ def main():
     dynamic = choose("NEURON_DYNAMIC_BATCH_SIZE", arguments.dynamic_batch_size, (True, False))
     import_compiler(chip)
     source, model = read_source()
-    target = replace(model, framework="neuron", precision="FP32" if cast == "none" or chip == "cpu" else "BF16")
-    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / target.folder_name
-    check_replaceable(folder, None if arguments.overwrite else in_project(source))
+    precision = "FP32" if cast == "none" or chip == "cpu" else "BF16"
+    target, folder = destination(source, model, "neuron", precision, arguments.overwrite)
 
     # 2. The dense network compiled, the rest around it, written and read back
-    about, images = read_about(source), sample_images(model)
-    baked = {name: about[name] for name in BAKED}
+    images = sample_images(model)
     example = tf.cast(tf.repeat(images, batch_size, 0), transfer)
     signature = savedmodel.load(source)
     dense = compiled(dense_network(signature, transfer), example, chip, cast, dynamic)
     facts = {"chip": chip, "batch_size": batch_size, "dynamic_batch_size": dynamic, "transfer": transfer.name}
     with written_whole(folder) as part:
-        savedmodel.save(part, OnChip(dense, transfer, None if dynamic else batch_size), target, **baked)
-        write_about(part, target, in_project(source), **baked, **facts)
+        savedmodel.save(part, OnChip(dense, transfer, None if dynamic else batch_size), target, **baked(source))
+        write_about(part, target, made_from(source), **baked(source), **facts)
         answers = savedmodel.load(part)(images=images)["predictions"]
         worst = check_same(answers, signature(images=images)["predictions"], folder, TOLERANCE)
         size = folder_size(part)

@@ -1,4 +1,4 @@
-"""The SavedModel of tools/Convert_to_pb.py for OpenVINO: four times TensorFlow's speed on a CPU, in INT8.
+"""The SavedModel of tools/Convert_to_pb.py for OpenVINO, on CPUs: FP32, BF16, or INT8, several times as fast.
 
 python tools/Convert_to_OpenVINO.py               checkpoints/{type}[-tiny]-openvino-{mode}-{size}
 python tools/Convert_to_OpenVINO.py --overwrite   also over one that was made from something else
@@ -14,7 +14,6 @@ Needs: pip install -r requirements-openvino.txt
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
@@ -28,21 +27,23 @@ from targets import (  # noqa: E402
     TOLERANCE,
     calibration_inputs,
     check_same,
+    destination,
     folder_size,
     in_project,
+    made_from,
     parse_arguments,
     read_source,
     sample_images,
 )
 
 from yolov3 import configs, savedmodel  # noqa: E402
-from yolov3.checkpoint import check_replaceable, write_about, written_whole  # noqa: E402
-from yolov3.cli import read_pictures  # noqa: E402
+from yolov3.checkpoint import write_about, written_whole  # noqa: E402
+from yolov3.cli import check_names, read_pictures  # noqa: E402
 from yolov3.detector import Detector  # noqa: E402
 from yolov3.evaluation import evaluate  # noqa: E402
 from yolov3.frameworks import Runtime, import_openvino, in_place, openvino_network  # noqa: E402
 from yolov3.quantisation import import_nncf, quantise, quantise_within, read_saved_model  # noqa: E402
-from yolov3.settings import check_amount, choose, project_path, say_it_in_one_line  # noqa: E402
+from yolov3.settings import UserError, check_amount, choose, read_class_names, say_it_in_one_line  # noqa: E402
 
 MODES = ("INT8", "BF16", "FP32")
 
@@ -51,6 +52,7 @@ def quantised(graph, model, inputs, max_drop=None):
     """openvino.Model -> in INT8, losing no more than max_drop points of AP50 on the test set if that is given."""
     if max_drop is None:
         return quantise(graph, inputs)
+    check_names(model.classes, read_class_names(configs.TRAIN_CLASSES))
     checked = read_pictures(configs.TEST_ANNOT_PATH, len(model.classes))
     thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
 
@@ -68,13 +70,16 @@ def write_openvino(folder, source, target, inputs=None, facts=(), max_drop=None)
     at worst, and MB. INT8 needs the inputs to calibrate on, and facts of them for model.json."""
     graph = read_saved_model(source)
     if target.precision == "INT8":
-        graph = quantised(graph, target, inputs, max_drop)
+        try:
+            graph = quantised(graph, target, inputs, max_drop)
+        except RuntimeError as error:  # NNCF's own
+            raise UserError(f"NNCF does not take {source}: {str(error).strip().splitlines()[0]}") from None
     with written_whole(folder) as part:
         try:
             import_openvino().save_model(graph, part / "model.xml", compress_to_fp16=target.precision == "BF16")
         except RuntimeError as error:  # a full disk, in OpenVINO's words
             raise OSError(None, str(error).strip().splitlines()[-1]) from None
-        write_about(part, target, in_project(source), **dict(facts))
+        write_about(part, target, made_from(source), **dict(facts))
         images = sample_images(target)
         expected = savedmodel.load(source)(images=images)["predictions"]
         answers = openvino_network(target, part, Runtime())(images)
@@ -94,9 +99,7 @@ def main():
     if mode == "INT8":
         import_nncf()
     source, model = read_source()
-    target = replace(model, framework="openvino", precision=mode)
-    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / target.folder_name
-    check_replaceable(folder, None if overwrite else in_project(source))
+    target, folder = destination(source, model, "openvino", mode, overwrite)
     inputs, facts = calibration_inputs(model) if mode == "INT8" else (None, {})
 
     # 2. The graph, in the wanted precision, written and read back

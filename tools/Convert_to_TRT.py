@@ -22,7 +22,6 @@ import time
 import uuid
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
@@ -43,19 +42,22 @@ from engines import (  # noqa: E402
 )
 from targets import (  # noqa: E402
     TOLERANCE,
+    baked,
     calibration_inputs,
     check_same,
+    destination,
     folder_size,
     in_project,
+    made_from,
     parse_arguments,
     read_source,
     sample_images,
 )
 
 from yolov3 import configs, savedmodel  # noqa: E402
-from yolov3.checkpoint import check_replaceable, read_about, write_about, written_whole  # noqa: E402
+from yolov3.checkpoint import write_about, written_whole  # noqa: E402
 from yolov3.frameworks import allow_memory_growth  # noqa: E402
-from yolov3.settings import UserError, check_count, choose, project_path, say_it_in_one_line  # noqa: E402
+from yolov3.settings import UserError, check_count, choose, say_it_in_one_line  # noqa: E402
 from yolov3.tftrt import check_tensorrt, import_converter, op_converters  # noqa: E402
 
 MODES = ("INT8", "FP16", "FP32")
@@ -88,8 +90,21 @@ def add_signatures(folder, converted, model, *baked):
     savedmodel.save(folder, Converted(converted, model), model, *baked)
 
 
-def answer(folder, images):
-    return savedmodel.load(folder)(images=tf.constant(images))["predictions"].numpy()
+def answer(folder, model, batches):
+    network = savedmodel.load_network(folder, model)
+    return [network(tf.constant(images)).numpy() for images in batches]
+
+
+@contextlib.contextmanager
+def scratch_folder():
+    """A temporary folder that all others go into meanwhile: TF-TRT makes some, engines in them, and leaves them."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before
 
 
 @contextlib.contextmanager
@@ -107,15 +122,11 @@ def exact_float32():
 def write_trt(folder, source, target, options, inputs=None, facts=()):
     """A SavedModel folder -> a TensorRT folder, target its Model, checked; its Share, how far it is off TensorFlow on a
     picture, at worst, and MB. INT8 needs the inputs to calibrate on, and facts of them for model.json."""
-    about, images = read_about(source), sample_images(target)
-    try:
-        baked = {name: about[name] for name in ("score_threshold", "iou_threshold", "max_pixels")}
-    except KeyError as name:
-        raise UserError(f"{source}/model.json has no {name}: python tools/Convert_to_pb.py writes it anew") from None
+    thresholds, images = baked(source), sample_images(target)
     made = {"batch_sizes": options.batch_sizes, "portable": options.portable}
     allow_memory_growth()
     try:
-        with exact_float32(), tempfile.TemporaryDirectory() as scratch, written_whole(folder) as part:
+        with exact_float32(), scratch_folder() as scratch, written_whole(folder) as part:
             heads, converted = Path(scratch) / "heads", Path(scratch) / "converted"
             save_raw_heads(heads, source, target)
             graph = convert(heads, converted, target.precision, options, images.numpy(), inputs)
@@ -123,13 +134,17 @@ def write_trt(folder, source, target, options, inputs=None, facts=()):
             if not share.engines:
                 raise UserError("TF-TRT has left the whole network in TensorFlow: lower YOLO_TRT_MIN_SEGMENT")
             rename_engines(converted, f"trt{uuid.uuid4().hex[:8]}")
-            elsewhere(add_signatures, part, converted, target, *baked.values())
-            write_about(part, target, in_project(source), **baked, **dict(facts), **made)
-            expected = savedmodel.load(source)(images=images)["predictions"]
+            elsewhere(add_signatures, part, converted, target, *thresholds.values())
+            write_about(part, target, made_from(source), **thresholds, **dict(facts), **made)
+            batches = [np.repeat(images, size, 0) for size in options.batch_sizes]  # an engine for each
+            expected = savedmodel.load_network(source, target)
             tolerance = TOLERANCE if target.precision == "FP32" else np.inf
-            worst = check_same(elsewhere(answer, part, images.numpy()), expected, folder, tolerance)
+            answers = zip(elsewhere(answer, part, target, batches), map(expected, batches), strict=True)
+            worst = max(check_same(ours, theirs, folder, tolerance) for ours, theirs in answers)
             return share, worst, folder_size(part)
-    except (tf.errors.OpError, RuntimeError, BrokenProcessPool) as error:  # TF-TRT's and TensorRT's own
+    except UserError:
+        raise
+    except (tf.errors.OpError, RuntimeError, ValueError, BrokenProcessPool) as error:  # TF-TRT's and TensorRT's own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"TensorRT does not take {source} ({reason}): TF_CPP_MIN_LOG_LEVEL=0 says more") from None
 
@@ -142,9 +157,7 @@ def main():
     options = read_options()
     check_tensorrt(options.workspace)
     source, model = read_source()
-    target = replace(model, framework="trt", precision=mode)
-    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / target.folder_name
-    check_replaceable(folder, None if overwrite else in_project(source))
+    target, folder = destination(source, model, "trt", mode, overwrite)
     inputs, facts = calibration_inputs(model) if mode == "INT8" else (None, {})
 
     # 2. Engines, built, written and tried in another process

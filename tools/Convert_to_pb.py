@@ -14,19 +14,26 @@ It is loaded again and tried on a picture before it gets its name. The other con
 """
 
 import argparse
+import shutil
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
 
-from targets import check_same, folder_size, in_project, sample_images  # noqa: E402
+import yolov3  # noqa: E402, F401  before TensorFlow, which it keeps quiet
+
+# isort: split
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from targets import PICTURE, TOLERANCE, check_same, folder_size, in_project, sample_images  # noqa: E402
 
 from yolov3 import configs, savedmodel  # noqa: E402
 from yolov3.boxes import decode  # noqa: E402
 from yolov3.checkpoint import check_replaceable, is_weights, write_about, written_whole  # noqa: E402
-from yolov3.detector import configured_model  # noqa: E402
+from yolov3.detector import SHIPPED, configured_model, custom_weights  # noqa: E402
 from yolov3.frameworks import freeze, keras_network  # noqa: E402
+from yolov3.images import header_size  # noqa: E402
 from yolov3.settings import UserError, check_count, check_threshold, project_path, say_it_in_one_line  # noqa: E402
 
 
@@ -46,11 +53,28 @@ def write_saved_model(folder, model, weights, score_threshold, iou_threshold, ve
     thresholds = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
     with written_whole(folder) as part:
         place = part / str(version) if version else part
+        for other in folder.glob("*/saved_model.pb") if version else ():  # a server changes over from one to another
+            if other.parent.name not in (place.name, "variables"):
+                shutil.copytree(other.parent, part / other.parent.name)
         savedmodel.save(place, freeze(network, model.heads), model, **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
         write_about(part, model, in_project(weights), **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
         images = sample_images(model)
-        answers = savedmodel.load(part)(images=images)["predictions"]
-        return check_same(answers, decode(network(images), model.heads), folder), folder_size(part)
+        expected = decode(network(images), model.heads)
+        worst = check_same(savedmodel.load_network(part, model)(images), expected, folder)
+        check_bytes(part, model, expected, score_threshold, iou_threshold, folder)
+        return worst, folder_size(part)
+
+
+def check_bytes(part, model, expected, score_threshold, iou_threshold, folder):
+    """Refuses a SavedModel whose `detect_bytes` does not find on the sample's file what its predictions hold."""
+    data = project_path(PICTURE).read_bytes()
+    size = header_size(data)[tf.newaxis]
+    found = savedmodel.load(part, "detect_bytes")(image_bytes=tf.constant([data]))
+    if tf.reduce_prod(size) > configs.YOLO_MAX_PIXELS:
+        return
+    _, scores, _, valid = savedmodel.finish(expected, size, score_threshold, iou_threshold, model)
+    if found["valid_detections"] != valid or not np.allclose(found["scores"], scores, atol=TOLERANCE):
+        raise UserError(f"{folder} would find something else on the file {PICTURE}: it is not written")
 
 
 @say_it_in_one_line
@@ -59,9 +83,13 @@ def main():
     arguments, started = parse_arguments(), time.monotonic()
     constants = ("YOLO_SCORE_THRESHOLD", "YOLO_IOU_THRESHOLD")
     thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]
-    model, weights = configured_model(framework="tf")
+    check_count("YOLO_MAX_PIXELS", configs.YOLO_MAX_PIXELS, 1)
+    named = configs.YOLO_CUSTOM_WEIGHTS
+    model, weights = configured_model(named, framework=None if named else "tf")
     if weights.is_dir() and not is_weights(weights):
-        raise UserError(f"{weights} is a SavedModel already: name weights in YOLO_CUSTOM_WEIGHTS")
+        raise UserError(f"{weights} is a conversion already: name in YOLO_CUSTOM_WEIGHTS what it was made from")
+    if named == SHIPPED and (trained := custom_weights()) != SHIPPED:
+        print(f"converting what YOLO_CUSTOM_WEIGHTS names, not {in_project(trained)}, which you have trained")
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / model.folder_name
     check_replaceable(folder, None if arguments.overwrite else in_project(weights))
 

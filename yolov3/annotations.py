@@ -72,6 +72,13 @@ def read_annotations(path, class_count):
     return records
 
 
+def annotated_pictures(path):
+    """The pictures of an annotation file -> list of Path, whatever is wrong with their boxes."""
+    lines = ((BOX.search(line), line) for _, line in _lines(path))
+    names = (line[: box.start() if box else None].strip() for box, line in lines)
+    return [find_picture(name, project_path(path).parent) for name in names if name]
+
+
 def check_annotations(path, class_count, max_pixels):
     """An annotation file -> Checked. Pictures are opened as far as their headers: right ones may still end early.
 

@@ -24,6 +24,7 @@ class Heads(NamedTuple):
     nms: str  # "iou" or "diou", see `suppress`
 
 
+NMS_KINDS = ("iou", "diou")
 YOLOV3_ANCHORS = (
     ((10, 13), (16, 30), (33, 23)),
     ((30, 61), (62, 45), (59, 119)),

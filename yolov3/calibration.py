@@ -1,14 +1,13 @@
 """The pictures that INT8 is calibrated on: real ones, through the same preprocessing as detection."""
 
-import glob
 import sys
 
 import numpy as np
 
-from yolov3.annotations import read_annotations
+from yolov3.annotations import annotated_pictures
 from yolov3.images import fit, read_picture
 from yolov3.settings import UserError, check_count, project_path
-from yolov3.sources import PICTURE_SUFFIXES, open_source
+from yolov3.sources import Pictures, open_source
 
 MOST_TOLD = 5  # of the pictures that cannot be read
 
@@ -61,11 +60,17 @@ def choose_pictures(source, count, max_pixels):
 
 def _listed(source, max_pixels):
     path = project_path(source)
-    if path.is_file() and path.suffix.lower() not in PICTURE_SUFFIXES:
-        return [record.picture for record in read_annotations(source, class_count=np.inf)]
-    if not path.exists() and not glob.has_magic(str(source)):
-        raise UserError(
-            f"{source} is missing: name a folder, glob or annotation file of real pictures in YOLO_CALIBRATION_IMAGES "
-            "(the digits of the default are drawn by python tools/Make_digits.py)"
-        )
-    return open_source(path, max_pixels).paths
+    if path.is_file() and path.suffix.lower() == ".txt":
+        return list(dict.fromkeys(annotated_pictures(source)))
+    try:
+        found = open_source(path, max_pixels)
+    except UserError as error:
+        reason = str(error).split(": ")[0]
+    else:
+        if isinstance(found, Pictures):
+            return found.paths
+        reason = f"{source} is no picture"
+    raise UserError(
+        f"{reason}: name a folder, glob or annotation file (.txt) of real pictures in YOLO_CALIBRATION_IMAGES (the "
+        "digits of the default are drawn by python tools/Make_digits.py)"
+    )

@@ -5,8 +5,11 @@ and axes) or beside what a converter writes for a runtime.
 """
 
 import contextlib
+import glob
 import json
+import os
 import shutil
+import time
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
@@ -14,8 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from yolov3.boxes import Heads
-from yolov3.settings import UserError, architecture, project_path
+from yolov3.boxes import NMS_KINDS, PUBLISHED_HEADS, Heads
+from yolov3.images import RESIZES
+from yolov3.settings import UserError, architecture, check_input_size, project_path
+
+PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
+STALE = 24 * 3600  # seconds after which what a killed process has left is removed
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def find(name, tiny, folder):
     """
     path = Path(str(name))
     candidates = [path]
-    if tiny:  # its own name first: a full network of that name may be there too
+    if tiny and path.name:  # its own name first: a full network of that name may be there too
         inserted = path.name.replace("yolov4-", "yolov4-tiny-").replace("yolov3-", "yolov3-tiny-")
         candidates = [path.with_name(f"{path.name}_Tiny"), path.with_name(inserted), path]
     for candidate in candidates:
@@ -71,9 +78,29 @@ def read_model(folder):
     try:
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
         facts = {field.name: _tuples(about[field.name]) for field in fields(Model) if field.name != "heads"}
-        return Model(**facts, heads=heads)
-    except (KeyError, TypeError) as error:
+        model = Model(**facts, heads=heads)
+        _check(model)
+        return model
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(_damaged(folder, error)) from None
+
+
+def _check(model):
+    """ValueError if a Model is none that this project writes."""
+    heads, published = model.heads, PUBLISHED_HEADS[architecture(model.type, model.tiny)]
+    check_input_size(model.input_size, "input_size")
+    right = {
+        "classes": model.classes and all(isinstance(name, str) for name in model.classes),
+        "resize": model.resize in RESIZES,
+        "strides": heads.strides == published.strides,
+        "anchors": np.shape(heads.anchors) == np.shape(published.anchors),
+        "scale_x_y": np.shape(heads.scale_x_y) == np.shape(published.scale_x_y),
+        "nms": heads.nms in NMS_KINDS,
+        "precision": model.precision in PRECISIONS,
+    }
+    for name, is_right in right.items():
+        if not is_right:
+            raise ValueError(f"{name} is wrong")
 
 
 def read_about(folder):
@@ -131,8 +158,13 @@ def check_replaceable(folder, made_from=None):
         return
     if not (path / "model.json").exists():
         raise UserError(f"{folder} is no checkpoint, so it is not replaced: name another")
-    there = read_about(path).get("made_from")
-    if made_from is not None and there != made_from:
+    if made_from is None:
+        return
+    try:
+        there = read_about(path).get("made_from")
+    except UserError as error:
+        raise UserError(f"{error}; --overwrite replaces it") from None
+    if there != made_from:
         raise UserError(f"{folder} was made from {there}, not from {made_from}: give --overwrite to replace it")
 
 
@@ -143,8 +175,11 @@ def written_whole(folder):
     Killed between the two renames that takes, it has the old folder under another name, which the next call puts back.
     """
     folder = project_path(folder)
-    part, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
+    part, old = (folder.with_name(f".{folder.name}.{end}") for end in (f"{os.getpid()}.part", "old"))
     _put_back(old, folder)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):  # another process may be at work in it
+        if time.time() - left.stat().st_mtime > STALE:
+            shutil.rmtree(left, ignore_errors=True)
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)

@@ -1,6 +1,7 @@
 """What scripts share: the command line of detection, and telling what is wrong with annotated pictures."""
 
 import argparse
+import itertools
 import sys
 
 from yolov3 import configs
@@ -58,3 +59,15 @@ def read_pictures(path, class_count):
 def tell_left_out(problems):
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
+
+
+def check_names(of_model, annotated):
+    """Refuses a model whose classes are not those that the annotations number."""
+    pairs = enumerate(itertools.zip_longest(of_model, annotated, fillvalue="nothing"))
+    for number, (ours, theirs) in pairs:
+        if ours != theirs:
+            raise UserError(
+                f"class {number} of the model is {ours}, but {theirs} in TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}, "
+                f"which the annotations number ({len(of_model)} and {len(annotated)} classes): in yolov3/configs.py "
+                "name the model's own classes, and pictures annotated with them"
+            )

@@ -20,6 +20,11 @@ YOLO_V3_TINY_WEIGHTS = "model_data/yolov3-tiny.weights"
 YOLO_V4_TINY_WEIGHTS = "model_data/yolov4-tiny.weights"
 YOLO_COCO_CLASSES = "model_data/coco/coco.names"  # the classes of those weights, one name a line
 
+# What tools/Convert_to_TRT.py and tools/Convert_to_OpenVINO.py make; up here, so that YOLO_CUSTOM_WEIGHTS can be
+# f"checkpoints/{YOLO_TYPE}-trt-{YOLO_TRT_QUANTIZE_MODE}-{YOLO_INPUT_SIZE}"
+YOLO_TRT_QUANTIZE_MODE = "INT8"  # "INT8", "FP16" or "FP32"
+YOLO_OPENVINO_QUANTIZE_MODE = "INT8"  # "INT8", "BF16" (CPUs with AVX512-BF16 or AMX) or "FP32"
+
 # The weights to detect with: a checkpoint folder, its bare name under checkpoints/, or a .weights file, whose classes
 # TRAIN_CLASSES names. None: the Darknet weights above. As cloned it is the model we ship, which finds digits.
 YOLO_CUSTOM_WEIGHTS = "model_data/yolov4-tiny-digits"
@@ -44,12 +49,10 @@ YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
 
 # tools/Convert_to_pb.py writes checkpoints/{type}[-tiny]-{size}; the others convert that folder further, to
 # checkpoints/{type}[-tiny]-trt-{mode}-{size} and checkpoints/{type}[-tiny]-openvino-{mode}-{size}.
-YOLO_TRT_QUANTIZE_MODE = "INT8"  # "INT8", "FP16" or "FP32"
 YOLO_TRT_WORKSPACE = 2048  # MB of GPU memory that TensorRT may use beside weights and pictures; more can be faster
 YOLO_TRT_BATCH_SIZES = (1,)  # pictures at a time that engines are built for; other numbers run in TensorFlow
 YOLO_TRT_MIN_SEGMENT = 3  # operations in a row, fewer stay in TensorFlow
 YOLO_TRT_PORTABLE = False  # True: without engines, for other GPUs, each of which builds its own at first use: minutes
-YOLO_OPENVINO_QUANTIZE_MODE = "INT8"  # "INT8", "BF16" (CPUs with AVX512-BF16 or AMX) or "FP32"
 YOLO_OPENVINO_MAX_DROP = None  # AP50 points INT8 may lose on the test set; layers go back to FP32; None: any
 
 # INT8 is calibrated on real pictures, like those it will see.

@@ -14,7 +14,7 @@ import tensorflow as tf
 from yolov3 import configs
 from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS
 from yolov3.checkpoint import Model, find, is_weights, read_model
-from yolov3.frameworks import CONVERTERS, FRAMEWORKS, Runtime
+from yolov3.frameworks import CONVERTERS, FRAMEWORKS, Runtime, allow_memory_growth
 from yolov3.images import RESIZES, fit
 from yolov3.savedmodel import finish
 from yolov3.settings import (
@@ -154,7 +154,11 @@ def Load_Yolo_model(
     if model.framework == "tf":
         model = replace(model, precision=runtime.precision)
 
+    allow_memory_growth()
     network = FRAMEWORKS[model.framework](model, weights, runtime)
+    answered = network(tf.zeros((1, model.input_size, model.input_size, 3))).shape[-1] - 4
+    if answered != len(model.classes):
+        raise UserError(f"{weights} answers {answered} classes, but its model.json names {len(model.classes)}")
     detector = Detector(network, model, score_threshold, iou_threshold)
     detector([np.zeros((model.input_size, model.input_size, 3), np.uint8)])  # compiled here, not at the first frame
     return detector
@@ -208,8 +212,8 @@ def configured_model(
     _check_framework(weights, made.framework, framework)
     if made.input_size != size and not is_weights(weights):
         raise UserError(
-            f"{weights} takes {made.input_size} x {made.input_size} pixels, but YOLO_INPUT_SIZE in yolov3/configs.py "
-            f"is {size}: change it, or convert for that size: python {CONVERTERS[made.framework]}"
+            f"{weights} takes {made.input_size} x {made.input_size} pixels, but YOLO_INPUT_SIZE or TEST_INPUT_SIZE in "
+            f"yolov3/configs.py is {size}: change it, or convert for that size: python {CONVERTERS[made.framework]}"
         )
     return replace(made, input_size=size, resize=resize), weights
 

@@ -36,14 +36,11 @@ class Runtime(NamedTuple):
 
 def tensorflow_network(model, weights, runtime):
     """Weights as one frozen function, or a SavedModel, which holds that same function."""
-    allow_memory_growth()
     if runtime.precision == "BF16":
         check_bfloat16()
     if weights.is_dir() and not is_weights(weights):
-        frozen = savedmodel.load(weights)
-
-        def network(images):
-            return frozen(images=images)["predictions"]
+        network = savedmodel.load_network(weights, model)
+        frozen = network.function
     else:
         network = frozen = freeze(keras_network(model, weights), model.heads)
     return in_mixed_precision(frozen) if runtime.precision == "BF16" else network
@@ -141,8 +138,9 @@ def compile_openvino(core, graph, model, runtime):
 
     @functools.cache
     def compiled(batch):  # a fixed batch is a twentieth faster than one of any size
-        graph.reshape([batch, model.input_size, model.input_size, 3])
-        return core.compile_model(graph, "CPU", options)
+        of_batch = graph.clone()
+        of_batch.reshape([batch, model.input_size, model.input_size, 3])
+        return core.compile_model(of_batch, "CPU", options)
 
     def one_batch(images):
         request = compiled(1 if len(images) == 1 else -1).create_infer_request()

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from yolov3 import savedmodel
 from yolov3.checkpoint import read_about
-from yolov3.settings import UserError
+from yolov3.settings import UserError, choose
 
 CHIPS = {  # the package that compiles for each, how it is installed; None: nothing is compiled
     "inf1": ("tensorflow.neuron", "pip install -r requirements-neuron.txt tensorflow-neuron[cc]"),
@@ -63,17 +63,12 @@ def dense_network(signature, transfer):
 def neuron_network(model, folder, runtime):
     """A folder that tools/Convert_to_Neuron.py has written, on the chip that it was compiled for."""
     import_compiler(read_about(folder).get("chip"))  # makes its operation known
-    frozen = savedmodel.load(folder)
-
-    def network(images):
-        return frozen(images=images)["predictions"]
-
-    return network
+    return savedmodel.load_network(folder, model)
 
 
 def import_compiler(chip):
     """The vendor's package for a chip; None for "cpu". Raises UserError that says what to install."""
-    package, install = CHIPS[chip]
+    package, install = CHIPS[choose("NEURON_CHIP", chip, CHIPS)]
     if package is None:
         return None
     try:

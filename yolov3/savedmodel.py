@@ -115,3 +115,17 @@ def load(folder, signature="serving_default"):
         raise UserError(f"{folder} holds no SavedModel that can be loaded ({reason}): convert again") from None
     function.held = loaded  # what the function reads lives as long as it does
     return function
+
+
+def load_network(folder, model):
+    """The `serving_default` of a SavedModel folder -> images -> predictions. Raises UserError if it takes others."""
+    function = load(folder)
+    takes, wanted = function.structured_input_signature[1].get("images"), image_spec(model)
+    if takes is None or not wanted.is_compatible_with(tf.TensorSpec(takes.shape, takes.dtype)):
+        raise UserError(f"{folder} holds a SavedModel of other inputs than its model.json says: convert again")
+
+    def network(images):
+        return function(images=images)["predictions"]
+
+    network.function = function
+    return network

@@ -21,7 +21,11 @@ class UserError(ValueError):
 
 def choose(constant, value, choices):
     """`value` if it is one of `choices`; otherwise a UserError that lists them."""
-    if value not in choices:
+    try:
+        known = value in choices
+    except TypeError:  # a list, where the choices are a table
+        known = False
+    if not known:
         raise UserError(f"{constant} = {value!r} is not known: choose one of {', '.join(map(repr, choices))}")
     return value
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from yolov3 import savedmodel
+from yolov3.checkpoint import read_about
 from yolov3.settings import UserError
 
 CONTAINER = "NVIDIA's container tensorflow:25.02-tf2-py3"
@@ -22,17 +23,30 @@ ROOM = 1024  # MB of GPU memory beside the workspace: weights, 258 MB at most, i
 
 def tensorrt_network(model, folder, runtime):
     """A folder that tools/Convert_to_TRT.py has written, on an NVIDIA GPU."""
-    from yolov3.frameworks import allow_memory_growth  # here, since it names this function
-
     check_tensorrt()
-    allow_memory_growth()
     import_converter()  # makes TRTEngineOp known
-    frozen = savedmodel.load(folder)
+    sizes = read_about(folder).get("batch_sizes")
+    if not isinstance(sizes, list) or not all(isinstance(size, int) and size > 0 for size in sizes) or not sizes:
+        raise UserError(f"{folder}/model.json does not say which batch_sizes it has engines for: convert again")
+    return in_batches(savedmodel.load_network(folder, model), sizes)
 
-    def network(images):
-        return frozen(images=images)["predictions"]
 
-    return network
+def in_batches(network, sizes):
+    """images -> predictions, by batches of those sizes alone, the last one filled up: TF-TRT has no engine for others
+    and would run them in TensorFlow, in another precision and slower."""
+
+    def call(images):
+        answers, first = [], 0
+        while first < len(images):
+            left = len(images) - first
+            size = min((size for size in sizes if size >= left), default=max(sizes))
+            batch = images[first : first + size]
+            missing = size - len(batch)
+            answers.append(network(tf.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)]))[: len(batch)])
+            first += size
+        return answers[0] if len(answers) == 1 else tf.concat(answers, 0)
+
+    return call
 
 
 def import_converter():
@@ -43,8 +57,10 @@ def import_converter():
 
 def check_tensorrt(workspace=0):
     """Raises UserError at the first thing that TF-TRT lacks; workspace: MB of GPU memory to build engines in."""
-    for check in (check_build, check_library, check_found, check_gpu):
-        check()
+    check_build()
+    check_library()
+    check_found()
+    check_gpu()
     check_memory(workspace)
 
 
@@ -83,10 +99,8 @@ def check_gpu():
             'needs --gpus all); on a CPU use YOLO_FRAMEWORK = "openvino" or "tf"'
         )
     details = tf.config.experimental.get_device_details(gpus[0])
-    capability, newest = (
-        details.get("compute_capability", (0, 0)),
-        newest_gpu(_bindings().get_linked_tensorrt_version()),
-    )
+    capability = details.get("compute_capability", (0, 0))
+    newest = newest_gpu(_bindings().get_linked_tensorrt_version())
     if capability > newest:
         raise UserError(
             f"{details.get('device_name', 'the GPU')} has compute capability {_dotted(capability)}, but TensorRT "
