@@ -332,7 +332,11 @@ def test_a_folder_is_written_whole_and_run_by_the_detector(
     assert size > 20
     about = read_about(made)
     assert (about["framework"], about["precision"], about["batch_sizes"]) == ("trt", "FP32", [1, 2])
-    assert (about["portable"], about["score_threshold"], about["made_from"]) == (False, 0.3, str(folder))
+    assert (about["portable"], about["score_threshold"], about["made_from"]) == (
+        False,
+        0.3,
+        f"{folder}, made from {SHIPPED}",
+    )
 
     monkeypatch.setattr(tftrt, "check_tensorrt", lambda: None)
     monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
@@ -404,7 +408,7 @@ def test_engines_are_saved_along_under_a_name_of_their_own(tool, engines, tmp_pa
     assert engine.read_text() == "1.5\n"
     assert b"TRTEngineOp_000_000" not in (tmp_path / "made" / "saved_model.pb").read_bytes()
     expected = decode([tf.fill((2, *shape), 1.5) for shape in shapes], model.heads)
-    assert np.allclose(tool.elsewhere(tool.answer, tmp_path / "made", images.numpy()), expected)
+    assert np.allclose(tool.elsewhere(tool.answer, tmp_path / "made", model, [images.numpy()])[0], expected)
 
 
 def test_renaming_engines_leaves_the_kind_of_operation(engines, tmp_path):

@@ -8,6 +8,7 @@ Darknet .weights file. A vendor's package is imported by its own function only.
 
 import contextlib
 import functools
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,13 +143,21 @@ def compile_openvino(core, graph, model, runtime):
         of_batch.reshape([batch, model.input_size, model.input_size, 3])
         return core.compile_model(of_batch, "CPU", options)
 
+    @functools.cache
+    def request(batch, thread):  # each thread's own
+        return compiled(batch).create_infer_request()
+
+    @functools.cache
+    def requests(thread):
+        return AsyncInferQueue(compiled(1))
+
     def one_batch(images):
-        request = compiled(1 if len(images) == 1 else -1).create_infer_request()
-        request.infer([in_place(images)], share_inputs=True)
-        return tf.constant(request.get_output_tensor().data)
+        mine = request(1 if len(images) == 1 else -1, threading.get_ident())
+        mine.infer([in_place(images)], share_inputs=True)
+        return tf.constant(mine.get_output_tensor().data)
 
     def one_by_one(images):
-        queue, predictions = AsyncInferQueue(compiled(1)), [None] * len(images)
+        queue, predictions = requests(threading.get_ident()), [None] * len(images)
 
         def keep(request, i):
             predictions[i] = request.get_output_tensor().data.copy()
