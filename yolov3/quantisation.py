@@ -25,14 +25,14 @@ def read_saved_model(folder):
 def quantise(graph, inputs):
     """openvino.Model -> the same in INT8, calibrated on inputs, float32 (1, S, S, 3) each, that can be had again."""
     nncf = import_nncf()
-    return nncf.quantize(graph, nncf.Dataset(inputs), **_options(nncf, graph, inputs))
+    return transpose_first(nncf.quantize(graph, nncf.Dataset(inputs), **_options(nncf, graph, inputs)))
 
 
 def quantise_within(graph, inputs, measure, max_drop):
     """openvino.Model -> the same in INT8 but for the layers that cost the most accuracy, so many that no more than
     max_drop is lost of what `measure` says: openvino.CompiledModel -> float."""
     nncf = import_nncf()
-    return nncf.quantize_with_accuracy_control(
+    quantised = nncf.quantize_with_accuracy_control(
         graph,
         nncf.Dataset(inputs),
         nncf.Dataset(inputs),  # by whose answers NNCF ranks the layers
@@ -40,6 +40,7 @@ def quantise_within(graph, inputs, measure, max_drop):
         max_drop=max_drop,
         **_options(nncf, graph, inputs),
     )
+    return transpose_first(quantised)
 
 
 def _options(nncf, graph, inputs):
@@ -50,11 +51,33 @@ def _options(nncf, graph, inputs):
     }
 
 
+def transpose_first(graph):
+    """Has the pictures transposed before they are quantised, where NNCF has it after: the same numbers, but the CPU can
+    then bring them into its own layout in one go, which saves a twenty-fifth of YOLOv4-tiny's time."""
+    (picture,) = graph.inputs
+    (quantise_picture, *others) = _readers(picture)
+    behind = _readers(quantise_picture.output(0))
+    if others or [x.get_type_name() for x in (quantise_picture, *behind)] != ["FakeQuantize", "Transpose"]:
+        return graph
+    (transpose,) = behind
+    readers = transpose.output(0).get_target_inputs()
+    transpose.input(0).replace_source_output(picture)
+    quantise_picture.input(0).replace_source_output(transpose.output(0))
+    for reader in readers:
+        reader.replace_source_output(quantise_picture.output(0))
+    graph.validate_nodes_and_infer_types()
+    return graph
+
+
+def _readers(output):
+    return [place.get_node() for place in output.get_target_inputs()]
+
+
 def behind_heads(graph):
     """The names of all operations that a raw head leads to: what follows a convolution that no other follows."""
     leads_on, behind = {}, set()  # name -> whether a convolution follows
     for operation in reversed(graph.get_ordered_ops()):
-        followers = [place.get_node() for output in operation.outputs() for place in output.get_target_inputs()]
+        followers = [reader for output in operation.outputs() for reader in _readers(output)]
         names = [follower.get_friendly_name() for follower in followers]
         leads_on[operation.get_friendly_name()] = any(
             follower.get_type_name() == "Convolution" or leads_on[name]
