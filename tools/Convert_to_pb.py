@@ -33,7 +33,6 @@ from yolov3.boxes import decode  # noqa: E402
 from yolov3.checkpoint import check_replaceable, is_weights, write_about, written_whole  # noqa: E402
 from yolov3.detector import SHIPPED, configured_model, custom_weights  # noqa: E402
 from yolov3.frameworks import freeze, keras_network  # noqa: E402
-from yolov3.images import header_size  # noqa: E402
 from yolov3.settings import UserError, check_count, check_threshold, project_path, say_it_in_one_line  # noqa: E402
 
 
@@ -58,21 +57,24 @@ def write_saved_model(folder, model, weights, score_threshold, iou_threshold, ve
                 shutil.copytree(other.parent, part / other.parent.name)
         savedmodel.save(place, freeze(network, model.heads), model, **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
         write_about(part, model, in_project(weights), **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
+
+        def predict(images):
+            return decode(network(images), model.heads)
+
         images = sample_images(model)
-        expected = decode(network(images), model.heads)
-        worst = check_same(savedmodel.load_network(part, model)(images), expected, folder)
-        check_bytes(part, model, expected, score_threshold, iou_threshold, folder)
+        worst = check_same(savedmodel.load_network(part, model)(images), predict(images), folder)
+        check_bytes(part, model, predict, score_threshold, iou_threshold, folder)
         return worst, folder_size(part)
 
 
-def check_bytes(part, model, expected, score_threshold, iou_threshold, folder):
-    """Refuses a SavedModel whose `detect_bytes` does not find on the sample's file what its predictions hold."""
-    data = project_path(PICTURE).read_bytes()
-    size = header_size(data)[tf.newaxis]
-    found = savedmodel.load(part, "detect_bytes")(image_bytes=tf.constant([data]))
-    if tf.reduce_prod(size) > configs.YOLO_MAX_PIXELS:
+def check_bytes(part, model, predict, score_threshold, iou_threshold, folder):
+    """Refuses a SavedModel whose `detect_bytes` does not find on the sample's file what `predict` says is there."""
+    files = tf.constant([project_path(PICTURE).read_bytes()])
+    images, sizes, readable = savedmodel.read_files(files, model.input_size, model.resize, configs.YOLO_MAX_PIXELS)
+    found = savedmodel.load(part, "detect_bytes")(image_bytes=files)
+    if not readable:  # YOLO_MAX_PIXELS is smaller
         return
-    _, scores, _, valid = savedmodel.finish(expected, size, score_threshold, iou_threshold, model)
+    _, scores, _, valid = savedmodel.finish(predict(images), sizes, score_threshold, iou_threshold, model)
     if found["valid_detections"] != valid or not np.allclose(found["scores"], scores, atol=TOLERANCE):
         raise UserError(f"{folder} would find something else on the file {PICTURE}: it is not written")
 
