@@ -23,9 +23,9 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from contenders import greedy_nms  # noqa: E402
 from measuring import describe_machine, run_in_rounds, table, timed  # noqa: E402
+from targets import read_served  # noqa: E402
 
 from yolov3 import configs, savedmodel  # noqa: E402
-from yolov3.checkpoint import find, is_weights, read_about, read_model  # noqa: E402
 from yolov3.images import read_picture  # noqa: E402
 from yolov3.outputs import check_output  # noqa: E402
 from yolov3.settings import UserError, as_given, check_count, say_it_in_one_line  # noqa: E402
@@ -83,10 +83,7 @@ def parse_arguments():
 @say_it_in_one_line
 def main():
     arguments = parse_arguments()
-    folder = find(as_given(arguments.checkpoint), configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
-    model, about = read_model(folder), read_about(folder)
-    if is_weights(folder) or model.framework == "openvino":
-        raise UserError(f"{folder} holds no SavedModel: python tools/Convert_to_pb.py writes one")
+    folder, model, about = read_served(arguments.checkpoint)
     serving_default, detect_bytes = (savedmodel.load(folder, name) for name in ("serving_default", "detect_bytes"))
     files = read_files(as_given(arguments.source), max(arguments.batches))
 

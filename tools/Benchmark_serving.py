@@ -22,9 +22,9 @@ import yolov3  # noqa: E402, F401  before TensorFlow, which it keeps quiet
 # isort: split
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from targets import read_served  # noqa: E402
 
 from yolov3 import configs, savedmodel  # noqa: E402
-from yolov3.checkpoint import find, is_weights, read_about, read_model  # noqa: E402
 from yolov3.cli import read_pictures  # noqa: E402
 from yolov3.detector import Detections  # noqa: E402
 from yolov3.evaluation import score  # noqa: E402
@@ -78,10 +78,7 @@ def parse_arguments():
 def main():
     # 1. What to drive, on what
     arguments = parse_arguments()
-    folder = find(as_given(arguments.checkpoint), configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
-    model, about = read_model(folder), read_about(folder)
-    if is_weights(folder) or model.framework == "openvino":
-        raise UserError(f"{folder} holds no SavedModel: python tools/Convert_to_pb.py writes one")
+    folder, model, about = read_served(arguments.checkpoint)
     if model.framework == "neuron":
         import_compiler(about.get("chip"))
     checked = read_pictures(as_given(arguments.annotations or configs.TEST_ANNOT_PATH), len(model.classes))

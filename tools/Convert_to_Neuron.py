@@ -105,14 +105,14 @@ def main():
     target, folder = destination(source, model, "neuron", precision, arguments.overwrite)
 
     # 2. The dense network compiled, the rest around it, written and read back
-    images = sample_images(model)
+    images, thresholds = sample_images(model), baked(source)
     example = tf.cast(tf.repeat(images, batch_size, 0), transfer)
     signature = savedmodel.load(source)
     dense = compiled(dense_network(signature, transfer), example, chip, cast, dynamic)
     facts = {"chip": chip, "batch_size": batch_size, "dynamic_batch_size": dynamic, "transfer": transfer.name}
     with written_whole(folder) as part:
-        savedmodel.save(part, OnChip(dense, transfer, None if dynamic else batch_size), target, **baked(source))
-        write_about(part, target, made_from(source), **baked(source), **facts)
+        savedmodel.save(part, OnChip(dense, transfer, None if dynamic else batch_size), target, **thresholds)
+        write_about(part, target, made_from(source), **thresholds, **facts)
         answers = savedmodel.load(part)(images=images)["predictions"]
         worst = check_same(answers, signature(images=images)["predictions"], folder, TOLERANCE)
         size = folder_size(part)

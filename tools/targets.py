@@ -15,10 +15,10 @@ import tensorflow as tf
 
 from yolov3 import configs, savedmodel
 from yolov3.calibration import CalibrationInputs, choose_pictures
-from yolov3.checkpoint import check_replaceable, find, read_about, read_model
+from yolov3.checkpoint import check_replaceable, find, is_weights, read_about, read_model
 from yolov3.frameworks import FRAMEWORKS
 from yolov3.images import fit, read_picture
-from yolov3.settings import PROJECT, UserError, architecture, check_input_size, project_path, read_class_names
+from yolov3.settings import PROJECT, UserError, architecture, as_given, check_input_size, project_path, read_class_names
 
 PICTURE = "IMAGES/digits/00000.jpg"  # what a conversion is tried on
 BAKED = ("score_threshold", "iou_threshold", "max_pixels")
@@ -76,6 +76,15 @@ def read_source():
             f"({', '.join(configured[:3])} ...): {convert} anew with --overwrite"
         )
     return folder, model
+
+
+def read_served(word):
+    """A folder, or its name under checkpoints/, that answers `detect_bytes` -> its Path, Model and model.json."""
+    folder = find(as_given(word), configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+    model, about = read_model(folder), read_about(folder)
+    if is_weights(folder) or model.framework == "openvino":
+        raise UserError(f"{folder} holds no SavedModel: python tools/Convert_to_pb.py writes one")
+    return folder, model, about
 
 
 def configured_classes(of_source):
