@@ -178,8 +178,9 @@ def written_whole(folder):
     part, old = (folder.with_name(f".{folder.name}.{end}") for end in (f"{os.getpid()}.part", "old"))
     _put_back(old, folder)
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):  # another process may be at work in it
-        if time.time() - left.stat().st_mtime > STALE:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # which may just have ended
+            if time.time() - left.stat().st_mtime > STALE:
+                shutil.rmtree(left, ignore_errors=True)
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)

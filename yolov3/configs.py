@@ -50,7 +50,7 @@ YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
 # tools/Convert_to_pb.py writes checkpoints/{type}[-tiny]-{size}; the others convert that folder further, to
 # checkpoints/{type}[-tiny]-trt-{mode}-{size} and checkpoints/{type}[-tiny]-openvino-{mode}-{size}.
 YOLO_TRT_WORKSPACE = 2048  # MB of GPU memory that TensorRT may use beside weights and pictures; more can be faster
-YOLO_TRT_BATCH_SIZES = (1,)  # pictures at a time that engines are built for; other numbers run in TensorFlow
+YOLO_TRT_BATCH_SIZES = (1,)  # pictures at a time that engines are built for; the detector fills batches up to these
 YOLO_TRT_MIN_SEGMENT = 3  # operations in a row, fewer stay in TensorFlow
 YOLO_TRT_PORTABLE = False  # True: without engines, for other GPUs, each of which builds its own at first use: minutes
 YOLO_OPENVINO_MAX_DROP = None  # AP50 points INT8 may lose on the test set; layers go back to FP32; None: any
