@@ -44,8 +44,8 @@ class Tracker:
         low_iou=0.4,  # 0..1: the same (IoU) for detections of low score
         found_iou=0.4,  # 0..1: the same (IoU) with where a lost track was seen last
         smooth=0.5,  # 0..1: how much of a box shown is the filter's; the rest is as detected
-        max_distance=0.2,  # 0..2: cosine distance of appearances, at most
-        strange_distance=0.4,  # 0..2: from this cosine distance on it is another object, whatever overlaps
+        max_distance=0.12,  # 0..2: cosine distance of appearances, at most
+        strange_distance=0.25,  # 0..2: from this cosine distance on it is another object, whatever overlaps
         budget=50,  # features that a track remembers
         measurement_noise=0.1,  # standard deviation of a detection's centre and height
         position_noise=0.02,  # of what a frame adds to those
@@ -76,6 +76,10 @@ class Tracker:
         self._start(self._no_duplicates(left, matched, boxes), boxes, scores, classes, features)
         self._confirm(first)
         return self._shown()
+
+    def numbers(self):
+        """Identities that may still be seen: of tracks shown, and of those lost for the time being."""
+        return [number for number in self.tracks["number"].tolist() if number]
 
     def _check(self, boxes, scores, classes, features, frame):
         boxes = check_boxes(boxes)
@@ -156,12 +160,21 @@ class Tracker:
         def off(tracks, detections):
             return 1 - height_iou_matrix(expected[tracks], boxes[detections])
 
-        # 1. By appearance, where the motion allows it; the tracks seen last choose first
+        def off_and_unlike(tracks, detections):
+            cost = off(tracks, detections)
+            distances = cosine_distances(t["gallery"][tracks], features[detections])
+            return np.where(cost > 1 - self.min_iou, NEVER, cost + distances)
+
+        # 1. By appearance: tracks seen lately where they overlap, too; then all, where the motion allows it, those seen
+        #    last choosing first
+        stale = t["unseen"] > self.fresh + frames - 1
         if features is not None:
+            rest, high = match(known[~stale[known]], high, off_and_unlike, NEVER / 2)
+            known = np.concatenate([rest, known[stale[known]]])
             known, high = match(known, high, unlike, self.max_distance, t["unseen"])
 
         # 2. By overlap with the prediction; the tracks seen lately choose first
-        known, high = match(known, high, off, 1 - self.min_iou, t["unseen"] > self.fresh + frames - 1)
+        known, high = match(known, high, off, 1 - self.min_iou, stale)
 
         # 3. Detections of low score prolong tracks that were seen in the frame before
         there, hidden = known[lately[known]], known[~lately[known]]

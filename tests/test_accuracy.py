@@ -114,7 +114,7 @@ def test_every_answer_of_darknet_is_found(detector, photographs, shared):
     found, near_ties = 0, 0
     for name, frame in photographs.items():
         height, width, top, left = placed = darknet_placement(*frame.shape[:2], SIZE, resize)
-        predictions = detector.network(darknet_input(frame, placed)).numpy()
+        predictions = detector.network(darknet_input(frame, placed))["predictions"].numpy()
         half_margins = (SIZE - height) / 2, (SIZE - width) / 2
         boxes = in_fractions_of_the_picture(predictions[..., :4], height, width, *half_margins)
         predictions = np.concatenate([boxes, predictions[..., 4:]], -1)

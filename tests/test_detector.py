@@ -177,7 +177,7 @@ def test_what_is_no_list_of_frames_is_refused(detector, wrong):
 def test_bf16_runs_and_stays_near_fp32(detector, network):
     half = load(network[1], CLASSES=NAMES, precision="BF16")
     picture = detector.fit(frames((48, 80)))
-    ours, exact = half.network(picture).numpy(), detector.network(picture).numpy()
+    ours, exact = (x.network(picture)["predictions"].numpy() for x in (half, detector))
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours[..., 4:], exact[..., 4:], rtol=0, atol=0.02)
     np.testing.assert_allclose(ours[..., :4], exact[..., :4], rtol=0.1, atol=0.05)

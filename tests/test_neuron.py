@@ -99,7 +99,7 @@ def test_the_chip_gets_batches_of_its_own_size():
     on_chip = tf.function(OnChip(dense, "float32", 3), input_signature=[tf.TensorSpec((None, 2, 2, 3))])
     for count in (1, 3, 7):
         images = tf.random.uniform((count, 2, 2, 3))
-        answers = on_chip(images)
+        answers = on_chip(images)["predictions"]
         assert answers.shape == (count, 1, 5)
         np.testing.assert_allclose(answers[:, 0, 0], tf.reduce_sum(images, (1, 2, 3)), rtol=1e-5)
     assert set(sizes) == {3}

@@ -263,8 +263,8 @@ def test_cut_at_the_raw_heads_and_put_together_again_it_answers_alike(engines, s
     folder, model = source
     engines.save_raw_heads(tmp_path / "heads", folder, model)
     raw = tf.saved_model.load(str(tmp_path / "heads")).signatures["serving_default"](images=picture)
-    assert [raw[f"head_{i}"].shape for i in range(2)] == [(1, *shape) for shape in engines.head_shapes(model)]
-    assert np.allclose(decode([raw["head_0"], raw["head_1"]], model.heads), answers_of(folder, picture), atol=1e-5)
+    assert [raw[f"output_{i}"].shape for i in range(2)] == [(1, *shape) for shape in engines.head_shapes(model)]
+    assert np.allclose(decode([raw["output_0"], raw["output_1"]], model.heads), answers_of(folder, picture), atol=1e-5)
 
     savedmodel.save(tmp_path / "made", engines.Converted(tmp_path / "heads", model), model, 0.3, 0.45, 10**8)
     shutil.rmtree(tmp_path / "heads")
@@ -314,7 +314,7 @@ def test_tftrt_calibrates_builds_and_saves_what_it_is_given(
     assert engines.share_of_engines(graph).outside["Conv2D"] == 21
     assert [x[0].shape[0] for x in without_optimiser][:5] == [2, 3, 2, 2, 2]  # profiles of two sizes, then calibration
     network = engines.Converted(tmp_path / "converted", model)
-    assert np.allclose(network(picture), answers_of(folder, picture), atol=1e-5)
+    assert np.allclose(network(picture)["predictions"], answers_of(folder, picture), atol=1e-5)
 
 
 @needs_tftrt

@@ -111,7 +111,8 @@ def main():
     dense = compiled(dense_network(signature, transfer), example, chip, cast, dynamic)
     facts = {"chip": chip, "batch_size": batch_size, "dynamic_batch_size": dynamic, "transfer": transfer.name}
     with written_whole(folder) as part:
-        savedmodel.save(part, OnChip(dense, transfer, None if dynamic else batch_size), target, **thresholds)
+        network = OnChip(dense, transfer, None if dynamic else batch_size, model.features)
+        savedmodel.save(part, network, target, **thresholds)
         write_about(part, target, made_from(source), **thresholds, **facts)
         answers = savedmodel.load(part)(images=images)["predictions"]
         worst = check_same(answers, signature(images=images)["predictions"], folder, TOLERANCE)

@@ -57,7 +57,10 @@ def quantised(graph, model, inputs, max_drop=None):
     thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
 
     def ap50(compiled):
-        detector = Detector(lambda images: tf.constant(compiled([in_place(images)])[0]), model, *thresholds)
+        def network(images):
+            return {output.any_name: tf.constant(x) for output, x in compiled([in_place(images)]).items()}
+
+        detector = Detector(network, model, *thresholds)
         scores = evaluate(detector, checked.records, checked.sizes, model.classes, *thresholds)
         print(f"AP50 {100 * scores.AP50:.2f}")
         return 100 * scores.AP50
@@ -82,7 +85,7 @@ def write_openvino(folder, source, target, inputs=None, facts=(), max_drop=None)
         write_about(part, target, made_from(source), **dict(facts))
         images = sample_images(target)
         expected = savedmodel.load(source)(images=images)["predictions"]
-        answers = openvino_network(target, part, Runtime())(images)
+        answers = openvino_network(target, part, Runtime())(images)["predictions"]
         tolerance = TOLERANCE if target.precision == "FP32" else np.inf
         return check_same(answers, expected, folder, tolerance), folder_size(part)
 

@@ -92,7 +92,7 @@ def add_signatures(folder, converted, model, *baked):
 
 def answer(folder, model, batches):
     network = savedmodel.load_network(folder, model)
-    return [network(tf.constant(images)).numpy() for images in batches]
+    return [network(tf.constant(images))["predictions"].numpy() for images in batches]
 
 
 @contextlib.contextmanager
@@ -137,9 +137,10 @@ def write_trt(folder, source, target, options, inputs=None, facts=()):
             elsewhere(add_signatures, part, converted, target, *thresholds.values())
             write_about(part, target, made_from(source), **thresholds, **dict(facts), **made)
             batches = [np.repeat(images, size, 0) for size in options.batch_sizes]  # an engine for each
-            expected = savedmodel.load_network(source, target)
+            network = savedmodel.load_network(source, target)
+            expected = [network(tf.constant(images))["predictions"] for images in batches]
             tolerance = TOLERANCE if target.precision == "FP32" else np.inf
-            answers = zip(elsewhere(answer, part, target, batches), map(expected, batches), strict=True)
+            answers = zip(elsewhere(answer, part, target, batches), expected, strict=True)
             worst = max(check_same(ours, theirs, folder, tolerance) for ours, theirs in answers)
             return share, worst, folder_size(part)
     except UserError:

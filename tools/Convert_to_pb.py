@@ -6,7 +6,8 @@ python tools/Convert_to_pb.py --version 1      in a subfolder of that name, as T
 
 What is converted is what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names, or Darknet's weights of the type. Signatures:
 
-    serving_default  images float32 (N, S, S, 3), RGB, 0..1 -> predictions float32 (N, boxes, 4 + classes)
+    serving_default  images float32 (N, S, S, 3), RGB, 0..1 -> predictions float32 (N, boxes, 4 + classes); with
+                     YOLO_FEATURES also features float32 (N, S/16, S/16, C), by which object_tracker.py tells objects
     detect_bytes     image_bytes string (N,), picture files -> boxes (N, 100, 4) in pixels, scores, classes,
                      valid_detections; by YOLO_SCORE_THRESHOLD, YOLO_IOU_THRESHOLD and YOLO_RESIZE as they are now
 
@@ -59,10 +60,11 @@ def write_saved_model(folder, model, weights, score_threshold, iou_threshold, ve
         write_about(part, model, in_project(weights), **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
 
         def predict(images):
-            return decode(network(images), model.heads)
+            return decode(network(images)[: len(model.heads.strides)], model.heads)
 
         images = sample_images(model)
-        worst = check_same(savedmodel.load_network(part, model)(images), predict(images), folder)
+        answers = savedmodel.load_network(part, model)(images)["predictions"]
+        worst = check_same(answers, predict(images), folder)
         check_bytes(part, model, predict, score_threshold, iou_threshold, folder)
         return worst, folder_size(part)
 

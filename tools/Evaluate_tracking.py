@@ -1,10 +1,12 @@
-"""Scores deep_sort's tracker, motion only, beside roboflow's `trackers` on the same detections, and times them.
+"""Scores deep_sort's tracker beside roboflow's `trackers` on the same detections, with and without appearance, and
+times them.
 
 pip install -r requirements-tracking.txt                           what scores, and what we compare with
 python tools/Evaluate_tracking.py                                  synthetic scenes, two of each kind
 python tools/Evaluate_tracking.py --data FOLDER                    FOLDER/det.txt and gt.txt as in MOTChallenge
 python tools/Evaluate_tracking.py --data FOLDER --found OURS.txt   scores tracks that another program wrote
 python tools/Evaluate_tracking.py --speed 10 100                   ms a frame with so many objects
+python tools/Evaluate_tracking.py --embedders none detector FILE   painted scenes, by TRACKER_EMBEDDER
 
 MOTA, IDF1, switches (IDs) and fragmentations (Frag) at IoU 0.5; HOTA from 0.05 to 0.95; by `trackeval`.
 """
@@ -14,16 +16,21 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
 
+import yolov3  # noqa: E402, F401  before TensorFlow, which it keeps quiet
+
+# isort: split
+import numpy as np  # noqa: E402
 from tracking_contenders import CONTENDERS, NotInstalled  # noqa: E402
 from tracking_scenes import KINDS, WIDTH, Scene, make_scene  # noqa: E402
+from tracking_sprites import paint  # noqa: E402
 
+from deep_sort import Tracker  # noqa: E402
 from deep_sort.matching import iou_matrix  # noqa: E402
-from yolov3.settings import UserError, check_amount, check_count, say_it_in_one_line, shell_path  # noqa: E402
+from yolov3.settings import UserError, as_given, check_amount, check_count, say_it_in_one_line, shell_path  # noqa: E402
 
+PAINTED = ("crossings", "occlusions", "crowd")  # kinds of scenes where people hide each other
 SCORES = ("MOTA", "IDF1", "HOTA", "IDs", "Frag")
 FRAMES_TIMED = 200  # a round of the speed test, after WARM_UP
 WARM_UP = 10
@@ -120,6 +127,55 @@ def _scored(make, scene):
     return (*score(scene.truth, found, scene.frames).values(), milliseconds)
 
 
+def compare_embedders(embedders, seeds):
+    """{name: an embedder, or None for motion only} -> prints a table over painted scenes, ms of embedding alone."""
+    print(f"{'scene':16}{'embedder':12}" + "".join(f"{name:>8}" for name in (*SCORES, "ms")))
+    every = {}
+    for kind in PAINTED:
+        rows = {}
+        for seed in seeds:
+            scene = make_scene(kind, seed)
+            for name, row in _embedded(embedders, scene).items():
+                rows.setdefault(name, []).append(row)
+                every.setdefault(name, []).append(row)
+        for name, of_kind in rows.items():
+            _print_row(kind, name, np.mean(of_kind, 0))
+    for name, rows in every.items():
+        _print_row("all", name, np.mean(rows, 0))
+
+
+def _embedded(embedders, scene):
+    """Every embedder on one painted scene, side by side, so that it is painted but once -> {name: scores and ms}."""
+    trackers = {name: Tracker(frame_rate=scene.frame_rate) for name in embedders}
+    found, seconds = {name: [] for name in embedders}, dict.fromkeys(embedders, 0.0)
+    pictures = zip(scene.frames, by_frame(scene.detections, scene.frames), paint(scene), strict=True)
+    for frame, rows, picture in pictures:
+        boxes, classes = corners(rows), np.zeros(len(rows), int)
+        for name, embed in embedders.items():
+            begin = time.perf_counter()
+            features = embed and embed(picture, boxes)
+            seconds[name] += time.perf_counter() - begin
+            tracks = trackers[name].update(boxes, rows[:, 6], classes, features, time=frame / scene.frame_rate)
+            found[name] += [(frame, t.number, *t.box[:2], *(t.box[2:] - t.box[:2]), 1) for t in tracks]
+    scores = {name: score(scene.truth, np.array(rows, float), scene.frames).values() for name, rows in found.items()}
+    return {name: (*row, 1000 * seconds[name] / len(scene.frames)) for name, row in scores.items()}
+
+
+def load_embedders(names, weights, classes):
+    """TRACKER_EMBEDDERs -> {name: embedder}; "detector" is the configured model, or that of the weights given."""
+    from yolov3.appearance import load_embedder
+    from yolov3.detector import Load_Yolo_model
+
+    embedders = {}
+    for name in names:
+        if name == "detector":
+            detector = Load_Yolo_model(weights and as_given(weights), classes and as_given(classes), features=True)
+            embedders[name] = detector.embed
+        else:
+            embedders[Path(name).name[:11]] = None if name == "none" else load_embedder(as_given(name))
+    return embedders
+
+
 def _print_row(title, name, row):
     print(f"{title:16}{name:12}" + "".join(f"{x:8.3f}" for x in row[:3]), end="")
     print(f"{row[3]:8.1f}{row[4]:8.1f}" + (f"{row[5]:8.2f}" if len(row) > 5 else ""), flush=True)
@@ -180,6 +236,9 @@ def main():
     parser.add_argument("--frame-rate", type=float, default=30.0, help="of --data (%(default)s)")
     parser.add_argument("--seeds", type=int, default=2, help="synthetic scenes of each kind (%(default)s)")
     parser.add_argument("--speed", type=int, nargs="+", metavar="OBJECTS", help="time them with so many instead")
+    parser.add_argument("--embedders", nargs="+", metavar="NAME", help="compare them instead: none, detector, or files")
+    parser.add_argument("--weights", metavar="PATH", help="of the detector that embeds (YOLO_CUSTOM_WEIGHTS)")
+    parser.add_argument("--classes", metavar="FILE", help="class names of a .weights file (TRAIN_CLASSES)")
     parser.add_argument("--rounds", type=int, default=5, help="of --speed (%(default)s)")
     arguments = parser.parse_args()
     if check_amount("--frame-rate", arguments.frame_rate) <= 0:
@@ -187,6 +246,9 @@ def main():
     if arguments.speed:
         counts = [check_count("--speed", count, 1) for count in arguments.speed]
         time_them(counts, check_count("--rounds", arguments.rounds, 1))
+    elif arguments.embedders:
+        embedders = load_embedders(arguments.embedders, arguments.weights, arguments.classes)
+        compare_embedders(embedders, range(check_count("--seeds", arguments.seeds, 1)))
     elif arguments.data:
         scene = read_scene(shell_path(arguments.data), arguments.frame_rate)
         if arguments.found:

@@ -4,7 +4,7 @@ TensorFlow is imported where it is needed: the process that measures OpenCV's me
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,7 +83,8 @@ def keras_predict(setup, weights, _):
     from yolov3.frameworks import keras_network
 
     about, frame, size = read_model(setup.saved_model), setup.frame, setup.size
-    model, sides = keras_network(about, weights), np.array(frame.shape[1::-1])  # width, height
+    model = keras_network(replace(about, features=False), weights)
+    sides = np.array(frame.shape[1::-1])  # width, height
 
     def letterboxed():
         width, height = sides * size // sides.max()

@@ -39,7 +39,8 @@ class Options(NamedTuple):
 
 
 def save_raw_heads(folder, source, model):
-    """The part of a SavedModel that has the weights, images -> raw heads (head_0, ...), as a SavedModel of its own."""
+    """The part of a SavedModel that has the weights, images -> raw heads and features, if it has them, as a SavedModel
+    of its own: output_0, output_1, ..."""
     flat = convert_variables_to_constants_v2(savedmodel.load(source))
     reshapes = [x for x in flat.graph.get_operations() if x.type == "Reshape" and x.inputs[0].shape.rank == 4]
     found = {tuple(x.inputs[0].shape[1:]): x.inputs[0].name for x in reshapes}  # decoding begins with these
@@ -47,12 +48,13 @@ def save_raw_heads(folder, source, model):
         heads = [found[shape] for shape in head_shapes(model)]
     except KeyError as shape:
         raise UserError(f"{source} has no raw head of shape {shape}: python tools/Convert_to_pb.py writes it") from None
+    features = [x.name for x in flat.outputs if x.shape.rank == 4]
     module = tf.Module()
-    module.network = flat.prune([x.name for x in flat.inputs], heads)
+    module.network = flat.prune([x.name for x in flat.inputs], heads + features)
 
     @tf.function(input_signature=[savedmodel.image_spec(model)], autograph=False)
     def raw_heads(images):
-        return {f"head_{i}": head for i, head in enumerate(module.network(images))}
+        return {f"output_{i}": output for i, output in enumerate(module.network(images))}
 
     tf.saved_model.save(module, str(folder), {SIGNATURE: raw_heads})
 
@@ -129,7 +131,7 @@ def rename_engines(folder, name):
 
 
 class Converted(tf.Module):
-    """What TF-TRT has saved, and the boxes' arithmetic behind it: images -> predictions."""
+    """What TF-TRT has saved, and the boxes' arithmetic behind it: a network."""
 
     def __init__(self, folder, model):
         super().__init__()
@@ -139,10 +141,10 @@ class Converted(tf.Module):
 
     def __call__(self, images):
         answers = self.saved.signatures[SIGNATURE](images=images)
-        raw_heads = [answers[name] for name in sorted(answers)]  # TF-TRT may call head_0 output_0
-        return self.decode(
-            [tf.ensure_shape(x, (None, *shape)) for x, shape in zip(raw_heads, self.shapes, strict=True)]
-        )
+        outputs = [answers[name] for name in sorted(answers)]  # whatever TF-TRT calls them
+        raw_heads, features = outputs[: len(self.shapes)], outputs[len(self.shapes) :]
+        raw_heads = [tf.ensure_shape(x, (None, *shape)) for x, shape in zip(raw_heads, self.shapes, strict=True)]
+        return dict(zip(("predictions", "features"), (self.decode(raw_heads), *features), strict=False))
 
 
 # --- What went into them ----------------------------------------------------------------------------------------------

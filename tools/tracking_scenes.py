@@ -48,6 +48,7 @@ class Scene:
     frames: np.ndarray  # (frames,) numbers of those that were not dropped, ascending
     detections: np.ndarray  # (n, 10)
     truth: np.ndarray  # (n, 10)
+    pillars: np.ndarray = None  # (frames, pillars, 4) xyxy, nearer than all people; None: unknown
 
 
 def make_scene(kind, seed=0, frame_count=300, **changes):
@@ -65,7 +66,8 @@ def make_scene(kind, seed=0, frame_count=300, **changes):
         here = boxes[i, number] + np.tile(camera[i], 2)
         truth.append(_rows(i + 1, number + 1, here, np.ones(len(number))))
         detections.append(_detect(i + 1, here, visible, recipe, rng))
-    return Scene(f"{kind}-{seed}", FRAME_RATE, frames, np.concatenate(detections), np.concatenate(truth))
+    moved = pillars + np.tile(camera[frames - 1], 2)[:, np.newaxis]
+    return Scene(f"{kind}-{seed}", FRAME_RATE, frames, np.concatenate(detections), np.concatenate(truth), moved)
 
 
 def _walks(recipe, frame_count, rng):

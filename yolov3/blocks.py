@@ -95,6 +95,13 @@ def upsample(x):
     return Upsample(2)(x)
 
 
+def looks(x):
+    """What things look like, of features at stride 4, (N, S/4, S/4, c) -> (N, S/16, S/16, 4c): the means over 8 x 8
+    pixels, those of each cell's four quarters side by side, as TensorFlow's space_to_depth has them."""
+    x = layers.AveragePooling2D(2)(x)
+    return concatenate(*(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)))
+
+
 def max_pool(x, size=2, stride=2):
     """Padded as Darknet pads: evenly, and at the bottom right where that cannot be."""
     return layers.MaxPooling2D(size, stride, "same")(x)

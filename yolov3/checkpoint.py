@@ -37,6 +37,7 @@ class Model:
     heads: Heads
     framework: str = "tf"  # the runtime its folder is for, see frameworks.FRAMEWORKS
     precision: str = "FP32"
+    features: bool = False  # whether the network answers the backbone's features, too
 
     @property
     def name(self):
@@ -77,6 +78,7 @@ def read_model(folder):
     about = read_about(folder)
     try:
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
+        about.setdefault("features", False)  # folders from before there were any
         facts = {field.name: _tuples(about[field.name]) for field in fields(Model) if field.name != "heads"}
         model = Model(**facts, heads=heads)
         _check(model)
@@ -97,6 +99,7 @@ def _check(model):
         "scale_x_y": np.shape(heads.scale_x_y) == np.shape(published.scale_x_y),
         "nms": heads.nms in NMS_KINDS,
         "precision": model.precision in PRECISIONS,
+        "features": model.features in (True, False),
     }
     for name, is_right in right.items():
         if not is_right:

@@ -10,12 +10,17 @@ from yolov3.detect import Job
 from yolov3.settings import UserError, project_path
 
 
-def detect_from_command_line(description, load):
-    """What detection_demo.py and detection_custom.py do: arguments, job, model (`load()`), results -> exit code."""
+def detect_from_command_line(
+    description, load, default_source=configs.DETECT_SOURCE, make_follower=None, score_threshold=None
+):
+    """What detection_demo.py, detection_custom.py and object_tracker.py do: arguments, job, model (`load()`), results
+    -> exit code. make_follower: () -> a `tracking.Follower`; None: nothing is followed."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="?", help="picture, folder, glob, video, camera number or rtsp:// http:// URL")
     parser.add_argument("--output", metavar="PATH", help=f"file or folder for the results ({configs.DETECT_OUTPUT})")
     parser.add_argument("--json", metavar="PATH", default="", help="file for one JSON line per frame")
+    if make_follower:
+        parser.add_argument("--mot", metavar="PATH", default="", help="file for tracks as MOTChallenge has them")
     parser.add_argument("--only", metavar="NAME,NAME", help="classes wanted; all if left out")
     parser.add_argument("--show", action="store_true", help="show the results in a window; q quits")
     arguments = parser.parse_args()
@@ -25,22 +30,26 @@ def detect_from_command_line(description, load):
     if only and not all(only):
         raise UserError(f"--only {arguments.only!r}: name the classes wanted, with commas between them")
     job = Job(
-        configs.DETECT_SOURCE if arguments.source is None else arguments.source,
+        default_source if arguments.source is None else arguments.source,
         configs.DETECT_OUTPUT and project_path(configs.DETECT_OUTPUT) if arguments.output is None else arguments.output,
         arguments.json,
         arguments.show,
         only,
+        follow=make_follower and make_follower(),
+        mot_path=make_follower and arguments.mot,
     )
-    summary = job.run(load())
+    summary = job.run(load(), score_threshold=score_threshold)
 
-    if job.source.count == 1 and summary.detections is not None:
-        found = summary.detections
+    found = summary.found
+    if job.source.count == 1 and found is not None:
         for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True):
             print(f"{label} {score:.2f} at {', '.join(f'{x:.0f}' for x in box)}")
         print(f"{summary.boxes} {'box' if summary.boxes == 1 else 'boxes'}")
     else:
         print(f"{summary.frames} frames, {summary.boxes} boxes; {summary.rates()}")
-    for path in filter(None, (job.output, job.json_path) if summary.frames else ()):
+    if make_follower and found is not None:
+        print(f"seen: {', '.join(f'{count} {name}' for name, count in sorted(found.counts.items())) or 'nothing'}")
+    for path in filter(None, (job.output, job.json_path, job.mot_path) if summary.frames else ()):
         print(f"written: {path}")
     for problem in summary.problems:
         print(f"error: {problem}", file=sys.stderr)

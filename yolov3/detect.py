@@ -14,11 +14,12 @@ from tqdm import tqdm
 
 from yolov3 import configs
 from yolov3.detector import Detections
-from yolov3.draw import check_colour, draw_detections
+from yolov3.draw import check_colour, draw_detections, draw_tracks
 from yolov3.outputs import (
     CODECS,
     PICTURE_SUFFIXES,
     JsonLines,
+    MotLines,
     VideoFile,
     check_output,
     check_writable,
@@ -98,7 +99,7 @@ class Summary:
     total_seconds: float = 0.0  # from the first read to the last write, drawing and encoding included
     problems: list = field(default_factory=list)  # of str: pictures left out, a video that breaks off
     picture: np.ndarray = None  # the last frame, annotated: uint8 (H, W, 3), RGB
-    detections: Detections = None  # of the last frame
+    found: Detections = None  # in the last frame; Tracks if it was followed
 
     def rates(self):
         detection, total = (self.frames / max(s, 1e-9) for s in (self.detection_seconds, self.total_seconds))
@@ -111,15 +112,21 @@ class Job:
     source  picture, folder, glob, video, camera index or stream; output  file or folder, "" for none;
     json_path  file for one JSON line per frame; only  names of the classes wanted, None for all;
     colour  one (red, green, blue) for all boxes, "" or None for one per class.
+    follow  a `tracking.Follower`, whose tracks are then drawn and written, or None;
+    mot_path  file for them in MOTChallenge's format, "" for none.
     """
 
-    def __init__(self, source, output="", json_path="", show=False, only=None, colour=None):
+    def __init__(self, source, output="", json_path="", show=False, only=None, colour=None, follow=None, mot_path=""):
         self.source = open_source(source, configs.YOLO_MAX_PIXELS)
         self.output = self._plan_output(shell_path(output)) if output else None
         self.json_path = shell_path(json_path) if json_path else None
         if self.json_path:
             check_output(self.json_path, (".json", ".jsonl"))
+        self.mot_path = shell_path(mot_path) if mot_path else None
+        if self.mot_path:
+            check_output(self.mot_path, (".txt",))
         self.only, self.colour = only, check_colour(colour) if colour else None
+        self.follow, self.draw = follow, draw_tracks if follow else draw_detections
         self.window = open_window() if show else None
         self.quit = False
 
@@ -142,10 +149,12 @@ class Job:
                     before = time.perf_counter()
                     (detections,) = detector([frame.picture], score_threshold, iou_threshold)
                     now = time.perf_counter()
-                    detections = replace(detections, names=names).only(self.only)
-                    writer.put((frame, detections))
+                    found = replace(detections, names=names).only(self.only)
+                    if self.follow:
+                        found = self.follow(frame, found)
+                    writer.put((frame, found))
                     summary.frames += 1
-                    summary.boxes += len(detections)
+                    summary.boxes += len(found)
                     summary.detection_seconds += now - before
                     summary.total_seconds = now - started
                     progress.set_postfix_str(summary.rates(), refresh=False)
@@ -200,16 +209,17 @@ class Results:
 
     def __init__(self, job, summary):
         self.job, self.summary = job, summary
-        self.lines = JsonLines(job.json_path) if job.json_path else None
+        kinds = {JsonLines: job.json_path, MotLines: job.mot_path}
+        self.lines = [kind(path) for kind, path in kinds.items() if path]
         is_video = job.output and isinstance(job.source, Video)
         self.video = VideoFile(job.output, job.source.fps, job.source.live) if is_video else None
 
     def write(self, item):
-        frame, detections = item
-        if self.lines:
-            self.lines.write(frame, detections)
-        picture = draw_detections(frame.picture, detections, self.job.colour)
-        self.summary.picture, self.summary.detections = picture, detections
+        frame, found = item
+        for lines in self.lines:
+            lines.write(frame, found)
+        picture = self.job.draw(frame.picture, found, self.job.colour)
+        self.summary.picture, self.summary.found = picture, found
         if self.video:
             self.video.write(picture)
         elif self.job.output:
@@ -223,5 +233,5 @@ class Results:
 
     def close(self):
         with contextlib.ExitStack() as files:  # each is closed, whatever the other one says
-            for file in filter(None, (self.video, self.lines)):
+            for file in filter(None, (self.video, *self.lines)):
                 files.callback(file.close)

@@ -1,7 +1,7 @@
 """The one detector: pictures in, boxes out, whatever the framework. Image, video, tracker, evaluation and batch
 scripts all call it and nothing else.
 
-    frames -> fit (images) -> network -> suppress (boxes) -> unfit (images) -> Detections
+    frames -> fit (images) -> network -> suppress (boxes) -> unfit (images), pool (appearance) -> Detections
 
 Only the network differs between frameworks (`frameworks.FRAMEWORKS`); all else is here, once.
 """
@@ -12,10 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from yolov3 import configs
+from yolov3.appearance import pool
 from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS
 from yolov3.checkpoint import Model, find, is_weights, read_model
 from yolov3.frameworks import CONVERTERS, FRAMEWORKS, Runtime, allow_memory_growth
-from yolov3.images import RESIZES, fit
+from yolov3.images import RESIZES, fit, refit
 from yolov3.savedmodel import finish
 from yolov3.settings import (
     UserError,
@@ -47,6 +48,7 @@ class Detections:
     scores: np.ndarray  # float32 (n,), 0..1
     classes: np.ndarray  # int32 (n,), indices into names
     names: tuple  # of str: the names of all classes of the model
+    features: np.ndarray = None  # float32 (n, C): what each box looks like, of a model with features; else None
 
     def __len__(self):
         return len(self.scores)
@@ -61,7 +63,8 @@ class Detections:
         if wanted is None:
             return self
         rows = np.isin(self.classes, [self.names.index(name) for name in wanted])
-        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], self.names)
+        features = None if self.features is None else self.features[rows]
+        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], self.names, features)
 
 
 class Detector:
@@ -71,7 +74,7 @@ class Detector:
         self.model = model
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
-        self.network = network  # float32 (N, S, S, 3) -> predictions (N, boxes, 4 + classes)
+        self.network = network  # see frameworks
 
         @tf.function(autograph=False)
         def fit_frame(frame):
@@ -80,6 +83,11 @@ class Detector:
         @tf.function(autograph=False)
         def finish_batch(predictions, sizes, score_threshold, iou_threshold):
             return finish(predictions, sizes, score_threshold, iou_threshold, model)
+
+        @tf.function(autograph=False, reduce_retracing=True)
+        def look(features, boxes, sizes, pictures):  # boxes (n, 4) in pixels of `pictures` (n,), rows of sizes
+            boxes = refit(boxes[:, tf.newaxis], tf.gather(sizes, pictures), model.input_size, model.resize)
+            return pool(features, boxes[:, 0], pictures)
 
         # Traced once, for all sizes; called so, they skip tf.function's look at every argument
         threshold = tf.TensorSpec((), tf.float32)
@@ -90,6 +98,7 @@ class Detector:
             threshold,
             threshold,
         )
+        self._look = look
 
     @property
     def names(self):
@@ -104,6 +113,13 @@ class Detector:
         fitted = [self._fit_frame(tf.constant(frame)) for frame in frames]
         return fitted[0] if len(fitted) == 1 else tf.concat(fitted, 0)
 
+    def embed(self, frame, boxes):
+        """What any boxes (n, 4), xyxy in pixels, of a frame look like -> float32 (n, C): an embedder, see `appearance`.
+        The model must have features."""
+        features = self.network(self.fit([frame]))["features"]
+        boxes, size = tf.constant(boxes, tf.float32), tf.constant([frame.shape[:2]])
+        return self._look(features, boxes, size, tf.zeros(len(boxes), tf.int32)).numpy()
+
     def __call__(self, frames, score_threshold=None, iou_threshold=None):
         """A list of frames, uint8 (H, W, 3), RGB, of any sizes -> a list of Detections, at most 100 boxes each.
 
@@ -115,13 +131,24 @@ class Detector:
             check_threshold("score_threshold", self.score_threshold if score_threshold is None else score_threshold),
             check_threshold("iou_threshold", self.iou_threshold if iou_threshold is None else iou_threshold),
         )
-        predictions = self.network(self.fit(frames))
+        outputs = self.network(self.fit(frames))
         sizes = tf.constant([frame.shape[:2] for frame in frames])
-        found = self._finish(predictions, sizes, *(tf.constant(x) for x in thresholds))
+        found = self._finish(outputs["predictions"], sizes, *(tf.constant(x) for x in thresholds))
+        boxes, scores, classes, valid = (x.numpy() for x in found)
+        features = [None] * len(frames)
+        if self.model.features:
+            features = self._features(outputs["features"], boxes, sizes, valid)
         return [
-            Detections(boxes[:n], scores[:n], classes[:n], self.names)
-            for boxes, scores, classes, n in zip(*(x.numpy() for x in found), strict=True)
+            Detections(boxes[:n], scores[:n], classes[:n], self.names, features)
+            for boxes, scores, classes, n, features in zip(boxes, scores, classes, valid, features, strict=True)
         ]
+
+    def _features(self, maps, boxes, sizes, valid):
+        """Those of the first `valid` (N,) of boxes (N, 100, 4) in each picture -> N of (n, C)."""
+        pictures = np.repeat(np.arange(len(valid), dtype=np.int32), valid)
+        shown = np.concatenate([rows[:n] for rows, n in zip(boxes, valid, strict=True)])
+        pooled = self._look(maps, tf.constant(shown), sizes, tf.constant(pictures)).numpy()
+        return np.split(pooled, np.cumsum(valid)[:-1])
 
 
 def Load_Yolo_model(
@@ -135,13 +162,15 @@ def Load_Yolo_model(
     resize=None,
     score_threshold=None,
     iou_threshold=None,
+    features=None,
 ):
     """The configured model as a `Detector`, ready for its first frame.
 
     Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
     of the type, downloaded if they are missing), CLASSES (a names file or names; a checkpoint brings its own),
     input_size and resize (a checkpoint of weights runs at any), yolo_type, tiny, framework (that of the folder, if
-    weights are given), precision (of "tf") and the two thresholds. Raises UserError.
+    weights are given), precision (of "tf"), the two thresholds, and features (YOLO_FEATURES; a conversion has them or
+    has not, and True refuses one without). Raises UserError.
     """
     runtime = Runtime(
         choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
@@ -150,13 +179,13 @@ def Load_Yolo_model(
     )
     score_threshold = check_threshold("YOLO_SCORE_THRESHOLD", _configured(score_threshold, "YOLO_SCORE_THRESHOLD"))
     iou_threshold = check_threshold("YOLO_IOU_THRESHOLD", _configured(iou_threshold, "YOLO_IOU_THRESHOLD"))
-    model, weights = configured_model(weights, CLASSES, input_size, yolo_type, tiny, resize, framework)
+    model, weights = configured_model(weights, CLASSES, input_size, yolo_type, tiny, resize, framework, features)
     if model.framework == "tf":
         model = replace(model, precision=runtime.precision)
 
     allow_memory_growth()
     network = FRAMEWORKS[model.framework](model, weights, runtime)
-    answered = network(tf.zeros((1, model.input_size, model.input_size, 3))).shape[-1] - 4
+    answered = network(tf.zeros((1, model.input_size, model.input_size, 3)))["predictions"].shape[-1] - 4
     if answered != len(model.classes):
         raise UserError(f"{weights} answers {answered} classes, but its model.json names {len(model.classes)}")
     detector = Detector(network, model, score_threshold, iou_threshold)
@@ -180,7 +209,14 @@ def _configured(value, constant):
 
 
 def configured_model(
-    weights=None, classes=None, input_size=None, yolo_type=None, tiny=None, resize=None, framework=None
+    weights=None,
+    classes=None,
+    input_size=None,
+    yolo_type=None,
+    tiny=None,
+    resize=None,
+    framework=None,
+    features=None,
 ):
     """(Model, Path of its weights or folder) from the arguments of `Load_Yolo_model`, nothing loaded yet."""
     if framework is not None or not weights:
@@ -189,6 +225,7 @@ def configured_model(
     name = architecture(yolo_type, tiny)
     size = check_input_size(_configured(input_size, "YOLO_INPUT_SIZE"))
     resize = choose("YOLO_RESIZE", _configured(resize, "YOLO_RESIZE"), RESIZES)
+    wanted = choose("YOLO_FEATURES", _configured(features, "YOLO_FEATURES"), (True, False))
     weights = weights or configs.YOLO_CUSTOM_WEIGHTS
     classes_constant = "TRAIN_CLASSES"
     if weights:
@@ -201,7 +238,7 @@ def configured_model(
     if not weights.is_dir():
         _check_framework(f"{weights} is a file of weights, which", "tf", framework)
         classes = class_names(_configured(classes, classes_constant))
-        return Model(yolo_type, tiny, classes, size, resize, configured_heads(name)), weights
+        return Model(yolo_type, tiny, classes, size, resize, configured_heads(name), features=wanted), weights
 
     made = read_model(weights)
     if made.name != name:
@@ -215,7 +252,15 @@ def configured_model(
             f"{weights} takes {made.input_size} x {made.input_size} pixels, but YOLO_INPUT_SIZE or TEST_INPUT_SIZE in "
             f"yolov3/configs.py is {size}: change it, or convert for that size: python {CONVERTERS[made.framework]}"
         )
-    return replace(made, input_size=size, resize=resize), weights
+    if is_weights(weights):
+        return replace(made, input_size=size, resize=resize, features=wanted), weights
+    if features and not made.features:
+        steps = dict.fromkeys((CONVERTERS["tf"], CONVERTERS[made.framework]))
+        raise UserError(
+            f"{weights} answers no features: set YOLO_FEATURES = True in yolov3/configs.py and convert again: "
+            + " && ".join(f"python {step}" for step in steps)
+        )
+    return replace(made, resize=resize), weights
 
 
 def _check_framework(weights, theirs, ours):

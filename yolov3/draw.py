@@ -1,9 +1,11 @@
 """Boxes and labels on pictures. Pictures are uint8 (H, W, 3), RGB; colours are (red, green, blue), 0..255."""
 
 import colorsys
+import itertools
 import unicodedata
 
 import cv2
+import numpy as np
 
 from yolov3.settings import UserError
 
@@ -41,6 +43,31 @@ def draw_detections(picture, detections, colour=None):
     tabs = []  # labels come last and out of each other's way, the best choosing first
     for corner, ink, label, score in zip(corners, colours, detections.labels, detections.scores, strict=True):
         tabs.append(draw_label(picture, corner, f"{label} {score:.2f}", ink, tabs))
+    return picture
+
+
+def draw_tracks(picture, tracks, colour=None):
+    """Draws `tracking.Tracks` onto the picture, in place: boxes with class and number, the trail each has left, fading
+    with age, and how many objects of each class were seen. Returns the picture.
+
+    colour  one for all; None: one per track.
+    """
+    colours = [colour or class_colour(int(number)) for number in tracks.numbers]
+    thickness = line_thickness(picture)
+    for trail, ink in zip(tracks.trails, colours, strict=True):
+        points = np.round(trail).astype(int)
+        for i, (begin, end) in enumerate(itertools.pairwise(points.tolist()), 1):
+            age = i / len(points)  # 1: now
+            faded = tuple(round(x * (0.3 + 0.7 * age)) for x in ink)
+            cv2.line(picture, begin, end, faded, max(1, round(thickness * age)), cv2.LINE_AA)
+    corners = np.round(tracks.boxes).astype(int).tolist()
+    for (x1, y1, x2, y2), ink in zip(corners, colours, strict=True):
+        cv2.rectangle(picture, (x1, y1), (x2, y2), ink, thickness)
+    tabs = []
+    for corner, ink, label, number in zip(corners, colours, tracks.labels, tracks.numbers, strict=True):
+        tabs.append(draw_label(picture, corner, f"{label} {number}", ink, tabs))
+    seen = ", ".join(f"{count} {name}" for name, count in sorted(tracks.counts.items()))
+    draw_label(picture, (0, 0, 0, 0), f"seen: {seen or 'nothing'}", (32, 32, 32))
     return picture
 
 

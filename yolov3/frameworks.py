@@ -1,7 +1,8 @@
 """The runtimes that a network can run in, one function each, all of the same form:
 
-    (model, weights, runtime) -> network: float32 (N, S, S, 3) -> predictions (N, boxes, 4 + classes)
+    (model, weights, runtime) -> network: float32 (N, S, S, 3) -> {"predictions": float32 (N, boxes, 4 + classes)}
 
+and, where model.features says so, {"features": float32 (N, S/16, S/16, C)}, too: the outputs of `serving_default`.
 FRAMEWORKS names them; the detector knows nothing else of them. `weights` is a checkpoint folder or, for "tf" alone, a
 Darknet .weights file. A vendor's package is imported by its own function only.
 """
@@ -53,7 +54,7 @@ def keras_network(model, weights):
     from yolov3.darknet import fetch_weights, load_arrays, load_yolo_weights  # here, since only this
     from yolov3.yolov4 import Create_Yolo  # framework needs Keras 3
 
-    network = Create_Yolo(model.input_size, model.type, model.tiny, model.classes)
+    network = Create_Yolo(model.input_size, model.type, model.tiny, model.classes, model.features)
     if weights.is_dir():
         load_arrays(network, read_weights(weights), weights)
     else:
@@ -63,16 +64,17 @@ def keras_network(model, weights):
 
 
 def freeze(keras_model, heads):
-    """A Keras model of raw heads -> one function, images -> predictions, with its weights as constants, so that
-    TensorFlow fuses convolution, normalisation and activation into one kernel."""
+    """A Keras model of raw heads, and features if it has them -> a network: one function with its weights as constants,
+    so that TensorFlow fuses convolution, normalisation and activation into one kernel."""
     trained = [variable.numpy() for variable in keras_model.trainable_variables]
     moving = [variable.numpy() for variable in keras_model.non_trainable_variables]
 
     @tf.function(input_signature=[tf.TensorSpec((None, *keras_model.input_shape[1:]))], autograph=False)
     def predict(images):
         constants = [tf.constant(array) for array in trained], [tf.constant(array) for array in moving]
-        raw_heads, _ = keras_model.stateless_call(*constants, images, training=False)
-        return decode(raw_heads, heads)
+        outputs, _ = keras_model.stateless_call(*constants, images, training=False)
+        raw_heads, features = outputs[: len(heads.strides)], outputs[len(heads.strides) :]
+        return dict(zip(("predictions", "features"), (decode(raw_heads, heads), *features), strict=False))
 
     return predict.get_concrete_function()
 
@@ -88,7 +90,7 @@ def check_bfloat16():
 
 
 def in_mixed_precision(frozen):
-    """A frozen function of one tensor, run with its convolutions in bfloat16 (CPU, oneDNN) or float16 (GPU).
+    """A frozen network, run with its convolutions in bfloat16 (CPU, oneDNN) or float16 (GPU).
 
     The graph rewrite goes with the call, not with the process, whose other functions stay as they are.
     """
@@ -99,7 +101,9 @@ def in_mixed_precision(frozen):
     config = config.SerializeToString()
 
     def network(images):
-        return tf.raw_ops.PartitionedCall(args=[images], Tout=[tf.float32], f=frozen, config_proto=config)[0]
+        types = [tf.float32] * len(frozen.outputs)
+        outputs = tf.raw_ops.PartitionedCall(args=[images], Tout=types, f=frozen, config_proto=config)
+        return tf.nest.pack_sequence_as(frozen.structured_outputs, outputs)
 
     return network
 
@@ -128,9 +132,10 @@ def openvino_network(model, folder, runtime):
 
 
 def compile_openvino(core, graph, model, runtime):
-    """An openvino.Model -> network."""
+    """An openvino.Model -> a network."""
     from openvino import AsyncInferQueue
 
+    names = [output.any_name for output in graph.outputs]
     options = {
         "INFERENCE_PRECISION_HINT": "bf16" if model.precision == "BF16" else "f32",
         "PERFORMANCE_HINT": runtime.hint,
@@ -154,19 +159,19 @@ def compile_openvino(core, graph, model, runtime):
     def one_batch(images):
         mine = request(1 if len(images) == 1 else -1, threading.get_ident())
         mine.infer([in_place(images)], share_inputs=True)
-        return tf.constant(mine.get_output_tensor().data)
+        return {name: tf.constant(mine.get_tensor(name).data) for name in names}
 
     def one_by_one(images):
-        queue, predictions = requests(threading.get_ident()), [None] * len(images)
+        queue, answers = requests(threading.get_ident()), [None] * len(images)
 
         def keep(request, i):
-            predictions[i] = request.get_output_tensor().data.copy()
+            answers[i] = [request.get_tensor(name).data.copy() for name in names]
 
         queue.set_callback(keep)
         for i, image in enumerate(in_place(images)):
             queue.start_async([image[np.newaxis]], i)
         queue.wait_all()
-        return tf.constant(np.concatenate(predictions))
+        return {name: tf.constant(np.concatenate(x)) for name, x in zip(names, zip(*answers, strict=True), strict=True)}
 
     return one_by_one if runtime.hint == "THROUGHPUT" else one_batch
 

@@ -206,13 +206,24 @@ def fit(picture, size, resize, whole=None):
 def unfit(boxes, sizes, size, resize):
     """Boxes (N, k, 4) xyxy in fractions of the network input -> in pixels of pictures of int32 sizes (N, 2), height
     and width, clipped to them. The inverse of `fit`."""
+    offset, scale, limit = _placed(sizes, size, resize)
+    return tf.clip_by_value((boxes * size - offset) / scale, 0, limit)
+
+
+def refit(boxes, sizes, size, resize):
+    """Boxes (N, k, 4) xyxy in pixels of pictures of int32 sizes (N, 2), height and width -> in fractions of the network
+    input. The inverse of `unfit`."""
+    offset, scale, _ = _placed(sizes, size, resize)
+    return (boxes * scale + offset) / size
+
+
+def _placed(sizes, size, resize):
+    """How pictures lie in the network input: float32 (N, 1, 4), offset in its pixels, scale, and their own sides."""
     height, width, top, left = (
         tf.cast(x, tf.float32)[:, tf.newaxis] for x in placement(sizes[:, 0], sizes[:, 1], size, resize)
     )
-    limit = tf.cast(tf.stack([sizes[:, 1], sizes[:, 0]] * 2, -1), tf.float32)[:, tf.newaxis]  # (N, 1, 4)
-    offset = tf.stack([left, top] * 2, -1)
-    scale = limit / tf.stack([width, height] * 2, -1)
-    return tf.clip_by_value((boxes * size - offset) * scale, 0, limit)
+    sides = tf.cast(tf.stack([sizes[:, 1], sizes[:, 0]] * 2, -1), tf.float32)[:, tf.newaxis]
+    return tf.stack([left, top] * 2, -1), tf.stack([width, height] * 2, -1) / sides, sides
 
 
 def picture_scale(sizes, size, resize):

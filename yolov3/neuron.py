@@ -22,16 +22,18 @@ CHIPS = {  # the package that compiles for each, how it is installed; None: noth
 
 
 class OnChip(tf.Module):
-    """images float32 (N, S, S, 3) -> predictions float32 (N, boxes, 4 + classes), by a dense network of fixed or any
-    batch size that takes pictures, and gives scores, in `transfer`, a dtype of half the bytes.
+    """A network, by a dense one of fixed or any batch size that takes pictures, and gives all but boxes, in `transfer`,
+    a dtype of half the bytes.
 
-    dense  images (N, S, S, 3) -> boxes float32 (N, boxes, 4), scores (N, boxes, classes)
+    dense  images (N, S, S, 3) -> boxes float32 (N, boxes, 4), scores (N, boxes, classes) and, of a model with features,
+           these, (N, S/16, S/16, C)
     batch_size  that dense takes; None: any
     """
 
-    def __init__(self, dense, transfer, batch_size):
+    def __init__(self, dense, transfer, batch_size, features=False):
         super().__init__()
         self.dense, self.transfer, self.batch_size = dense, tf.as_dtype(transfer), batch_size
+        self.names = ["predictions", "features"] if features else ["predictions"]
 
     def __call__(self, images):
         images = tf.cast(images, self.transfer)
@@ -41,21 +43,22 @@ class OnChip(tf.Module):
         chunks = tf.maximum(-(-count // self.batch_size), 1)
         images = tf.pad(images, [(0, chunks * self.batch_size - count), (0, 0), (0, 0), (0, 0)])
         images = tf.reshape(images, (chunks, self.batch_size, size, size, channels))
-        predictions = tf.map_fn(self._predict, images, fn_output_signature=tf.float32)
-        predictions = tf.reshape(predictions, tf.concat([[chunks * self.batch_size], tf.shape(predictions)[2:]], 0))
-        return predictions[:count]
+        outputs = tf.map_fn(self._predict, images, fn_output_signature=dict.fromkeys(self.names, tf.float32))
+        return {name: tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))[:count] for name, x in outputs.items()}
 
     def _predict(self, images):
-        boxes, scores = self.dense(images)
-        return tf.concat([boxes, tf.cast(scores, tf.float32)], -1)
+        boxes, *rest = self.dense(images)
+        scores, *features = (tf.cast(x, tf.float32) for x in rest)
+        return dict(zip(self.names, (tf.concat([boxes, scores], -1), *features), strict=True))
 
 
 def dense_network(signature, transfer):
     """The `serving_default` of a SavedModel -> the function that goes to the compiler: `OnChip`'s dense."""
 
     def dense(images):
-        predictions = signature(images=tf.cast(images, tf.float32))["predictions"]
-        return predictions[..., :4], tf.cast(predictions[..., 4:], transfer)
+        outputs = signature(images=tf.cast(images, tf.float32))
+        predictions, *features = (outputs[name] for name in ("predictions", "features") if name in outputs)
+        return predictions[..., :4], *(tf.cast(x, transfer) for x in (predictions[..., 4:], *features))
 
     return dense
 

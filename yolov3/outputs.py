@@ -128,8 +128,8 @@ class VideoFile:
             self._part.replace(self.path)
 
 
-class JsonLines:
-    """One JSON line per frame: source, frame number, boxes xyxy in pixels, scores, class names."""
+class Lines:
+    """A text file that grows with every frame."""
 
     def __init__(self, path):
         self.path = path
@@ -138,16 +138,9 @@ class JsonLines:
             self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace")  # odd file names
         self.lines = 0
 
-    def write(self, frame, detections):
-        line = {
-            "source": frame.source,
-            "frame": frame.index,
-            "boxes": [[round(float(x), 2) for x in box] for box in detections.boxes],
-            "scores": [round(float(score), 5) for score in detections.scores],
-            "classes": detections.labels,
-        }
+    def write(self, frame, found):
         with told_in_one_line(self.path):
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file.write(self.text(frame, found))
             self._file.flush()
         self.lines += 1
 
@@ -161,6 +154,33 @@ class JsonLines:
                     self._part.replace(self.path)
                 else:
                     self._part.unlink()
+
+
+class JsonLines(Lines):
+    """One JSON line per frame: source, frame number, boxes xyxy in pixels, scores, class names; of tracks, numbers."""
+
+    def text(self, frame, found):
+        line = {
+            "source": frame.source,
+            "frame": frame.index,
+            "boxes": [[round(float(x), 2) for x in box] for box in found.boxes],
+            "scores": [round(float(score), 5) for score in found.scores],
+            "classes": found.labels,
+        }
+        if hasattr(found, "numbers"):
+            line["numbers"] = found.numbers.tolist()
+        return json.dumps(line, ensure_ascii=False) + "\n"
+
+
+class MotLines(Lines):
+    """Tracks as in MOTChallenge, one a line: frame (from 1), number, left, top, width, height, score, -1, -1, -1."""
+
+    def text(self, frame, found):
+        rows = zip(found.numbers, found.boxes, found.scores, strict=True)
+        return "".join(
+            f"{self.lines + 1},{number},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n"
+            for number, (x1, y1, x2, y2), score in rows
+        )
 
 
 class Window:

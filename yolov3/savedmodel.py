@@ -1,6 +1,7 @@
 """A network with all that goes before and behind it as one graph: a SavedModel that TensorFlow 2.10 and newer load.
 
-    serving_default  images float32 (N, S, S, 3) -> predictions float32 (N, boxes, 4 + classes)
+    serving_default  images float32 (N, S, S, 3) -> predictions float32 (N, boxes, 4 + classes) and, of a model with
+                     features, features float32 (N, S/16, S/16, C), the backbone's
     detect_bytes     image_bytes string (N,), whole picture files of any sizes -> boxes float32 (N, 100, 4), xyxy in
                      pixels of each picture, scores (N, 100), classes int32 (N, 100), valid_detections int32 (N,): how
                      many of the 100 rows hold a box, -1 for a file that cannot be decoded
@@ -59,18 +60,19 @@ def read_files(files, size, resize, max_pixels):
 
 
 def with_signatures(network, model, score_threshold, iou_threshold, max_pixels):
-    """A network, images -> predictions, with both signatures -> tf.Module and the signatures, to save."""
+    """A network with both signatures -> tf.Module and the signatures, to save."""
     module = tf.Module()
     module.network = network  # so that what it holds, engines for example, is saved along
 
     @tf.function(input_signature=[image_spec(model)], autograph=False)
     def serving_default(images):
-        return {"predictions": network(images)}
+        return network(images)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")], autograph=False)
     def detect_bytes(image_bytes):
         images, sizes, readable = read_files(image_bytes, model.input_size, model.resize, max_pixels)
-        boxes, scores, classes, valid = finish(network(images), sizes, score_threshold, iou_threshold, model)
+        predictions = network(images)["predictions"]
+        boxes, scores, classes, valid = finish(predictions, sizes, score_threshold, iou_threshold, model)
         row = readable[:, tf.newaxis]
         answers = {
             "boxes": tf.where(row[..., tf.newaxis], boxes, 0.0),
@@ -118,14 +120,16 @@ def load(folder, signature="serving_default"):
 
 
 def load_network(folder, model):
-    """The `serving_default` of a SavedModel folder -> images -> predictions. Raises UserError if it takes others."""
+    """The `serving_default` of a SavedModel folder as a network. Raises UserError if it is not that of the model."""
     function = load(folder)
     takes, wanted = function.structured_input_signature[1].get("images"), image_spec(model)
     if takes is None or not wanted.is_compatible_with(tf.TensorSpec(takes.shape, takes.dtype)):
         raise UserError(f"{folder} holds a SavedModel of other inputs than its model.json says: convert again")
+    if set(function.structured_outputs) != {"predictions", *(["features"] * model.features)}:
+        raise UserError(f"{folder} holds a SavedModel of other outputs than its model.json says: convert again")
 
     def network(images):
-        return function(images=images)["predictions"]
+        return function(images=images)
 
     network.function = function
     return network

@@ -22,6 +22,7 @@ REFUSED_SUFFIXES = (".webp", ".tif", ".tiff", ".heic", ".avif", ".jp2", ".svg") 
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 BACK_OFF_SECONDS = (0.5, 1, 2, 4, 8, 16, 30)  # before each try to reach a lost camera or stream again
 USUAL_FPS = 25.0  # where a camera or stream does not say
+LONGEST_GAP = 3600  # seconds between two frames; what a file says beyond that is an error
 
 
 class Frame(NamedTuple):
@@ -30,6 +31,7 @@ class Frame(NamedTuple):
     source: str  # the file, camera or stream it came from
     index: int  # its number in that source, from 0
     picture: np.ndarray  # uint8 (H, W, 3), RGB
+    seconds: float = None  # when it is of, later than the one before; None: a picture, of no time
 
 
 def open_source(word, max_pixels):
@@ -120,6 +122,7 @@ class Video:
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 1 <= fps <= 1000 else USUAL_FPS
         self.frames_read = 0
+        self._seconds = 0.0  # of the last frame
         self.paths = [name] if self.kind == "video" else []
         self.output_name = {"video": f"{Path(str(name)).stem}.mp4", "camera": f"camera{name}.mp4"}.get(
             self.kind, "stream.mp4"
@@ -130,7 +133,8 @@ class Video:
         try:
             while (picture := self._next()) is not None:
                 self.frames_read += 1
-                yield Frame(str(self.name), self.frames_read - 1, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+                rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+                yield Frame(str(self.name), self.frames_read - 1, rgb, self._clock())
         finally:
             self._capture.release()
         if not self.frames_read:
@@ -145,6 +149,14 @@ class Video:
         if self.count - self.frames_read > max(2, self.count // 100):  # some headers are one or two off
             return [f"{self.kind} {self.name} breaks off: {self.frames_read} of {self.count} frames could be read"]
         return []
+
+    def _clock(self):
+        """Seconds of the frame read last: by the wall clock of what is live, else by the file, whose rate may vary."""
+        now = time.monotonic() if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if self.frames_read > 1 and not self._seconds < now < self._seconds + LONGEST_GAP:  # no or wrong times in it
+            now = self._seconds + 1 / self.fps
+        self._seconds = now
+        return now
 
     def _open(self):
         capture = cv2.VideoCapture(self.name if self.kind == "camera" else str(self.name))

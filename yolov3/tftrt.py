@@ -32,8 +32,8 @@ def tensorrt_network(model, folder, runtime):
 
 
 def in_batches(network, sizes):
-    """images -> predictions, by batches of those sizes alone, the last one filled up: TF-TRT has no engine for others
-    and would run them in TensorFlow, in another precision and slower."""
+    """A network, run by batches of those sizes alone, the last one filled up: TF-TRT has no engine for others and would
+    run them in TensorFlow, in another precision and slower."""
 
     def call(images):
         answers, first = [], 0
@@ -42,9 +42,12 @@ def in_batches(network, sizes):
             size = min((size for size in sizes if size >= left), default=max(sizes))
             batch = images[first : first + size]
             missing = size - len(batch)
-            answers.append(network(tf.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)]))[: len(batch)])
+            answer = network(tf.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)]))
+            answers.append({name: output[: len(batch)] for name, output in answer.items()})
             first += size
-        return answers[0] if len(answers) == 1 else tf.concat(answers, 0)
+        if len(answers) == 1:
+            return answers[0]
+        return {name: tf.concat([answer[name] for answer in answers], 0) for name in answers[0]}
 
     return call
 

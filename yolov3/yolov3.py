@@ -1,10 +1,11 @@
 """Darknet-53, YOLOv3 and YOLOv3-tiny (Redmon and Farhadi, 2018), layer for layer as in Darknet's cfg files.
 
 A network function takes the picture batch (N, S, S, 3) and the channels of a head; it returns the raw heads
-(N, S/stride, S/stride, channels), smallest stride first.
+(N, S/stride, S/stride, channels), smallest stride first, and `blocks.looks`, made of the features with which the
+backbone enters stride 4: later it forgets the colours of a shirt over its being a person.
 """
 
-from yolov3.blocks import Convolutions, concatenate, max_pool, upsample
+from yolov3.blocks import Convolutions, concatenate, looks, max_pool, upsample
 
 DARKNET53 = (  # (filters, residual blocks) after each halving of the picture
     (64, 1),
@@ -16,33 +17,36 @@ DARKNET53 = (  # (filters, residual blocks) after each halving of the picture
 
 
 def darknet53(conv, x):
-    """(N, S, S, 3) -> features at strides 8, 16 and 32, with 256, 512 and 1024 channels."""
+    """(N, S, S, 3) -> features at strides 8, 16 and 32, with 256, 512 and 1024 channels, and looks, with 512."""
     x = conv(x, 32, 3)
-    features = []
+    entries, features = [], []
     for filters, repeats in DARKNET53:
         x = conv(x, filters, 3, stride=2)
+        entries.append(x)
         for _ in range(repeats):
             x = conv.residual(x, filters, filters // 2)
         features.append(x)
-    return features[2:]
+    return *features[2:], looks(entries[1])
 
 
 def yolov3(x, head_channels):
     conv = Convolutions()
-    stride8, stride16, x = darknet53(conv, x)
+    stride8, stride16, x, appearance = darknet53(conv, x)
     heads = []
     for filters, route in ((512, stride16), (256, stride8), (128, None)):
         x = conv.alternate(x, filters, 5)
         heads.append(conv.head(conv(x, filters * 2, 3), head_channels))
         if route is not None:
             x = concatenate(upsample(conv(x, filters // 2)), route)
-    return heads[::-1]
+    return heads[::-1], appearance
 
 
 def yolov3_tiny(x, head_channels):
     conv = Convolutions()
-    for filters in (16, 32, 64, 128):
+    for filters in (16, 32):
         x = max_pool(conv(x, filters, 3))
+    stride4 = conv(x, 64, 3)
+    x = max_pool(conv(max_pool(stride4), 128, 3))
     stride16 = conv(x, 256, 3)
     x = conv(max_pool(stride16), 512, 3)
     x = conv(max_pool(x, stride=1), 1024, 3)
@@ -50,4 +54,4 @@ def yolov3_tiny(x, head_channels):
     coarse = conv.head(conv(x, 512, 3), head_channels)
     x = concatenate(upsample(conv(x, 128)), stride16)
     fine = conv.head(conv(x, 256, 3), head_channels)
-    return [fine, coarse]
+    return [fine, coarse], looks(stride4)

@@ -1,13 +1,14 @@
 """CSPDarknet-53, YOLOv4 and YOLOv4-tiny (Bochkovskiy et al., 2020), and `Create_Yolo`, which makes any of the four.
 
 A network function takes the picture batch (N, S, S, 3) and the channels of a head; it returns the raw heads
-(N, S/stride, S/stride, channels), smallest stride first.
+(N, S/stride, S/stride, channels), smallest stride first, and `blocks.looks`, made of the features with which the
+backbone enters stride 4: later it forgets the colours of a shirt over its being a person.
 """
 
 import keras
 
 from yolov3 import configs
-from yolov3.blocks import Convolutions, concatenate, max_pool, second_half, upsample
+from yolov3.blocks import Convolutions, concatenate, looks, max_pool, second_half, upsample
 from yolov3.boxes import ANCHORS_PER_CELL
 from yolov3.settings import architecture, check_input_size, count_classes
 from yolov3.yolov3 import yolov3, yolov3_tiny
@@ -22,23 +23,24 @@ CSP_DARKNET53 = (  # (filters, channels of each half, inner channels of a residu
 
 
 def csp_darknet53(conv, x):
-    """(N, S, S, 3) -> features at strides 8, 16 and 32, with 256, 512 and 1024 channels."""
+    """(N, S, S, 3) -> features at strides 8, 16 and 32, with 256, 512 and 1024 channels, and looks, with 512."""
     x = conv(x, 32, 3)
-    features = []
+    entries, features = [], []
     for filters, half, inner, repeats in CSP_DARKNET53:
         x = conv(x, filters, 3, stride=2)
+        entries.append(x)
         bypass = conv(x, half)
         x = conv(x, half)
         for _ in range(repeats):
             x = conv.residual(x, half, inner)
         x = conv(concatenate(conv(x, half), bypass), filters)
         features.append(x)
-    return features[2:]
+    return *features[2:], looks(entries[1])
 
 
 def yolov4(x, head_channels):
     conv = Convolutions(activation="mish")
-    stride8, stride16, x = csp_darknet53(conv, x)
+    stride8, stride16, x, appearance = csp_darknet53(conv, x)
     conv.activation = "leaky"
 
     # Spatial pyramid pooling at stride 32
@@ -57,15 +59,17 @@ def yolov4(x, head_channels):
     for filters, route in ((256, stride16), (512, stride32)):
         x = conv.alternate(concatenate(conv(x, filters, 3, stride=2), route), filters, 5)
         heads.append(conv.head(conv(x, filters * 2, 3), head_channels))
-    return heads
+    return heads, appearance
 
 
 def yolov4_tiny(x, head_channels):
     conv = Convolutions()
     x = conv(x, 32, 3, stride=2)
     x = conv(x, 64, 3, stride=2)
+    entries = []
     for filters in (64, 128, 256):
         x = bypass = conv(x, filters, 3)
+        entries.append(x)
         x = inner = conv(second_half(x), filters // 2, 3)
         x = conv(x, filters // 2, 3)
         stride16 = conv(concatenate(x, inner), filters)
@@ -75,18 +79,19 @@ def yolov4_tiny(x, head_channels):
     coarse = conv.head(conv(x, 512, 3), head_channels)
     x = concatenate(upsample(conv(x, 128)), stride16)
     fine = conv.head(conv(x, 256, 3), head_channels)
-    return [fine, coarse]
+    return [fine, coarse], looks(entries[0])
 
 
 NETWORKS = {"yolov3": yolov3, "yolov3-tiny": yolov3_tiny, "yolov4": yolov4, "yolov4-tiny": yolov4_tiny}
 
 
-def Create_Yolo(input_size=None, yolo_type=None, tiny=None, CLASSES=None):
+def Create_Yolo(input_size=None, yolo_type=None, tiny=None, CLASSES=None, features=False):
     """A network with fresh weights, as a Keras model.
 
     input_size  pixels, a multiple of 32; yolo_type  "yolov3" or "yolov4"; tiny  bool;
     CLASSES  a names file, a list of names, or their number. None means what configs.py says now
     (YOLO_INPUT_SIZE, YOLO_TYPE, TRAIN_YOLO_TINY, YOLO_COCO_CLASSES).
+    features  True: what things look like, float32 (N, S/16, S/16, C), is one more output, the last
 
     The model takes float32 (N, S, S, 3), RGB, 0..1, and returns its raw heads, a list of float32
     (N, S/stride, S/stride, 3 * (5 + classes)), smallest stride first; per anchor tx, ty, tw, th, objectness and
@@ -98,4 +103,5 @@ def Create_Yolo(input_size=None, yolo_type=None, tiny=None, CLASSES=None):
     size = check_input_size(configs.YOLO_INPUT_SIZE if input_size is None else input_size)
     classes = count_classes(configs.YOLO_COCO_CLASSES if CLASSES is None else CLASSES)
     pictures = keras.Input((size, size, 3), name="images")
-    return keras.Model(pictures, NETWORKS[name](pictures, ANCHORS_PER_CELL * (5 + classes)), name=name)
+    heads, appearance = NETWORKS[name](pictures, ANCHORS_PER_CELL * (5 + classes))
+    return keras.Model(pictures, [*heads, appearance] if features else heads, name=name)

@@ -1,0 +1,152 @@
+"""object_tracker.py: from a video to numbered boxes, trails, counts, and files of them."""
+
+import inspect
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import object_tracker
+from deep_sort import Tracker
+from yolov3 import configs
+from yolov3.detector import SHIPPED, Detections, Load_Yolo_model
+from yolov3.draw import draw_tracks
+from yolov3.settings import PROJECT, UserError
+from yolov3.sources import Frame
+from yolov3.tracking import Follower, Tracks
+
+NAMES = ("cat", "dog")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """The first 24 frames of the digits' video."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    capture = cv2.VideoCapture(str(PROJECT / "IMAGES" / "digits.mp4"))
+    size = tuple(int(capture.get(x)) for x in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, size)
+    for _ in range(24):
+        writer.write(capture.read()[1])
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def track(monkeypatch, tmp_path):
+    """track(arguments ..., constants ...) -> exit code, as from the command line."""
+
+    def run(*arguments, **constants):
+        for name, value in {"DETECT_OUTPUT": str(tmp_path), "YOLO_CUSTOM_WEIGHTS": SHIPPED, **constants}.items():
+            monkeypatch.setattr(configs, name, value)
+        monkeypatch.setattr(sys, "argv", ["object_tracker.py", *map(str, arguments)])
+        return object_tracker.main.__wrapped__()
+
+    return run
+
+
+def detections(*boxes, classes=None):
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    classes = np.zeros(len(boxes), np.int32) if classes is None else np.array(classes)
+    return Detections(boxes, np.full(len(boxes), 0.9, np.float32), classes, NAMES)
+
+
+def frame(i, width=200, height=100):
+    return Frame("a video", i, np.zeros((height, width, 3), np.uint8), i / 25)
+
+
+@pytest.mark.parametrize("embedder", ["none", "detector"])
+def test_a_video_becomes_numbered_boxes_in_every_file(track, clip, tmp_path, capsys, embedder):
+    video, lines, mot = tmp_path / "out.mp4", tmp_path / "tracks.jsonl", tmp_path / "tracks.txt"
+    arguments = clip, "--output", video, "--json", lines, "--mot", mot
+    assert track(*arguments, TRACKER_EMBEDDER=embedder) == 0
+    said = capsys.readouterr().out
+    assert "24 frames" in said and "detection" in said and "seen: " in said and f"written: {mot}" in said
+    lines = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [line["frame"] for line in lines] == list(range(24))
+    rows = np.loadtxt(mot, delimiter=",")
+    for line in lines:
+        theirs = rows[rows[:, 0] == line["frame"] + 1]
+        assert theirs[:, 1].tolist() == line["numbers"] and len(set(line["numbers"])) == len(line["numbers"])
+        boxes = np.array(line["boxes"]).reshape(-1, 4)
+        np.testing.assert_allclose(theirs[:, 2:6], np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]), atol=0.02)
+    first = dict(zip(lines[0]["numbers"], lines[0]["classes"], strict=True))
+    last = dict(zip(lines[-1]["numbers"], lines[-1]["classes"], strict=True))
+    assert len(first) >= 3 and all(last.get(number) == label for number, label in first.items() if number in last)
+    assert len(set(first) & set(last)) >= 3  # a second later they are still who they were
+    capture = cv2.VideoCapture(str(video))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 24
+
+
+def test_some_classes_only(track, clip, tmp_path):
+    assert track(clip, "--only", "9", "--json", tmp_path / "a.jsonl") == 0
+    labels = [name for line in (tmp_path / "a.jsonl").read_text().splitlines() for name in json.loads(line)["classes"]]
+    assert set(labels) == {"9"}
+
+
+def test_the_tutorials_call(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr(configs, "TRACKER_EMBEDDER", "none")
+    yolo = Load_Yolo_model(SHIPPED)
+    summary = object_tracker.Object_tracking(yolo, clip, tmp_path / "out.mp4", input_size=416, Track_only=["9", "5"])
+    assert summary.frames == 24 and set(summary.found.counts) <= {"9", "5"} and (tmp_path / "out.mp4").exists()
+    monkeypatch.setattr(configs, "TRACKER_EMBEDDER", "detector")
+    with pytest.raises(UserError, match=r"needs a detector with features: Load_Yolo_model\(features=True\)"):
+        object_tracker.Object_tracking(yolo, clip)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("TRACKER_HIGH_SCORE", 2, "TRACKER_HIGH_SCORE = 2 must be a number, from 0 to 1"),
+        ("TRACKER_BUDGET", 0, "TRACKER_BUDGET = 0 must be"),
+        ("TRACKER_CLASS_AGNOSTIC", "yes", "TRACKER_CLASS_AGNOSTIC = 'yes' must be True or False"),
+        ("TRACKER_TRAIL", -1, "TRACKER_TRAIL = -1 must be a whole number"),
+        ("TRACKER_EMBEDDER", "mars.pb", "mars.pb is missing"),
+    ],
+)
+def test_wrong_constants_are_named(track, clip, name, value, reason):
+    with pytest.raises(UserError, match=reason):
+        track(clip, **{name: value})
+
+
+def test_every_parameter_of_the_tracker_is_a_constant_with_its_default():
+    for name, parameter in inspect.signature(Tracker).parameters.items():
+        assert getattr(configs, f"TRACKER_{name.upper()}") == parameter.default
+
+
+def test_a_follower_counts_and_remembers_where_things_were():
+    follow = Follower(Tracker(), trail=5)
+    for i in range(8):
+        tracks = follow(frame(i), detections([10 + i, 10, 30 + i, 50], [100, 20 - i / 9, 140, 60], classes=[0, 1]))
+    assert tracks.numbers.tolist() == [1, 2] and tracks.labels == ["cat", "dog"]
+    assert tracks.counts == {"cat": 1, "dog": 1}
+    assert len(tracks.trails[0]) == 5
+    np.testing.assert_allclose(tracks.trails[0][-1], [27, 50], atol=2)  # between its feet
+    for i in range(8, 100):
+        tracks = follow(frame(i), detections())
+    assert len(tracks) == 0 and not follow.trails and tracks.counts == {"cat": 1, "dog": 1}
+
+
+def test_a_video_that_changes_its_size_keeps_its_numbers():
+    follow = Follower(Tracker())
+    for i in range(5):
+        follow(frame(i), detections([10, 10, 30, 50]))
+    tracks = follow(frame(5, 400, 200), detections([20, 20, 60, 100]))
+    assert tracks.numbers.tolist() == [1]
+    np.testing.assert_allclose(tracks.boxes[0], [20, 20, 60, 100], atol=2)
+    np.testing.assert_allclose(tracks.trails[0][0], [40, 100], atol=2)
+
+
+def test_what_is_drawn_has_boxes_trails_and_counts():
+    trail = np.array([[20, 90], [60, 90], [100, 90]])
+    boxes = np.array([[80, 40, 120, 90]], np.float32)
+    one = np.ones(1, np.int32)
+    tracks = Tracks(boxes, np.ones(1, np.float32), one, NAMES, one, [trail], {"dog": 3})
+    picture = draw_tracks(np.zeros((120, 300, 3), np.uint8), tracks, (0, 250, 0))
+    assert (picture[90, 119] == (0, 250, 0)).all()
+    old, new = picture[90, 30].astype(int), picture[90, 78].astype(int)
+    assert 0 < old[1] < new[1]  # a trail fades
+    assert picture[:20, :60].any()  # the counts
+    nothing = Tracks(boxes[:0], boxes[:0, 0], one[:0], NAMES, one[:0], [], {})
+    draw_tracks(np.zeros((60, 80, 3), np.uint8), nothing)
