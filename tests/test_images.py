@@ -207,13 +207,15 @@ def huge_headers():
     jpeg = bytearray(FILES["colour.jpg"])
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 65_000, 65_000)  # libjpeg ends at 65,500
+    small = gif(np.zeros((1, 1), int))
+    at = small.index(b",") + 5  # the size of its frame; that in the header decides nothing
     bmp = bytearray(FILES["colour.bmp"])
     bmp[18:26] = struct.pack("<ii", 100_000, -100_000)
     return {
         "png": (png, "100000 x 100000"),
         "jpeg": (bytes(jpeg), "65000 x 65000"),
         "bmp": (bytes(bmp), "100000 x 100000"),
-        "gif": (gif(np.zeros((1, 1), int), size=(65535, 65535)), "65535 x 65535"),
+        "gif": (small[:at] + struct.pack("<HH", 65535, 65535) + small[at + 4 :], "65535 x 65535"),
     }
 
 

@@ -31,6 +31,11 @@ def read_picture(path, max_pixels):
         data = project_path(path).read_bytes()
     except OSError as error:
         raise UserError(f"picture {path} cannot be read: {error.strerror}") from None
+    return picture_of(data, path, max_pixels)
+
+
+def picture_of(data, path, max_pixels):
+    """The bytes of a picture file -> as `read_picture`, wherever they come from; `path` is for the reason alone."""
     if not data:
         raise UserError(f"picture {path} is empty")
     if not data.startswith(tuple(SIGNATURES.values())):
@@ -74,8 +79,11 @@ def decode_large_picture(data, max_pixels, enough):
         choice = tf.reduce_sum(tf.cast(times >= [2, 4, 8], tf.int32))
         return upright(tf.switch_case(choice, [at(1), at(2), at(4), at(8)]), orientation), whole
 
-    def png_or_gif():
-        return tf.io.decode_image(data, 3, expand_animations=False), size
+    def png():
+        return tf.io.decode_png(data, 3), size
+
+    def gif():
+        return tf.io.decode_image(first_frame(data)[1], 3, expand_animations=False), size
 
     def bmp():  # one channel is an index into the palette behind the header, a fourth is alpha
         picture = tf.io.decode_bmp(data)
@@ -88,7 +96,7 @@ def decode_large_picture(data, max_pixels, enough):
 
         return tf.cond(tf.shape(picture)[2] == 1, coloured, lambda: picture[..., :3]), size
 
-    picture, size = tf.switch_case(_format(data), [jpeg, png_or_gif, bmp, png_or_gif])
+    picture, size = tf.switch_case(_format(data), [jpeg, png, bmp, gif])
     return tf.ensure_shape(picture, (None, None, 3)), tf.ensure_shape(size, (2,))
 
 
@@ -117,9 +125,34 @@ def header_size(data):
             lambda: tf.io.extract_jpeg_shape(data)[:2],
             lambda: size(number(20, 4, -1), number(16, 4, -1)),
             bmp,
-            lambda: size(number(8, 2), number(6, 2)),
+            lambda: first_frame(data)[0],
         ],
     )
+
+
+def first_frame(data):
+    """A GIF's bytes -> int32 (2,), the height and width of its first frame, and the bytes without those behind it. The
+    decoder would unpack every frame, and frames need not be of the size in the header."""
+    octets = tf.cast(tf.io.decode_raw(data, tf.uint8), tf.int32)
+
+    def octet(at):
+        return tf.gather(octets, tf.minimum(at, tf.size(octets) - 1))
+
+    def colour_table(flags):
+        return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
+
+    def last_block(at):  # each is its length and so many bytes; the last has none
+        return tf.while_loop(
+            lambda at: (at < tf.size(octets)) & (octet(at) > 0), lambda at: [at + 1 + octet(at)], [at]
+        )[0]
+
+    def is_extension(at):
+        return (at < tf.size(octets)) & (octet(at) == 0x21)
+
+    frame = tf.while_loop(is_extension, lambda at: [last_block(at + 2) + 1], [13 + colour_table(octet(10))])[0]
+    width, height = (octet(frame + i) + 256 * octet(frame + i + 1) for i in (5, 7))
+    end = last_block(frame + 11 + colour_table(octet(frame + 9))) + 1
+    return tf.stack([height, width]), tf.strings.substr(data, 0, end) + b";"
 
 
 def _format(data):
