@@ -1,0 +1,165 @@
+"""What workers and Ray cost: pictures a second with one worker and with two, beside the bare detector in a loop.
+
+python tools/Benchmark_cluster.py photos/                                      the configured model
+python tools/Benchmark_cluster.py photos/ --random yolov4 --pictures 32        full YOLOv4, random weights
+python tools/Benchmark_cluster.py photos/ --rounds 7 --markdown cluster.md
+
+Networks have --cpus threads each, one if left out, the bare detector's too. Each round, in shuffled order, has one
+worker and, where there are cores for them, two of tools/Detect_cluster.py answer all pictures, from the files to the
+parts on the disk, and calls the detector on the same pictures, read and decoded beforehand, in batches of the same
+size. All are loaded, and warmed up, before the first round. Ratios are those of medians of one run.
+"""
+
+import argparse
+import functools
+import itertools
+import math
+import os
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
+
+import yolov3  # noqa: E402, F401  before TensorFlow, which it keeps quiet
+
+# isort: split
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from Detect_cluster import configured_constants  # noqa: E402
+
+# isort: split
+import ray  # noqa: E402
+from cluster_listing import Files, local_pictures  # noqa: E402
+from cluster_parts import run_file  # noqa: E402
+from cluster_workers import Job, detect_parts, ray_running, start_worker  # noqa: E402
+from measuring import describe_machine, run_in_rounds, table  # noqa: E402
+from preparing import write_random_weights  # noqa: E402
+
+from yolov3 import configs  # noqa: E402
+from yolov3.detector import DARKNET_WEIGHTS, Load_Yolo_model, configured_model  # noqa: E402
+from yolov3.images import read_picture  # noqa: E402
+from yolov3.outputs import check_output  # noqa: E402
+from yolov3.settings import UserError, check_count, choose, say_it_in_one_line  # noqa: E402
+
+BUDGETS = (  # pictures a second of this over that, at least
+    ("2 workers", "1 worker", 1.6),
+    ("1 worker", "bare detector", 0.9),
+)
+
+
+def rate(call, names, *arguments):
+    """Pictures a second."""
+    started = time.perf_counter()
+    call(names, *arguments)
+    return len(names) / (time.perf_counter() - started)
+
+
+def bare(names, frames, detector, batch_size):
+    """The detector in a loop, on frames by name."""
+    for first in range(0, len(names), batch_size):
+        detector([frames[name] for name in names[first : first + batch_size]])
+
+
+def by_workers(names, workers, part_size):
+    """All parts of a listing, by actors that are ready."""
+    listing, numbers = Files(names), range(math.ceil(len(names) / part_size))
+    start = functools.partial(next, iter(workers))
+
+    def cut(number):
+        return listing.cut(number * part_size, (number + 1) * part_size)
+
+    for _ in detect_parts(numbers, cut, start, len(workers)):
+        pass
+
+
+def configure_random(name, folder, frame):
+    """Has configs.py mean random weights of one of Darknet's four networks, with the classes of COCO."""
+    weights = folder / f"{name}.weights"
+    weights.touch()
+    configs.YOLO_TYPE, _, tiny = name.partition("-")
+    configs.TRAIN_YOLO_TINY, configs.TRAIN_CLASSES = bool(tiny), configs.YOLO_COCO_CLASSES
+    configs.YOLO_FRAMEWORK, configs.YOLO_CUSTOM_WEIGHTS = "tf", str(weights)
+    model, _ = configured_model()
+    write_random_weights(model, weights, frame)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="pictures: a folder or glob")
+    parser.add_argument("--random", metavar="TYPE", help=f"random weights of {', '.join(DARKNET_WEIGHTS)}")
+    parser.add_argument("--pictures", type=int, default=256, help="so many a round, again from the first (256)")
+    parser.add_argument("--part-size", type=int, help="pictures in a part (an eighth of all)")
+    parser.add_argument("--batch-size", type=int, default=8, help="pictures detected at a time (8)")
+    parser.add_argument("--cpus", type=int, default=1, help="threads of each network (1)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each (5)")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table there too")
+    arguments = parser.parse_args()
+    arguments.part_size = arguments.part_size or math.ceil(arguments.pictures / 8)
+    for name in ("pictures", "part_size", "batch_size", "cpus", "rounds"):
+        check_count(f"--{name.replace('_', '-')}", getattr(arguments, name), 1)
+    if arguments.cpus > os.cpu_count():
+        raise UserError(f"--cpus {arguments.cpus} is more than the {os.cpu_count()} of this machine")
+    if arguments.random:
+        choose("--random", arguments.random, DARKNET_WEIGHTS)
+    if arguments.markdown:
+        check_output(arguments.markdown, (".md",))
+    return arguments
+
+
+@say_it_in_one_line
+def main():
+    arguments = parse_arguments()
+    tf.config.threading.set_intra_op_parallelism_threads(arguments.cpus)
+    tf.config.threading.set_inter_op_parallelism_threads(arguments.cpus)
+    again = itertools.cycle(local_pictures(arguments.source, configs.YOLO_MAX_PIXELS))
+    names = list(itertools.islice(again, arguments.pictures))
+    frames = {name: read_picture(name, configs.YOLO_MAX_PIXELS) for name in names}
+
+    with tempfile.TemporaryDirectory() as folder, ray_running(None):
+        # 1. The contenders, loaded
+        if arguments.random:
+            configure_random(arguments.random, Path(folder), frames[names[0]])
+        configs.YOLO_OPENVINO_THREADS = arguments.cpus
+        constants = configured_constants(arguments.cpus)
+        job = Job(Path(folder), "benchmark", constants, arguments.batch_size, arguments.cpus, 0)
+        run_file(job.output).touch()
+        workers = [start_worker(job) for _ in range(min(2, os.cpu_count() // arguments.cpus))]
+        ray.get([worker.load.remote() for worker in workers])
+        ray.get([worker.detect.remote(0, Files(names[: arguments.batch_size])) for worker in workers])
+        detector = Load_Yolo_model()
+        bare(names[: arguments.batch_size], frames, detector, arguments.batch_size)
+
+        # 2. Pictures a second, in turn
+        timers = {"bare detector": functools.partial(rate, bare, names, frames, detector, arguments.batch_size)}
+        for count, _ in enumerate(workers, 1):
+            by = functools.partial(rate, by_workers, names, workers[:count], arguments.part_size)
+            timers["1 worker" if count == 1 else f"{count} workers"] = by
+        rates = run_in_rounds(timers, arguments.rounds, detector.model.name)
+
+    # 3. The results
+    medians = {name: np.median(values) for name, values in rates.items()}
+    rows = [[name, f"{medians[name]:.2f}", f"{min(rates[name]):.2f} to {max(rates[name]):.2f}"] for name in rates]
+    report = [
+        describe_machine("ray", "pyarrow", "openvino"),
+        f"{shlex.join(['python', *sys.argv])}: {detector.model.name} at {detector.model.input_size}, "
+        f"{detector.model.framework} {detector.model.precision}, {arguments.cpus} threads each, batches of "
+        f"{arguments.batch_size}, {len(names)} pictures in parts of {arguments.part_size}, {arguments.rounds} rounds",
+        table("pictures a second|median|of all rounds", rows),
+        table("ratio|measured|budget|met", [judged(medians, *budget) for budget in BUDGETS if budget[0] in medians]),
+    ]
+    report = "\n\n".join(report) + "\n"
+    print(f"\n{report}")
+    if arguments.markdown:
+        arguments.markdown.write_text(report, encoding="utf-8")
+
+
+def judged(medians, over, under, budget):
+    ratio = medians[over] / medians[under]
+    return [f"{over} / {under}", f"{ratio:.2f}", f"at least {budget:.2f}", "yes" if ratio >= budget else "NO"]
+
+
+if __name__ == "__main__":
+    main()

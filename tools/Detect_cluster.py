@@ -1,0 +1,126 @@
+"""Detect on very many pictures, on this machine or on a Ray cluster: Parquet in parts, each picture exactly once.
+
+python tools/Detect_cluster.py photos/ --output boxes/                     this machine: nothing to set up
+python tools/Detect_cluster.py "photos/**/*.jpg" --output boxes/ --workers 2
+python tools/Detect_cluster.py s3://bucket/prefix --output /shared/boxes --address 10.0.0.1:6379 --gpus 1
+python tools/Detect_cluster.py pictures.parquet --output boxes/            columns path, a string, and bytes, binary
+
+The model is that of yolov3/configs.py, for any YOLO_FRAMEWORK. The sorted listing of pictures is cut into parts of
+--part-size; part-000123.parquet has a row for each picture of part 123: path, width, height, boxes (x1, y1, x2, y2 in
+pixels of the upright picture), scores, classes (names), model, and error, the reason why a picture cannot be read. A
+part that is there is done: run a killed job again, and it goes on. run.json says what the job is; another is refused.
+
+On a cluster the project and the output lie in folders that all machines share, at the same place. Every machine has its
+own credentials for S3. Parquet is read by row groups: the size of a part, or less, is a good size for them.
+Needs: pip install -r requirements-ray.txt
+"""
+
+import argparse
+import functools
+import math
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
+
+try:
+    import pyarrow  # noqa: F401
+    import ray  # noqa: F401
+except ImportError:
+    sys.exit("error: Ray is not installed: pip install -r requirements-ray.txt")
+
+from cluster_listing import open_listing  # noqa: E402
+from cluster_parts import describe_run, missing_parts, prepare_output  # noqa: E402
+from cluster_workers import Job, detect_parts, plan_workers, ray_running, start_worker  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from yolov3 import configs  # noqa: E402
+from yolov3.darknet import fetch_weights  # noqa: E402
+from yolov3.detector import configured_model  # noqa: E402
+from yolov3.settings import UserError, check_count, check_threshold, say_it_in_one_line, shell_path  # noqa: E402
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="folder, glob, s3://bucket/prefix, or Parquet: a file, folder or glob")
+    parser.add_argument("--output", metavar="FOLDER", required=True, help="for the parts; all machines share it")
+    parser.add_argument("--overwrite", action="store_true", help="remove the parts that another run has left there")
+    parser.add_argument("--part-size", type=int, default=256, help="pictures in a part (256)")
+    parser.add_argument("--batch-size", type=int, default=8, help="pictures detected at a time (8)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster (one of our own, on this machine)")
+    parser.add_argument("--workers", type=int, help="processes, each with the model (one for each machine)")
+    parser.add_argument("--cpus", type=int, help="CPUs, and threads of the network, of each (what a machine has)")
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs of each; 0.5: two share one (0)")
+    arguments = parser.parse_args()
+    for name in ("part_size", "batch_size", "workers", "cpus"):
+        if getattr(arguments, name) is not None:
+            check_count(f"--{name.replace('_', '-')}", getattr(arguments, name), 1)
+    if not 0 <= arguments.gpus < 1e3 or (arguments.gpus > 1 and arguments.gpus % 1):
+        raise UserError(f"--gpus {arguments.gpus:g} must be a whole number, or a part of one")
+    if "://" in arguments.output:
+        raise UserError(f"--output {arguments.output} is no folder: name one that all machines share")
+    arguments.output = shell_path(arguments.output).absolute()
+    return arguments
+
+
+def configured_constants(cpus):
+    """What configs.py says now, for processes elsewhere."""
+    constants = {name: value for name, value in vars(configs).items() if name.isupper()}
+    return {**constants, "YOLO_OPENVINO_THREADS": configs.YOLO_OPENVINO_THREADS or cpus}
+
+
+@say_it_in_one_line
+def main():
+    # 1. What to detect, by what, and what of it is done
+    arguments = parse_arguments()
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
+    model, weights = configured_model()
+    if model.framework == "tf":
+        model = replace(model, precision=configs.YOLO_PRECISION)
+    fetch_weights(weights)
+    constants = "YOLO_SCORE_THRESHOLD", "YOLO_IOU_THRESHOLD"
+    thresholds = {name[5:].lower(): check_threshold(name, getattr(configs, name)) for name in constants}
+    listing = open_listing(arguments.source, configs.YOLO_MAX_PIXELS)
+    run = describe_run(model, weights, thresholds, configs.YOLO_MAX_PIXELS, listing, arguments.part_size)
+    prepare_output(arguments.output, run, arguments.overwrite)
+    pictures, parts = len(listing.names), math.ceil(len(listing.names) / arguments.part_size)
+    numbers = missing_parts(arguments.output, parts)
+    left = sum(min(arguments.part_size, pictures - number * arguments.part_size) for number in numbers)
+    if not numbers:
+        print(f"nothing to do: all {parts} parts, {pictures} pictures, are in {arguments.output}")
+        return
+
+    def cut(number):
+        return listing.cut(number * arguments.part_size, (number + 1) * arguments.part_size)
+
+    # 2. The parts that are missing
+    done, started = [], time.monotonic()
+    with ray_running(arguments.address):
+        workers, cpus = plan_workers(arguments.workers, arguments.cpus, arguments.gpus)
+        job = Job(
+            arguments.output, run["model"], configured_constants(cpus), arguments.batch_size, cpus, arguments.gpus
+        )
+        start = functools.partial(start_worker, job)
+        with tqdm(total=pictures, initial=pictures - left, unit=" pictures", disable=None) as bar:
+            for part in detect_parts(numbers, cut, start, workers):
+                done.append(part)
+                bar.update(part.pictures)
+
+    # 3. How it went
+    if missing := missing_parts(arguments.output, parts):
+        raise UserError(
+            f"output {arguments.output} has no part {missing[0]} here, though a worker has written it: it must lie in "
+            "a folder that all machines share"
+        )
+    unreadable, boxes, seconds = (sum(getattr(part, x) for part in done) for x in ("unreadable", "boxes", "seconds"))
+    before = f"; {pictures - left} in {parts - len(done)} were done before" if left < pictures else ""
+    print(f"{left} pictures in {len(done)} parts{before}")
+    print(f"{boxes} boxes; {unreadable} pictures could not be read: column error says why")
+    print(f"{time.monotonic() - started:.0f} s; {left / seconds:.1f} pictures a second and worker, start-up apart")
+    print(f"written: {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
