@@ -48,7 +48,7 @@ def detect_from_command_line(
     else:
         print(f"{summary.frames} frames, {summary.boxes} boxes; {summary.rates()}")
     if make_follower and found is not None:
-        print(f"seen: {', '.join(f'{count} {name}' for name, count in sorted(found.counts.items())) or 'nothing'}")
+        print(found.seen())
     for path in filter(None, (job.output, job.json_path, job.mot_path) if summary.frames else ()):
         print(f"written: {path}")
     for problem in summary.problems:

@@ -65,9 +65,8 @@ def draw_tracks(picture, tracks, colour=None):
         cv2.rectangle(picture, (x1, y1), (x2, y2), ink, thickness)
     tabs = []
     for corner, ink, label, number in zip(corners, colours, tracks.labels, tracks.numbers, strict=True):
-        tabs.append(draw_label(picture, corner, f"{label} {number}", ink, tabs))
-    seen = ", ".join(f"{count} {name}" for name, count in sorted(tracks.counts.items()))
-    draw_label(picture, (0, 0, 0, 0), f"seen: {seen or 'nothing'}", (32, 32, 32))
+        tabs.append(draw_label(picture, corner, f"{label} #{number}", ink, tabs))
+    draw_label(picture, (0, 0, 0, 0), tracks.seen(), (32, 32, 32))
     return picture
 
 

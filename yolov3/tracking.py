@@ -29,6 +29,11 @@ class Tracks:
         """The class name of each track."""
         return [self.names[i] for i in self.classes]
 
+    def seen(self):
+        """The counts in words."""
+        counts = ", ".join(f"{count} x {name}" for name, count in sorted(self.counts.items()))
+        return f"seen: {counts or 'nothing'}"
+
 
 class Follower:
     """follower(frame, detections) -> Tracks: a `sources.Frame`, in order, and the detector's answer on it.
