@@ -147,7 +147,8 @@ def make_network(name, classes, input_size, precision, seed):
     keras.utils.set_random_seed(seed)
     with in_precision(precision):
         images = keras.Input((input_size, input_size, 3), name="images")
-        network = keras.Model(images, NETWORKS[name](images, ANCHORS_PER_CELL * (5 + classes)), name=name)
+        raw_heads, _ = NETWORKS[name](images, ANCHORS_PER_CELL * (5 + classes))
+        network = keras.Model(images, raw_heads, name=name)
     for conv, norm in convolutions(network):
         if norm:
             norm.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
