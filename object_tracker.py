@@ -41,6 +41,7 @@ def Object_tracking(
 ):
     """Follows what a detector finds on a video file, camera index or stream, and writes the annotated video.
 
+    Yolo        a detector from `Load_Yolo_model`, with features=True if TRACKER_EMBEDDER is "detector"
     Track_only  names of the classes to follow; None or empty: all
     score_threshold  0..1; None: TRACKER_LOW_SCORE, since doubtful detections still prolong tracks
     The other arguments as in `detect_video`; returns a `Summary`. Raises UserError.
@@ -48,9 +49,8 @@ def Object_tracking(
     threshold = configs.TRACKER_LOW_SCORE if score_threshold is None else score_threshold
     if configs.TRACKER_EMBEDDER == "detector" and not Yolo.model.features:
         raise UserError('TRACKER_EMBEDDER = "detector" needs a detector with features: Load_Yolo_model(features=True)')
-    job = Job(
-        video_path, output_path, show=show, only=Track_only or None, colour=rectangle_colors, follow=make_follower()
-    )
+    only = [Track_only] if isinstance(Track_only, str) else Track_only
+    job = Job(video_path, output_path, show=show, only=only or None, colour=rectangle_colors, follow=make_follower())
     return job.run(Yolo, input_size, CLASSES, threshold, iou_threshold)
 
 
@@ -64,7 +64,9 @@ def make_follower():
         raise UserError(f"TRACKER_{name.upper()} {reason}") from None
     trail = check_count("TRACKER_TRAIL", configs.TRACKER_TRAIL, 0)
     named = configs.TRACKER_EMBEDDER
-    return Follower(tracker, None if named in ("detector", "none") else load_embedder(named), trail)
+    if named in ("detector", "none"):
+        return Follower(tracker, None if named == "none" else named, trail)
+    return Follower(tracker, load_embedder(named), trail)
 
 
 def load():

@@ -28,6 +28,9 @@ def check_options(options):
                 raise ValueError(f"{name} = {value!r} must be True or False")
         else:
             check_number(name, value, *LIMITS.get(name, (0, 1e9)))
+    low, high = options["low_score"], options["high_score"]
+    if low > high:
+        raise ValueError(f"low_score = {low} must not be more than high_score = {high}")
 
 
 def check_number(name, value, at_least=0, at_most=np.inf):

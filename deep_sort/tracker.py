@@ -118,7 +118,8 @@ class Tracker:
         patience = np.where(t["number"] > 0, self.max_unseen, self.confirm_misses * max(frames, 1.0))
         t["unseen"] += frames
         t["age"] += frames
-        t = self._keep((t["unseen"] - frames <= patience) & (t["unseen"] <= self.max_unseen))
+        longest = max(self.max_unseen, frames)  # frames far apart: who was there in the last one may still be
+        t = self._keep((t["unseen"] - frames <= patience) & (t["unseen"] <= longest))
         t["state"], t["covariance"] = self.filter.predict(t["state"], t["covariance"], frames)
 
     def _keep(self, kept):
@@ -133,6 +134,10 @@ class Tracker:
         high, low = np.flatnonzero(scores >= self.high_score), np.flatnonzero(scores < self.high_score)
         known, tentative = np.flatnonzero(t["number"] > 0), np.flatnonzero(t["number"] == 0)
         pairs = [(known[:0], high[:0])]
+
+        unlikeness = np.ones((len(expected), len(boxes)), np.float32)  # cosine distances; the doubtful show too little
+        if features is not None and len(high):
+            unlikeness[:, high] = cosine_distances(t["gallery"], features[high])
 
         def match(tracks, detections, cost_of, limit, levels=None):
             """Notes the best pairs of these tracks and detections -> which of both are left."""
@@ -149,21 +154,20 @@ class Tracker:
 
         def unlike(tracks, detections):
             far = self.filter.distance(t["state"][tracks], t["covariance"][tracks], to_xyah(boxes[detections])) > GATE
-            return np.where(far, NEVER, cosine_distances(t["gallery"][tracks], features[detections]))
+            return np.where(far, NEVER, unlikeness[np.ix_(tracks, detections)])
 
         def stranger(tracks, detections):
             """Looks quite otherwise, whatever overlaps. Features of length 0 look like nothing and tell nothing."""
             told = features[detections].any(1) & (scores[detections] >= self.high_score)
             told = told & np.array([len(x) > 0 for x in t["gallery"][tracks]])[:, np.newaxis]
-            return told & (cosine_distances(t["gallery"][tracks], features[detections]) > self.strange_distance)
+            return told & (unlikeness[np.ix_(tracks, detections)] > self.strange_distance)
 
         def off(tracks, detections):
             return 1 - height_iou_matrix(expected[tracks], boxes[detections])
 
         def off_and_unlike(tracks, detections):
             cost = off(tracks, detections)
-            distances = cosine_distances(t["gallery"][tracks], features[detections])
-            return np.where(cost > 1 - self.min_iou, NEVER, cost + distances)
+            return np.where(cost > 1 - self.min_iou, NEVER, cost + unlikeness[np.ix_(tracks, detections)])
 
         # 1. By appearance: tracks seen lately where they overlap, too; then all, where the motion allows it, those seen
         #    last choosing first
@@ -201,7 +205,7 @@ class Tracker:
         if features is not None:
             for i, feature, score in zip(tracks, features[detections], scores[detections], strict=True):
                 if feature.any() and score >= self.high_score:  # who is half hidden looks like the one before
-                    t["gallery"][i] = np.concatenate([t["gallery"][i], feature[np.newaxis]])[-int(self.budget) :]
+                    t["gallery"][i] = np.stack([*t["gallery"][i], feature])[-int(self.budget) :]
         if self.class_agnostic:  # the class seen most, weighted by score: Boyer and Moore's majority vote
             same = t["class_id"][tracks] == classes[detections]
             votes = t["votes"][tracks] + np.where(same, 1, -1) * scores[detections]

@@ -132,7 +132,7 @@ def test_a_folder_without_features_says_how_to_convert_again(made, tmp_path, mon
     Convert_to_pb.main.__wrapped__()
     folder = tmp_path / FOLDERS["tf"]
     assert list(savedmodel.load(folder).structured_outputs) == ["predictions"]
-    with pytest.raises(UserError, match="answers no features: set YOLO_FEATURES = True .*Convert_to_pb.py"):
+    with pytest.raises(UserError, match="answers no features, which .* set YOLO_FEATURES = True.*Convert_to_pb.py"):
         Load_Yolo_model(folder, input_size=SIZE, features=True)
     with pytest.raises(UserError, match="other outputs than its model.json says"):
         savedmodel.load_network(folder, replace(read_model(folder), features=True))
@@ -141,12 +141,12 @@ def test_a_folder_without_features_says_how_to_convert_again(made, tmp_path, mon
 # --- Other networks ------------------------------------------------------------------------------------------------
 
 
-def frozen(path, shape=(None, 8, 4, 3), dtype=tf.uint8, output="features", reduce=(1, 2)):
+def frozen(path, shape=(None, 8, 4, 3), dtype=tf.uint8, output="features", reduce=(1, 2), answer=tf.identity):
     """A frozen graph in the manner of mars-small128.pb, which answers mean colours."""
     graph = tf.Graph()
     with graph.as_default():
         images = tf.compat.v1.placeholder(dtype, shape, name="images")
-        tf.reduce_mean(tf.cast(images, tf.float32), reduce, name=output)
+        tf.identity(answer(tf.reduce_mean(tf.cast(images, tf.float32), reduce)), name=output)
     path.write_bytes(graph.as_graph_def().SerializeToString())
     return path
 
@@ -179,14 +179,23 @@ def test_an_onnx_network_answers_a_row_for_each_crop(shared):
 
 
 def test_a_file_that_is_no_embedder_is_named(tmp_path, shared):
-    with pytest.raises(UserError, match='TRACKER_EMBEDDER = \'looks\' is not known: "detector", "none", or a re-id'):
-        load_embedder("looks")
+    for wrong in ("looks", None, 5, ["detector"]):
+        with pytest.raises(UserError, match='TRACKER_EMBEDDER = .* is not known: "detector", "none", or a re-id'):
+            load_embedder(wrong)
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(UserError, match="folder.onnx is no file"):
+        load_embedder(tmp_path / "folder.onnx")
     with pytest.raises(UserError, match="missing.pb is missing"):
         load_embedder(tmp_path / "missing.pb")
     for name, reason in {"a.pb": "is no frozen graph", "a.onnx": "is no ONNX file"}.items():
         (tmp_path / name).write_bytes(b"something else")
         with pytest.raises(UserError, match=reason):
             load_embedder(tmp_path / name)
+    one_at_a_time = frozen(tmp_path / "one.pb", answer=lambda means: tf.reshape(means, (3, 1)))
+    with pytest.raises(UserError, match=r"one.pb does not take two crops at once"):
+        load_embedder(one_at_a_time)
+    with pytest.raises(UserError, match="nan.pb answers numbers that are not finite"):
+        load_embedder(frozen(tmp_path / "nan.pb", answer=lambda means: means / 0 - means / 0))
     wrong = {
         "float.pb": {"dtype": tf.float32},
         "grey.pb": {"shape": (None, 8, 4, 1)},

@@ -128,6 +128,32 @@ def test_a_follower_counts_and_remembers_where_things_were():
     assert len(tracks) == 0 and not follow.trails and tracks.counts == {"cat": 1, "dog": 1}
 
 
+def test_motion_only_heeds_no_features_even_if_there_are_some():
+    for embed, size in ((None, 0), ("detector", 1)):
+        follow = Follower(Tracker(), embed)
+        found = detections([10, 10, 30, 50])
+        follow(frame(0), Detections(found.boxes, found.scores, found.classes, NAMES, np.ones((1, 8), np.float32)))
+        assert [len(gallery) for gallery in follow.tracker.tracks["gallery"]] == [size]
+
+
+def test_a_trail_begins_where_its_track_was_found_again():
+    follow = Follower(Tracker(coast=0), trail=20)
+    for i in range(40):
+        found = detections(*([] if 5 <= i < 15 else [[10, 10, 30, 50]]))
+        tracks = follow(frame(i), found)
+        if i == 17:
+            assert len(tracks.trails[0]) == 3
+    assert len(tracks.trails[0]) == 20 and tracks.numbers.tolist() == [1]
+
+
+def test_a_picture_that_cannot_be_read_leaves_a_gap_in_the_frame_numbers(track, tmp_path):
+    whole = (PROJECT / "IMAGES" / "digits" / "00000.jpg").read_bytes()
+    for name in "abcd":
+        (tmp_path / f"{name}.jpg").write_bytes(whole[:9000] if name == "b" else whole)
+    assert track(tmp_path, "--output", tmp_path / "out", "--mot", tmp_path / "a.txt", TRACKER_EMBEDDER="none") == 1
+    assert set(np.loadtxt(tmp_path / "a.txt", delimiter=",")[:, 0]) == {1, 3, 4}
+
+
 def test_a_video_that_changes_its_size_keeps_its_numbers():
     follow = Follower(Tracker())
     for i in range(5):

@@ -223,7 +223,26 @@ def test_long_silence_and_hundreds_of_detections():
     for i in range(4):
         tracks = tracker.update(boxes + i, np.full(500, 0.9), np.zeros(500))
     assert len(tracks) > 450 and len({t.number for t in tracks}) == len(tracks)
-    assert tracker.update([], [], [], time=1e6) == [] and not len(tracker.tracks["number"])
+    assert tracker.update([], [], [], time=1e6) == tracker.update([], [], [], time=2e6) == []
+    assert not len(tracker.tracks["number"])
+
+
+def test_things_that_stand_still_keep_their_numbers_however_far_apart_the_frames_are():
+    tracker = Tracker(max_unseen=60)
+    for i in range(5):
+        tracks = tracker.update([[10, 10, 50, 90]], [0.9], [0], time=2.5 * i)  # 75 frames
+        assert [t.number for t in tracks] == [1]
+
+
+def test_features_may_begin_and_end_on_the_way():
+    tracker, boxes = Tracker(), [[10, 10, 50, 90]]
+    for features in (None, np.ones((1, 4)), None, lambda frame, boxes: np.ones((len(boxes), 4)), np.ones((1, 4))):
+        assert [t.number for t in tracker.update(boxes, [0.9], [0], features)] == [1]
+
+
+def test_scores_the_wrong_way_round_are_refused():
+    with pytest.raises(ValueError, match="low_score = 0.5 must not be more than high_score = 0.2"):
+        Tracker(low_score=0.5, high_score=0.2)
 
 
 def test_memory_is_bounded_over_ten_thousand_frames():

@@ -5,6 +5,9 @@ An embedder is a function (frame, boxes) -> appearances float32 (n, d): a frame 
 xyxy in its pixels. Two appearances are compared by the angle between them.
 """
 
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import tensorflow as tf
@@ -39,17 +42,32 @@ def pool(features, boxes, pictures):
 
 def load_embedder(path):
     """A re-identification network in a file, .pb or .onnx -> an embedder. Raises UserError."""
+    if not isinstance(path, (str, os.PathLike)) or Path(path).suffix.lower() not in NETWORKS:
+        raise UserError(f"TRACKER_EMBEDDER = {path!r} is not known: {CHOICES}")
     file = project_path(path)
-    if file.suffix not in NETWORKS:
-        raise UserError(f"TRACKER_EMBEDDER = {str(path)!r} is not known: {CHOICES}")
     if not file.is_file():
-        raise UserError(f"TRACKER_EMBEDDER: {file} is missing; {CHOICES}")
-    embed = NETWORKS[file.suffix](file)
-    answer = embed(np.zeros((64, 64, 3), np.uint8), np.array([[0, 0, 32, 64], [8, 0, 64, 64]], np.float32))
-    if answer.ndim != 2 or len(answer) != 2 or not answer.shape[1] or not np.isfinite(answer).all():
+        raise UserError(f"TRACKER_EMBEDDER: {file} is {'no file' if file.exists() else 'missing'}; {CHOICES}")
+    probe = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    two = np.array([[0, 0, 32, 64], [8, 0, 64, 64]], np.float32)
+    try:
+        embed = NETWORKS[file.suffix.lower()](file)
+        answer = embed(probe, two)
+    except (RuntimeError, tf.errors.OpError) as error:  # OpenVINO's and TensorFlow's own
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"TRACKER_EMBEDDER: {file} does not take two crops at once ({reason})") from None
+    if answer.ndim != 2 or len(answer) != 2 or not answer.shape[1]:
         raise UserError(f"TRACKER_EMBEDDER: {file} answers {answer.shape} for two crops, not a row of numbers for each")
-    nothing = np.empty((0, answer.shape[1]), np.float32)
-    return lambda frame, boxes: embed(frame, boxes) if len(boxes) else nothing
+
+    def checked(frame, boxes):
+        if not len(boxes):
+            return answer[:0]
+        features = embed(frame, boxes)
+        if not np.isfinite(features).all():
+            raise UserError(f"TRACKER_EMBEDDER: {file} answers numbers that are not finite")
+        return features
+
+    checked(probe, two)
+    return checked
 
 
 def frozen_graph(file):

@@ -43,7 +43,7 @@ YOLO_MAX_PIXELS = 120_000_000  # a picture file with more is refused before it i
 
 DETECT_SOURCE = "IMAGES/digits"  # picture, folder, glob, video, camera index or stream, when none is named
 DETECT_OUTPUT = "results"  # folder for annotated pictures and videos, when no --output is named; "" for none
-YOLO_SCORE_THRESHOLD = 0.3  # 0..1, a box must exceed it
+YOLO_SCORE_THRESHOLD = 0.3  # 0..1, a box must exceed it; object_tracker.py goes by TRACKER_..._SCORE instead
 YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
 
 # --- Tracking ------------------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
 TRACKER_SOURCE = "IMAGES/digits.mp4"  # video, camera index or stream, when none is named
 TRACKER_EMBEDDER = "detector"  # how objects are told by their looks: "detector", "none", or a .pb or .onnx file
 TRACKER_CLASS_AGNOSTIC = False  # True: a track may change its class (car, truck); False: never
-TRACKER_TRAIL = 45  # frames that the trail drawn behind an object goes back; 0: none
+TRACKER_TRAIL = 45  # frames of the video that the trail drawn behind an object goes back; 0: none
 TRACKER_FRAME_RATE = 30.0  # frames a second that the lengths of time below mean
 TRACKER_HIGH_SCORE = 0.4  # 0..1: detections of at least so much are matched first, and start tracks
 TRACKER_LOW_SCORE = 0.1  # 0..1: those between the two prolong tracks; those below are ignored

@@ -14,7 +14,7 @@ import tensorflow as tf
 from yolov3 import configs
 from yolov3.appearance import pool
 from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS
-from yolov3.checkpoint import Model, find, is_weights, read_model
+from yolov3.checkpoint import Model, find, is_weights, read_about, read_model
 from yolov3.frameworks import CONVERTERS, FRAMEWORKS, Runtime, allow_memory_growth
 from yolov3.images import RESIZES, fit, refit
 from yolov3.savedmodel import finish
@@ -115,7 +115,9 @@ class Detector:
 
     def embed(self, frame, boxes):
         """What any boxes (n, 4), xyxy in pixels, of a frame look like -> float32 (n, C): an embedder, see `appearance`.
-        The model must have features."""
+        Raises UserError if the model has no features."""
+        if not self.model.features:
+            raise UserError("this detector has no features: Load_Yolo_model(features=True) makes one that has")
         features = self.network(self.fit([frame]))["features"]
         boxes, size = tf.constant(boxes, tf.float32), tf.constant([frame.shape[:2]])
         return self._look(features, boxes, size, tf.zeros(len(boxes), tf.int32)).numpy()
@@ -255,10 +257,11 @@ def configured_model(
     if is_weights(weights):
         return replace(made, input_size=size, resize=resize, features=wanted), weights
     if features and not made.features:
-        steps = dict.fromkeys((CONVERTERS["tf"], CONVERTERS[made.framework]))
+        steps = " && ".join(f"python {step}" for step in dict.fromkeys((CONVERTERS["tf"], CONVERTERS[made.framework])))
         raise UserError(
-            f"{weights} answers no features: set YOLO_FEATURES = True in yolov3/configs.py and convert again: "
-            + " && ".join(f"python {step}" for step in steps)
+            f'{weights} answers no features, which TRACKER_EMBEDDER = "detector" needs: set it to "none" in '
+            "yolov3/configs.py; or set YOLO_FEATURES = True, name in YOLO_CUSTOM_WEIGHTS what the folder was made from "
+            f"({read_about(weights).get('made_from')}) and convert again: {steps}"
         )
     return replace(made, resize=resize), weights
 

@@ -63,10 +63,9 @@ def draw_tracks(picture, tracks, colour=None):
     corners = np.round(tracks.boxes).astype(int).tolist()
     for (x1, y1, x2, y2), ink in zip(corners, colours, strict=True):
         cv2.rectangle(picture, (x1, y1), (x2, y2), ink, thickness)
-    tabs = []
+    tabs = [draw_label(picture, (0, 0, 0, 0), tracks.seen(), (32, 32, 32))]
     for corner, ink, label, number in zip(corners, colours, tracks.labels, tracks.numbers, strict=True):
         tabs.append(draw_label(picture, corner, f"{label} #{number}", ink, tabs))
-    draw_label(picture, (0, 0, 0, 0), tracks.seen(), (32, 32, 32))
     return picture
 
 

@@ -178,7 +178,7 @@ class MotLines(Lines):
     def text(self, frame, found):
         rows = zip(found.numbers, found.boxes, found.scores, strict=True)
         return "".join(
-            f"{self.lines + 1},{number},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n"
+            f"{frame.place + 1},{number},{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f},{score:.4f},-1,-1,-1\n"
             for number, (x1, y1, x2, y2), score in rows
         )
 

@@ -32,6 +32,7 @@ class Frame(NamedTuple):
     index: int  # its number in that source, from 0
     picture: np.ndarray  # uint8 (H, W, 3), RGB
     seconds: float = None  # when it is of, later than the one before; None: a picture, of no time
+    place: int = 0  # among all of its source, from 0, those that could not be read counted
 
 
 def open_source(word, max_pixels):
@@ -82,7 +83,7 @@ class Pictures:
 
     def frames(self):
         """Yields each picture that can be read; raises UserError if the only one cannot."""
-        for path in self.paths:
+        for place, path in enumerate(self.paths):
             try:
                 picture = read_picture(path.absolute(), self.max_pixels)
             except UserError as error:
@@ -91,7 +92,7 @@ class Pictures:
                 self._left_out.append(path)
                 print(f"\n{error}: left out", file=sys.stderr)
             else:
-                yield Frame(str(path), 0, picture)
+                yield Frame(str(path), 0, picture, place=place)
 
     def problems(self, ended):
         """What to tell at the end, as a list of str."""
@@ -134,7 +135,7 @@ class Video:
             while (picture := self._next()) is not None:
                 self.frames_read += 1
                 rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-                yield Frame(str(self.name), self.frames_read - 1, rgb, self._clock())
+                yield Frame(str(self.name), self.frames_read - 1, rgb, self._clock(), self.frames_read - 1)
         finally:
             self._capture.release()
         if not self.frames_read:

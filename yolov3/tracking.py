@@ -39,34 +39,33 @@ class Follower:
     """follower(frame, detections) -> Tracks: a `sources.Frame`, in order, and the detector's answer on it.
 
     tracker  a deep_sort.Tracker
-    embed    an embedder, see `appearance`; None: the detections' own features, if they have any
+    embed    an embedder, see `appearance`; "detector": the detections' own features; None: motion only
     trail    frames that a trail goes back
     """
 
     def __init__(self, tracker, embed=None, trail=45):
         self.tracker, self.embed = tracker, embed
-        self.counts = Counter()  # class name -> objects seen
-        self.trails = {}  # number -> deque of (x, y), where its box stands on the ground; of all that may still be seen
-        self.trail_length, self.size = trail, None
+        self.counts = Counter()  # class name, that of the first sight -> objects seen
+        self.trails = {}  # number -> deque of (frame, x, y), where its box stands; of all that may still be seen
+        self.trail_length, self.size, self.frames = trail, None, 0
 
     def __call__(self, frame, detections):
         # 1. The tracker sees every frame in the size of the first: some videos change theirs on the way
         size = np.array(frame.picture.shape[1::-1])  # width, height
         self.size = size if self.size is None else self.size
         scale = np.tile(self.size / size, 2)
-        embed = self.embed and (lambda picture, boxes: self.embed(picture, boxes / scale))
-        features = detections.features if embed is None else embed
-        tracks = self.tracker.update(
-            detections.boxes * scale, detections.scores, detections.classes, features, frame.picture, frame.seconds
-        )
+        seconds = frame.place / self.tracker.frame_rate if frame.seconds is None else frame.seconds
+        boxes, scores, classes = detections.boxes * scale, detections.scores, detections.classes
+        tracks = self.tracker.update(boxes, scores, classes, self._features(detections, scale), frame.picture, seconds)
 
         # 2. Who was where, and how many there were
+        self.frames += 1
         boxes = np.array([track.box for track in tracks], np.float32).reshape(-1, 4)
         for track, (x1, _, x2, y2) in zip(tracks, boxes, strict=True):
             if track.number not in self.trails:
                 self.trails[track.number] = deque(maxlen=self.trail_length)
                 self.counts[detections.names[track.class_id]] += 1
-            self.trails[track.number].append(((x1 + x2) / 2, y2))
+            self.trails[track.number].append((self.frames, (x1 + x2) / 2, y2))
         self.trails = {number: self.trails[number] for number in self.tracker.numbers()}
         return Tracks(
             (boxes / scale).astype(np.float32),
@@ -74,6 +73,19 @@ class Follower:
             np.array([track.class_id for track in tracks], np.int32),
             detections.names,
             np.array([track.number for track in tracks], np.int32),
-            [np.array(self.trails[track.number]).reshape(-1, 2) / scale[:2] for track in tracks],
+            [self._trail(track.number) / scale[:2] for track in tracks],
             dict(self.counts),
         )
+
+    def _features(self, detections, scale):
+        """What the tracker is to tell objects by, its boxes being those of the frame times a scale."""
+        if callable(self.embed):
+            return lambda picture, boxes: self.embed(picture, boxes / scale)
+        return detections.features if self.embed == "detector" else None
+
+    def _trail(self, number):
+        """Its points (k, 2) since it was last out of sight, within the last frames."""
+        points = np.array(self.trails[number]).reshape(-1, 3)
+        gaps = np.flatnonzero(np.diff(points[:, 0]) > 1)
+        points = points[gaps[-1] + 1 :] if len(gaps) else points
+        return points[points[:, 0] > self.frames - self.trail_length, 1:]
