@@ -25,7 +25,7 @@ from yolov3.detector import Load_Yolo_model
 from yolov3.images import read_picture
 from yolov3.settings import PROJECT, UserError
 
-pytest.importorskip("ray", reason="needs requirements-ray.txt")
+pytest.importorskip("ray.data", reason="needs requirements-ray.txt")
 import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 import ray  # noqa: E402
@@ -296,7 +296,7 @@ def test_a_machine_that_goes_down_takes_no_picture_along(tmp_path):
         job = start(pictures, "--output", output, *options)
 
         def at_work():  # Ray names its processes by what they do
-            return any("Worker.detect" in " ".join(x.cmdline()) for x in raylet.children()) or job.poll() is not None
+            return any("MapWorker" in " ".join(x.cmdline()) for x in raylet.children()) or job.poll() is not None
 
         wait_for(at_work)
         cluster.remove_node(other, allow_graceful=False)
@@ -306,7 +306,7 @@ def test_a_machine_that_goes_down_takes_no_picture_along(tmp_path):
             job.kill()
         cluster.shutdown()
     assert job.returncode == 0, err
-    assert re.fullmatch(r"a worker is lost: part \d+ goes to another\n", err)
+    assert not err
     assert out.startswith("480 pictures in 60 parts\n") and len(out.splitlines()) == 4
     assert_each_once(output, pictures)
 
