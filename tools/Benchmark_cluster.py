@@ -98,15 +98,17 @@ def parse_arguments():
     parser.add_argument("source", help="pictures: a folder or glob")
     parser.add_argument("--random", metavar="TYPE", help=f"random weights of {', '.join(DARKNET_WEIGHTS)}")
     parser.add_argument("--pictures", type=int, default=256, help="so many a round, again from the first (256)")
-    parser.add_argument("--part-size", type=int, help="pictures in a part (an eighth of all)")
+    parser.add_argument("--part-size", type=int, help="pictures in a part (an eighth of all, a batch at least)")
     parser.add_argument("--batch-size", type=int, default=8, help="pictures detected at a time (8)")
     parser.add_argument("--cpus", type=int, default=1, help="threads of each network (1)")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each (5)")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table there too")
     arguments = parser.parse_args()
-    arguments.part_size = arguments.part_size or math.ceil(arguments.pictures / 8)
+    arguments.part_size = arguments.part_size or max(arguments.batch_size, math.ceil(arguments.pictures / 8))
     for name in ("pictures", "part_size", "batch_size", "cpus", "rounds"):
         check_count(f"--{name.replace('_', '-')}", getattr(arguments, name), 1)
+    if arguments.part_size >= arguments.pictures:
+        raise UserError(f"parts of {arguments.part_size} leave none for a second worker: raise --pictures")
     if arguments.cpus > os.cpu_count():
         raise UserError(f"--cpus {arguments.cpus} is more than the {os.cpu_count()} of this machine")
     if arguments.random:
