@@ -7,7 +7,8 @@ python tools/Benchmark_cluster.py photos/ --rounds 7 --markdown cluster.md
 Networks have --cpus threads each, one if left out, the bare detector's too. Each round, in shuffled order, has one
 worker and, where there are cores for them, two of tools/Detect_cluster.py answer all pictures, from the files to the
 parts on the disk, and calls the detector on the same pictures, read and decoded beforehand, in batches of the same
-size. All are loaded, and warmed up, before the first round. Ratios are those of medians of one run.
+size. Time counts from when the last worker is loaded and warmed up until Ray Data has handed over what it tells of the
+last part. Ratios are those of medians of one run.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import shlex
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
@@ -31,10 +33,9 @@ import tensorflow as tf  # noqa: E402
 from Detect_cluster import configured_constants  # noqa: E402
 
 # isort: split
-import ray  # noqa: E402
 from cluster_listing import Files, local_pictures  # noqa: E402
 from cluster_parts import run_file  # noqa: E402
-from cluster_workers import Job, detect_parts, ray_running, start_worker  # noqa: E402
+from cluster_workers import Job, Worker, detect_parts, ray_running  # noqa: E402
 from measuring import describe_machine, run_in_rounds, table  # noqa: E402
 from preparing import write_random_weights  # noqa: E402
 
@@ -50,29 +51,35 @@ BUDGETS = (  # pictures a second of this over that, at least
 )
 
 
-def rate(call, names, *arguments):
-    """Pictures a second."""
-    started = time.perf_counter()
-    call(names, *arguments)
-    return len(names) / (time.perf_counter() - started)
+class Starter(Worker):
+    """A worker that, warm, waits for the others."""
+
+    def load(self):
+        if self.detector:
+            return
+        super().load()
+        self.detector([np.zeros((480, 640, 3), np.uint8)] * self.job.batch_size)
+        (self.job.output / f"ready-{os.getpid()}").touch()
+        while len(list(self.job.output.glob("ready-*"))) < self.job.workers:
+            time.sleep(0.001)
 
 
 def bare(names, frames, detector, batch_size):
-    """The detector in a loop, on frames by name."""
+    """Pictures a second of the detector in a loop, on frames by name."""
+    started = time.perf_counter()
     for first in range(0, len(names), batch_size):
         detector([frames[name] for name in names[first : first + batch_size]])
+    return len(names) / (time.perf_counter() - started)
 
 
-def by_workers(names, workers, part_size):
-    """All parts of a listing, by actors that are ready."""
-    listing, numbers = Files(names), range(math.ceil(len(names) / part_size))
-    start = functools.partial(next, iter(workers))
-
-    def cut(number):
-        return listing.cut(number * part_size, (number + 1) * part_size)
-
-    for _ in detect_parts(numbers, cut, start, len(workers)):
-        pass
+def by_workers(names, job, part_size):
+    """Pictures a second of Ray Data, start-up apart."""
+    for file in job.output.glob("ready-*"):
+        file.unlink()
+    parts = [(first, Files(names[first : first + part_size])) for first in range(0, len(names), part_size)]
+    for _ in detect_parts(job, parts, Starter):
+        ended = time.time()
+    return len(names) / (ended - max(file.stat().st_mtime for file in job.output.glob("ready-*")))
 
 
 def configure_random(name, folder, frame):
@@ -91,15 +98,17 @@ def parse_arguments():
     parser.add_argument("source", help="pictures: a folder or glob")
     parser.add_argument("--random", metavar="TYPE", help=f"random weights of {', '.join(DARKNET_WEIGHTS)}")
     parser.add_argument("--pictures", type=int, default=256, help="so many a round, again from the first (256)")
-    parser.add_argument("--part-size", type=int, help="pictures in a part (an eighth of all)")
+    parser.add_argument("--part-size", type=int, help="pictures in a part (an eighth of all, a batch at least)")
     parser.add_argument("--batch-size", type=int, default=8, help="pictures detected at a time (8)")
     parser.add_argument("--cpus", type=int, default=1, help="threads of each network (1)")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each (5)")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table there too")
     arguments = parser.parse_args()
-    arguments.part_size = arguments.part_size or math.ceil(arguments.pictures / 8)
+    arguments.part_size = arguments.part_size or max(arguments.batch_size, math.ceil(arguments.pictures / 8))
     for name in ("pictures", "part_size", "batch_size", "cpus", "rounds"):
         check_count(f"--{name.replace('_', '-')}", getattr(arguments, name), 1)
+    if arguments.part_size >= arguments.pictures:
+        raise UserError(f"parts of {arguments.part_size} leave none for a second worker: raise --pictures")
     if arguments.cpus > os.cpu_count():
         raise UserError(f"--cpus {arguments.cpus} is more than the {os.cpu_count()} of this machine")
     if arguments.random:
@@ -119,23 +128,27 @@ def main():
     frames = {name: read_picture(name, configs.YOLO_MAX_PIXELS) for name in names}
 
     with tempfile.TemporaryDirectory() as folder, ray_running(None):
-        # 1. The contenders, loaded
+        # 1. The contenders
         if arguments.random:
             configure_random(arguments.random, Path(folder), frames[names[0]])
         configs.YOLO_OPENVINO_THREADS = arguments.cpus
-        constants = configured_constants(arguments.cpus)
-        job = Job(Path(folder), "benchmark", constants, arguments.batch_size, arguments.cpus, 0)
+        job = Job(
+            output=Path(folder),
+            model="benchmark",
+            constants=configured_constants(arguments.cpus),
+            batch_size=arguments.batch_size,
+            workers=1,
+            cpus=arguments.cpus,
+            gpus=0,
+        )
         run_file(job.output).touch()
-        workers = [start_worker(job) for _ in range(min(2, os.cpu_count() // arguments.cpus))]
-        ray.get([worker.load.remote() for worker in workers])
-        ray.get([worker.detect.remote(0, Files(names[: arguments.batch_size])) for worker in workers])
         detector = Load_Yolo_model()
         bare(names[: arguments.batch_size], frames, detector, arguments.batch_size)
 
         # 2. Pictures a second, in turn
-        timers = {"bare detector": functools.partial(rate, bare, names, frames, detector, arguments.batch_size)}
-        for count, _ in enumerate(workers, 1):
-            by = functools.partial(rate, by_workers, names, workers[:count], arguments.part_size)
+        timers = {"bare detector": functools.partial(bare, names, frames, detector, arguments.batch_size)}
+        for count in (1, 2) if os.cpu_count() >= 2 * arguments.cpus else (1,):
+            by = functools.partial(by_workers, names, replace(job, workers=count), arguments.part_size)
             timers["1 worker" if count == 1 else f"{count} workers"] = by
         rates = run_in_rounds(timers, arguments.rounds, detector.model.name)
 

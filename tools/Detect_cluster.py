@@ -16,7 +16,6 @@ Needs: pip install -r requirements-ray.txt
 """
 
 import argparse
-import functools
 import math
 import sys
 import time
@@ -27,13 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any
 
 try:
     import pyarrow  # noqa: F401
-    import ray  # noqa: F401
+    import ray.data  # noqa: F401
 except ImportError:
     sys.exit("error: Ray is not installed: pip install -r requirements-ray.txt")
 
 from cluster_listing import open_listing  # noqa: E402
 from cluster_parts import describe_run, missing_parts, prepare_output  # noqa: E402
-from cluster_workers import Job, detect_parts, plan_workers, ray_running, start_worker  # noqa: E402
+from cluster_workers import Job, detect_parts, plan_workers, ray_running  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from yolov3 import configs  # noqa: E402
@@ -100,11 +99,16 @@ def main():
     with ray_running(arguments.address):
         workers, cpus = plan_workers(arguments.workers, arguments.cpus, arguments.gpus)
         job = Job(
-            arguments.output, run["model"], configured_constants(cpus), arguments.batch_size, cpus, arguments.gpus
+            output=arguments.output,
+            model=run["model"],
+            constants=configured_constants(cpus),
+            batch_size=arguments.batch_size,
+            workers=workers,
+            cpus=cpus,
+            gpus=arguments.gpus,
         )
-        start = functools.partial(start_worker, job)
         with tqdm(total=pictures, initial=pictures - left, unit=" pictures", disable=None) as bar:
-            for part in detect_parts(numbers, cut, start, workers):
+            for part in detect_parts(job, ((number, cut(number)) for number in numbers)):
                 done.append(part)
                 bar.update(part.pictures)
 

@@ -1,7 +1,8 @@
-"""Ray, and its workers: processes with a detector each, on one machine or many, which write the parts they are given.
+"""Ray Data, and its workers: processes with a detector each, on one machine or many, which write the parts they are
+given.
 
-Plain actors and a queue of parts, not a pool of Ray Data: that starts an actor anew for ever, whatever ended it (seen
-on 2.60: a worker that lacks a package, and the job never ends), and wants the names of all pictures beforehand.
+The dataset has a row, and a block, for each part: its number and the names of its pictures, no bytes. It is made of
+items, so it has no readers for which the actors would have to leave CPUs; an actor reads its pictures itself.
 """
 
 import collections
@@ -10,9 +11,11 @@ import itertools
 import logging
 import math
 import os
+import pickle
 import socket
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +25,10 @@ import yolov3  # noqa: F401  before TensorFlow, which it keeps quiet
 
 # isort: split
 import numpy as np
-import ray
+import ray.data
 import tensorflow as tf
 from cluster_listing import first_line
 from cluster_parts import run_file, write_part
-from tqdm import tqdm
 
 from yolov3 import configs
 from yolov3.detector import Load_Yolo_model
@@ -36,7 +38,7 @@ from yolov3.settings import PROJECT, UserError
 CONNECT_SECONDS = 10
 OBJECT_STORE = 100 * 2**20  # bytes of shared memory for a Ray of our own: all it carries is names and counts
 READERS = 8  # threads of a worker that read and decode ahead
-LOSSES = 3  # workers lost in a row, for each there is, before it is no accident
+RESTARTS = 10  # of each worker, by Ray, before its loss is no accident
 
 
 # --- A worker ------------------------------------------------------------------------------------------------------
@@ -50,7 +52,8 @@ class Job:
     model: str  # for the rows
     constants: dict  # of configs.py, as the script has read it
     batch_size: int
-    cpus: int  # and threads of the network
+    workers: int
+    cpus: int  # of each worker, and threads of its network
     gpus: float
 
 
@@ -71,10 +74,16 @@ class Read(NamedTuple):
 
 
 class Worker:
-    """An actor. Its methods raise UserError if the whole job cannot go on."""
+    """What an actor of the pool runs. Its methods raise UserError if the whole job cannot go on."""
 
     def __init__(self, job):
         self.job, self.detector = job, None
+
+    def __call__(self, batch):
+        """A row of the dataset -> Done, as a batch of one row."""
+        self.load()  # not before: Ray Data hands on what a call raises, of what __init__ raises a traceback's text
+        done = self.detect(int(batch["number"][0]), pickle.loads(batch["pictures"][0]))
+        return {name: [value] for name, value in done._asdict().items()}
 
     def load(self):
         """The detector, once; threads before TensorFlow starts any."""
@@ -152,17 +161,33 @@ def ray_running(address):
     else:
         check_answers(address)
         options = {"address": address}
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of each pool on standard error
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     options |= {"log_to_driver": False, "logging_level": logging.CRITICAL}
     # Of a lost machine Ray tells pages, on standard output
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         try:
-            ray.init(**options, runtime_env={"env_vars": {"PYTHONPATH": modules}})
+            with no_stderr():  # where Ray's C++ tells at which level it logs
+                ray.init(**options, runtime_env={"env_vars": {"PYTHONPATH": modules}})
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(f"Ray does not start: {first_line(error)}") from None
         try:
             yield
         finally:
             ray.shutdown()
+
+
+@contextlib.contextmanager
+def no_stderr():
+    """Nothing on standard error, from C++ neither."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def check_answers(address):
@@ -193,53 +218,40 @@ def plan_workers(workers, cpus, gpus):
     return workers, cpus
 
 
-def start_worker(job):
-    """-> the actor, which may have to wait for room."""
-    return ray.remote(Worker).options(num_cpus=job.cpus, num_gpus=job.gpus).remote(job)
+def detect_parts(job, parts, worker=Worker):
+    """Yields Done for each part, as they come. Ray gives the part of a worker that is lost to its successor.
 
-
-def detect_parts(numbers, cut, start, count):
-    """Yields Done for each part, as they come. The part of a worker that is lost goes to another.
-
-    numbers  of the parts; cut  number -> its pictures; start() -> a worker; count  of workers
+    parts  (number, its pictures as a listing has cut them)
     """
-    todo, under_way, losses = collections.deque(numbers), {}, 0
-
-    def hire():
-        worker = start()
-        under_way[worker.load.remote()] = worker, None
-
-    for _ in range(count):
-        hire()
-    while todo or any(number is not None for _, number in under_way.values()):
-        (ended,), _ = ray.wait(list(under_way))
-        worker, number = under_way.pop(ended)
-        try:
-            done = ray.get(ended)
-        except ray.exceptions.RayTaskError as error:
-            raise UserError(told(error)) from None
-        except ray.exceptions.RayError as error:
-            losses += 1
-            if losses > LOSSES * count:
-                reason = str(error).strip().splitlines()[-1][:300]
-                raise UserError(
-                    f"{losses} workers were lost, one after the other ({reason}): is a machine short of memory, or "
-                    "without this project and its packages?"
-                ) from None
-            tqdm.write(f"a worker is lost{'' if number is None else f': part {number} goes to another'}", sys.stderr)
-            todo.extendleft([] if number is None else [number])
-            hire()
-            continue
-        if done:
-            losses = 0
-            yield done
-        if todo:
-            number = todo.popleft()
-            under_way[worker.detect.remote(number, cut(number))] = worker, number
+    warnings.filterwarnings("ignore", "`ray_remote_args`")  # until 2.64; nothing else bounds max_restarts
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_no_progress_timeout_s = -1  # a part may take long
+    context.raise_original_map_exception = True
+    items = [{"number": number, "pictures": pickle.dumps(pictures)} for number, pictures in parts]
+    done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        worker,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=job.workers, max_tasks_in_flight_per_actor=1),
+        num_cpus=job.cpus,
+        num_gpus=job.gpus,
+        max_restarts=RESTARTS,
+    )
+    try:
+        for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from (Done(**row) for row in batch.to_pylist())
+    except ray.exceptions.RayError as error:
+        raise UserError(told(error)) from None
 
 
 def told(error):
-    """What a worker has raised, in one line."""
-    if isinstance(error.cause, UserError):
-        return str(error.cause)
-    return f"a worker failed: {type(error.cause).__name__}: {first_line(error.cause)}"
+    """What has ended the job, in one line."""
+    cause = getattr(error, "cause", None)
+    text = str(cause).partition("Failed to apply UDF")[0].removesuffix("\\n").strip()  # Ray Data has added that
+    if isinstance(cause, UserError):
+        return text
+    if cause:
+        return f"a worker failed: {type(cause).__name__}: {first_line(text)}"
+    reason = str(error).strip().splitlines()[-1][:300]
+    return f"a worker is lost ({reason}): is a machine short of memory, or without this project and its packages?"
