@@ -22,7 +22,7 @@ import yolov3  # noqa: E402, F401  before TensorFlow, which it keeps quiet
 
 # isort: split
 import numpy as np  # noqa: E402
-from tracking_contenders import CONTENDERS, NotInstalled  # noqa: E402
+from tracking_contenders import CONTENDERS, TIMED, NotInstalled  # noqa: E402
 from tracking_scenes import KINDS, WIDTH, Scene, make_scene  # noqa: E402
 from tracking_sprites import paint  # noqa: E402
 
@@ -188,7 +188,7 @@ def time_them(counts, rounds):
         milliseconds = {}
         for seed in range(rounds):
             frames = steady_crowd(count, seed)
-            for name, make in CONTENDERS.items():
+            for name, make in TIMED.items():
                 try:
                     update = make(30.0)
                 except NotInstalled as error:
