@@ -124,6 +124,7 @@ def test_batches_of_other_sizes_keep_their_features(made):
 
 
 def test_a_folder_without_features_says_how_to_convert_again(made, tmp_path, monkeypatch):
+    import Convert_to_OpenVINO
     import Convert_to_pb
 
     monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(tmp_path))
@@ -134,6 +135,9 @@ def test_a_folder_without_features_says_how_to_convert_again(made, tmp_path, mon
     assert list(savedmodel.load(folder).structured_outputs) == ["predictions"]
     with pytest.raises(UserError, match="answers no features, which .* set YOLO_FEATURES = True.*Convert_to_pb.py"):
         Load_Yolo_model(folder, input_size=SIZE, features=True)
+    monkeypatch.setattr(configs, "YOLO_FEATURES", True)
+    with pytest.raises(UserError, match="no features, but YOLO_FEATURES = True.*Convert_to_pb.py writes it anew"):
+        Convert_to_OpenVINO.main.__wrapped__()
     with pytest.raises(UserError, match="other outputs than its model.json says"):
         savedmodel.load_network(folder, replace(read_model(folder), features=True))
 

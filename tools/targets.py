@@ -75,6 +75,8 @@ def read_source():
             f"({', '.join(model.classes[:3])} ...), but those of yolov3/configs.py are {len(configured)} "
             f"({', '.join(configured[:3])} ...): {convert} anew with --overwrite"
         )
+    if configs.YOLO_FEATURES and not model.features:
+        raise UserError(f"{folder} answers no features, but YOLO_FEATURES = True in yolov3/configs.py: {convert} anew")
     return folder, model
 
 
