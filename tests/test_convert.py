@@ -9,8 +9,10 @@ import time
 
 import cv2
 import numpy as np
+import openvino
 import pytest
 import tensorflow as tf
+from openvino import opset13
 from oracle import coco64, random_weights
 
 from yolov3 import configs, savedmodel
@@ -23,6 +25,7 @@ from yolov3.evaluation import evaluate
 from yolov3.frameworks import keras_network
 from yolov3.images import read_picture
 from yolov3.quantisation import behind_heads, quantise, read_saved_model
+from yolov3.rewrites import save_copies
 from yolov3.settings import PROJECT, UserError, read_class_names
 from yolov3.yolov4 import Create_Yolo
 
@@ -239,6 +242,34 @@ def test_only_what_stands_before_the_raw_heads_is_quantised(tools, tmp_path, yol
     ]
     assert len(readers) >= len(convolutions)
     assert not behind & {x.get_friendly_name() for x in readers}
+
+
+def test_no_channels_are_moved_that_need_not_be(tools, tmp_path):
+    """Halves of channels are convolved apart and pooled apart, features included; the answers stay the same."""
+    network = Create_Yolo(64, "yolov4", True, NAMES, True)
+    random_weights(network, tmp_path / "random.weights")
+    model, weights = configured_model(tmp_path / "random.weights", NAMES, 64, "yolov4", True, features=True)
+    tools["pb"].write_saved_model(tmp_path / "saved", model, weights, 0.3, 0.45)
+    images = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
+    as_imported = openvino.convert_model(str(tmp_path / "saved"))
+    before = openvino.compile_model(as_imported, "CPU")(images)
+    saving = save_copies(as_imported)
+    after = openvino.compile_model(saving, "CPU")(images)
+    for name in ("predictions", "features"):
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-4, atol=1e-5)
+
+    operations = saving.get_ordered_ops()
+    assert not [x for x in operations if x.get_type_name() == "Split"]
+    poolings = [x for x in operations if x.get_type_name() in ("MaxPool", "AvgPool")]
+    assert len(poolings) == 3 * 3 + 2  # two halves and what joins them, three times; the features' halves
+    assert not [x for x in poolings if x.input_value(0).get_node().get_type_name() == "Concat"]
+
+
+def test_a_split_of_no_convolution_stays():
+    pictures = opset13.parameter([1, 8, 4, 4])
+    halves = opset13.split(opset13.relu(pictures), 1, 2)
+    graph = openvino.Model([opset13.add(halves.output(0), halves.output(1))], [pictures])
+    assert "Split" in [x.get_type_name() for x in save_copies(graph).get_ordered_ops()]
 
 
 def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):

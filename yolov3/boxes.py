@@ -135,13 +135,27 @@ def suppress_by_diou(boxes, scores, score_threshold, iou_threshold, scale=1.0):
     drops = same_class & overlaps & better  # [n, i, j]: i drops j, if i stays
 
     # 3. Who stays
-    def step(_, stay):
-        return stay, ~tf.reduce_any(drops & stay[:, :, tf.newaxis], 1)
-
     everyone = tf.ones_like(score, tf.bool)
-    _, stay = tf.while_loop(lambda before, now: tf.reduce_any(before != now), step, step(None, everyone))
+    loop = {"cond": _moves.get_concrete_function(), "body": _next.get_concrete_function()}
+    shapes = [spec.shape for spec in _LOOP]
+    _, stay, _ = tf.raw_ops.StatelessWhile(input=_next(everyone, everyone, drops), output_shapes=shapes, **loop)
     score = tf.where(stay, score, 0.0)
     return box, tf.one_hot(label, classes, dtype=score.dtype) * score[..., tf.newaxis]
+
+
+# The loop goes over (N, M) stayed before, stay now, and (N, M, M) drops. tf.while_loop would have TensorFlow take it
+# apart into switches, which its executor of one thread (see detector) does not run.
+_LOOP = (tf.TensorSpec((None, None), tf.bool), tf.TensorSpec((None, None), tf.bool), tf.TensorSpec([None] * 3, tf.bool))
+
+
+@tf.function(input_signature=_LOOP, autograph=False)
+def _moves(before, now, drops):
+    return tf.reduce_any(before != now)
+
+
+@tf.function(input_signature=_LOOP, autograph=False)
+def _next(before, now, drops):
+    return now, ~tf.reduce_any(drops & now[:, :, tf.newaxis], 1), drops
 
 
 def diou(a, b):

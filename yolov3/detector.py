@@ -76,11 +76,9 @@ class Detector:
         self.iou_threshold = iou_threshold
         self.network = network  # see frameworks
 
-        @tf.function(autograph=False)
         def fit_frame(frame):
             return fit(frame, model.input_size, model.resize)[tf.newaxis]
 
-        @tf.function(autograph=False)
         def finish_batch(predictions, sizes, score_threshold, iou_threshold):
             return finish(predictions, sizes, score_threshold, iou_threshold, model)
 
@@ -89,15 +87,10 @@ class Detector:
             boxes = refit(boxes[:, tf.newaxis], tf.gather(sizes, pictures), model.input_size, model.resize)
             return pool(features, boxes[:, 0], pictures)
 
-        # Traced once, for all sizes; called so, they skip tf.function's look at every argument
         threshold = tf.TensorSpec((), tf.float32)
-        self._fit_frame = fit_frame.get_concrete_function(tf.TensorSpec((None, None, 3), tf.uint8))
-        self._finish = finish_batch.get_concrete_function(
-            tf.TensorSpec((None, None, 4 + len(model.classes)), tf.float32),
-            tf.TensorSpec((None, 2), tf.int32),
-            threshold,
-            threshold,
-        )
+        predictions = tf.TensorSpec((None, None, 4 + len(model.classes)), tf.float32)
+        self._fit_frame = _small_steps(fit_frame, tf.TensorSpec((None, None, 3), tf.uint8))
+        self._finish = _small_steps(finish_batch, predictions, tf.TensorSpec((None, 2), tf.int32), threshold, threshold)
         self._look = look
 
     @property
@@ -151,6 +144,20 @@ class Detector:
         shown = np.concatenate([rows[:n] for rows, n in zip(boxes, valid, strict=True)])
         pooled = self._look(maps, tf.constant(shown), sizes, tf.constant(pictures)).numpy()
         return np.split(pooled, np.cumsum(valid)[:-1])
+
+
+def _small_steps(function, *specs):
+    """A function of tensors as a graph, traced once, for all sizes that the specs allow. The calling thread runs all of
+    it: to have another take over a step costs more than the step. On GPUs, TensorFlow decides who runs what."""
+    graph = tf.function(function, autograph=False).get_concrete_function(*specs)
+    types = [output.dtype for output in graph.outputs]
+    executor = "" if tf.config.list_physical_devices("GPU") else "SINGLE_THREADED_EXECUTOR"
+
+    def run(*tensors):
+        outputs = tf.raw_ops.PartitionedCall(args=tensors, Tout=types, f=graph, executor_type=executor)
+        return tf.nest.pack_sequence_as(graph.structured_outputs, outputs)
+
+    return run
 
 
 def Load_Yolo_model(

@@ -133,7 +133,7 @@ def openvino_network(model, folder, runtime):
 
 def compile_openvino(core, graph, model, runtime):
     """An openvino.Model -> a network."""
-    from openvino import AsyncInferQueue
+    from openvino import AsyncInferQueue, Tensor
 
     names = [output.any_name for output in graph.outputs]
     options = {
@@ -158,7 +158,8 @@ def compile_openvino(core, graph, model, runtime):
 
     def one_batch(images):
         mine = request(1 if len(images) == 1 else -1, threading.get_ident())
-        mine.infer([in_place(images)], share_inputs=True)
+        mine.set_input_tensor(Tensor(in_place(images), shared_memory=True))
+        mine.infer(share_outputs=True)
         return {name: tf.constant(mine.get_tensor(name).data) for name in names}
 
     def one_by_one(images):
@@ -169,7 +170,7 @@ def compile_openvino(core, graph, model, runtime):
 
         queue.set_callback(keep)
         for i, image in enumerate(in_place(images)):
-            queue.start_async([image[np.newaxis]], i)
+            queue.start_async([image[np.newaxis]], i, share_inputs=True)
         queue.wait_all()
         return {name: tf.constant(np.concatenate(x)) for name, x in zip(names, zip(*answers, strict=True), strict=True)}
 
@@ -177,8 +178,16 @@ def compile_openvino(core, graph, model, runtime):
 
 
 def in_place(tensor):
-    """A tensor in main memory as a NumPy array, without a copy."""
-    return np.asarray(memoryview(tensor))
+    """A tensor in main memory as a NumPy array, without a copy. NumPy calls it writable, or else OpenVINO would copy
+    it; nothing may write to it."""
+    return np.asarray(_InPlace(tensor))
+
+
+class _InPlace:
+    def __init__(self, tensor):
+        self._held = np.asarray(memoryview(tensor))
+        address = self._held.ctypes.data
+        self.__array_interface__ = {**self._held.__array_interface__, "data": (address, False)}
 
 
 def import_openvino():
