@@ -162,6 +162,7 @@ def ray_running(address):
         check_answers(address)
         options = {"address": address}
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of each pool on standard error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     options |= {"log_to_driver": False, "logging_level": logging.CRITICAL}
     # Of a lost machine Ray tells pages, on standard output

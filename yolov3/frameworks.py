@@ -9,6 +9,7 @@ Darknet .weights file. A vendor's package is imported by its own function only.
 
 import contextlib
 import functools
+import sys
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -191,6 +192,7 @@ class _InPlace:
 
 
 def import_openvino():
+    sys.modules.setdefault("openvino_telemetry", None)  # or it reports each conversion, from forks of this process
     try:
         import openvino
     except ImportError:
