@@ -20,7 +20,7 @@ from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import read_about, read_model, read_weights, write_checkpoint
 from yolov3.detector import SHIPPED, Load_Yolo_model, configured_model
 from yolov3.evaluation import evaluate
-from yolov3.frameworks import import_openvino, keras_network
+from yolov3.frameworks import import_openvino, in_place, keras_network
 from yolov3.images import read_picture
 from yolov3.quantisation import behind_heads, quantise, read_saved_model
 from yolov3.rewrites import save_copies
@@ -209,14 +209,22 @@ def test_openvino_tells_nobody_of_our_conversions():
     assert convert_impl.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
 
 
-@pytest.mark.parametrize("hint", ["LATENCY", "THROUGHPUT"])
-def test_openvino_finds_the_same_boxes_in_any_batch(made, detector, monkeypatch, hint):
+@pytest.mark.parametrize(("hint", "threads"), [("LATENCY", 1), ("THROUGHPUT", 1), ("THROUGHPUT", 2)])
+def test_openvino_finds_the_same_boxes_in_any_batch(made, detector, monkeypatch, hint, threads):
     monkeypatch.setattr(configs, "YOLO_OPENVINO_HINT", hint)
-    monkeypatch.setattr(configs, "YOLO_OPENVINO_THREADS", 1)
+    monkeypatch.setattr(configs, "YOLO_OPENVINO_THREADS", threads)
     loaded = Load_Yolo_model(made / f"yolov4-tiny-openvino-FP32-{SIZE}", input_size=SIZE)
     assert (loaded.model.framework, loaded.model.precision) == ("openvino", "FP32")
     for count in (1, 3, 1, 6):
         assert_same(loaded(frames(count)), detector(frames(count)))
+
+
+def test_a_tensor_is_lent_where_it_lies():
+    tensor = tf.random.stateless_uniform((2, 3), (1, 2))
+    lent = in_place(tensor)
+    assert lent.flags.writeable and lent.dtype == np.float32
+    assert lent.ctypes.data == np.asarray(memoryview(tensor)).ctypes.data
+    np.testing.assert_array_equal(lent, tensor.numpy())
 
 
 def test_in_int8_the_same_digits_are_found(made, detector):
@@ -249,6 +257,10 @@ def test_only_what_stands_before_the_raw_heads_is_quantised(tools, tmp_path, yol
     assert not behind & {x.get_friendly_name() for x in readers}
 
 
+def run(graph, images):
+    return openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)
+
+
 def test_no_channels_are_moved_that_need_not_be(tools, tmp_path):
     """Halves of channels are convolved apart and pooled apart, features included; the answers stay the same."""
     network = Create_Yolo(64, "yolov4", True, NAMES, True)
@@ -257,9 +269,9 @@ def test_no_channels_are_moved_that_need_not_be(tools, tmp_path):
     tools["pb"].write_saved_model(tmp_path / "saved", model, weights, 0.3, 0.45)
     images = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
     as_imported = openvino.convert_model(str(tmp_path / "saved"))
-    before = openvino.compile_model(as_imported, "CPU")(images)
+    before = run(as_imported, images)
     saving = save_copies(as_imported)
-    after = openvino.compile_model(saving, "CPU")(images)
+    after = run(saving, images)
     for name in ("predictions", "features"):
         np.testing.assert_allclose(after[name], before[name], rtol=1e-4, atol=1e-5)
 
@@ -270,12 +282,21 @@ def test_no_channels_are_moved_that_need_not_be(tools, tmp_path):
     assert not [x for x in poolings if x.input_value(0).get_node().get_type_name() == "Concat"]
 
 
-def test_a_split_of_no_convolution_stays():
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("convolved", [True, False])
+def test_only_a_split_of_a_convolutions_channels_goes(convolved, axis):
     opset13 = openvino.opset13
     pictures = opset13.parameter([1, 8, 4, 4])
-    halves = opset13.split(opset13.relu(pictures), 1, 2)
-    graph = openvino.Model([opset13.add(halves.output(0), halves.output(1))], [pictures])
-    assert "Split" in [x.get_type_name() for x in save_copies(graph).get_ordered_ops()]
+    weights = np.random.default_rng(0).random((8, 8, 1, 1), np.float32)
+    ones, zeros = [1, 1], [0, 0]
+    whole = opset13.convolution(pictures, weights, ones, zeros, zeros, ones) if convolved else opset13.relu(pictures)
+    halves = opset13.split(whole, axis, 2)
+    graph = openvino.Model([opset13.subtract(halves.output(0), halves.output(1))], [pictures])
+    images = np.random.default_rng(1).random((1, 8, 4, 4), np.float32)
+    before = run(graph, images)[0]
+    kinds = [x.get_type_name() for x in save_copies(graph).get_ordered_ops()]
+    assert ("Split" in kinds) == (not convolved or axis != 1)
+    np.testing.assert_allclose(run(graph, images)[0], before, atol=1e-5)
 
 
 def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):

@@ -7,13 +7,14 @@ import resource
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 from oracle import random_weights
 
 from yolov3 import configs
 from yolov3.boxes import PUBLISHED_HEADS
 from yolov3.checkpoint import Model, find, read_model, read_weights, write_checkpoint, written_whole
 from yolov3.darknet import convolutions, get_arrays, load_yolo_weights, save_yolo_weights
-from yolov3.detector import Load_Yolo_model
+from yolov3.detector import Detector, Load_Yolo_model
 from yolov3.settings import UserError, read_class_names
 from yolov3.yolov4 import Create_Yolo
 
@@ -117,6 +118,17 @@ def test_a_batch_of_frames_of_all_sizes_equals_one_by_one(detector):
     assert len({float(found.scores[0]) for found in together}) == len(pictures)
     for picture, found in zip(pictures, together, strict=True):
         assert_same(found, detector([picture])[0])
+
+
+def test_with_another_device_beside_the_cpu_tensorflow_runs_the_same_graphs(detector, monkeypatch):
+    frames = list(np.random.default_rng(0).integers(0, 256, (2, 80, 120, 3), np.uint8))
+    devices = [tf.config.PhysicalDevice(f"/physical_device:{kind}:0", kind) for kind in ("CPU", "XPU")]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: devices)
+    other = Detector(detector.network, detector.model, detector.score_threshold, detector.iou_threshold)
+    for ours, theirs in zip(detector(frames), other(frames), strict=True):
+        assert len(ours)
+        np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+        np.testing.assert_array_equal(ours.scores, theirs.scores)
 
 
 def test_no_frames_are_no_answers(detector):

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import yolov3  # noqa: F401  before TensorFlow, which it keeps quiet
 
 # isort: split
+import cv2
 import numpy as np
 import ray.data
 import tensorflow as tf
@@ -98,6 +99,8 @@ class Worker:
         tf.config.threading.set_inter_op_parallelism_threads(self.job.cpus)
         vars(configs).update(self.job.constants)  # this process is ours, and configs.py may have changed meanwhile
         self.detector = Load_Yolo_model()
+        _, file = cv2.imencode(".jpg", np.zeros((1, 1, 3), np.uint8))
+        picture_of(file.tobytes(), "a pixel", max_pixels=1)  # or all threads trace the decoder at once, for seconds
 
     def detect(self, number, pictures):
         """Writes a part: a row for each picture -> Done."""

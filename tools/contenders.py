@@ -73,7 +73,7 @@ def our_detector(setup, folder, precision):
 
     def network():
         detector.network(images)
-        if on_gpu:
+        if on_gpu:  # which goes on by itself
             tf.test.experimental.sync_devices()
 
     return Calls(lambda: detector([setup.frame]), network, detector)

@@ -113,6 +113,21 @@ def candidates(predictions, score_threshold):
     return tf.gather(boxes, rows, batch_dims=1), tf.gather(scores, rows, batch_dims=1)
 
 
+# Which pairs stay, step by step: before, now, and who drops whom. tf.while_loop would have TensorFlow take the loop
+# apart into switches, which its executor of one thread (see detector) does not run.
+_LOOP = (tf.TensorSpec((None, None), tf.bool), tf.TensorSpec((None, None), tf.bool), tf.TensorSpec([None] * 3, tf.bool))
+
+
+@tf.function(input_signature=_LOOP, autograph=False)
+def _moves(before, now, drops):
+    return tf.reduce_any(before != now)
+
+
+@tf.function(input_signature=_LOOP, autograph=False)
+def _next(before, now, drops):
+    return now, ~tf.reduce_any(drops & now[:, :, tf.newaxis], 1), drops
+
+
 def suppress_by_diou(boxes, scores, score_threshold, iou_threshold, scale=1.0):
     """boxes (N, K, 4), scores (N, K, C) -> one row per box and class, losers' scores zero: (N, M, 4), (N, M, C).
 
@@ -141,21 +156,6 @@ def suppress_by_diou(boxes, scores, score_threshold, iou_threshold, scale=1.0):
     _, stay, _ = tf.raw_ops.StatelessWhile(input=_next(everyone, everyone, drops), output_shapes=shapes, **loop)
     score = tf.where(stay, score, 0.0)
     return box, tf.one_hot(label, classes, dtype=score.dtype) * score[..., tf.newaxis]
-
-
-# The loop goes over (N, M) stayed before, stay now, and (N, M, M) drops. tf.while_loop would have TensorFlow take it
-# apart into switches, which its executor of one thread (see detector) does not run.
-_LOOP = (tf.TensorSpec((None, None), tf.bool), tf.TensorSpec((None, None), tf.bool), tf.TensorSpec([None] * 3, tf.bool))
-
-
-@tf.function(input_signature=_LOOP, autograph=False)
-def _moves(before, now, drops):
-    return tf.reduce_any(before != now)
-
-
-@tf.function(input_signature=_LOOP, autograph=False)
-def _next(before, now, drops):
-    return now, ~tf.reduce_any(drops & now[:, :, tf.newaxis], 1), drops
 
 
 def diou(a, b):

@@ -147,14 +147,16 @@ class Detector:
 
 
 def _small_steps(function, *specs):
-    """A function of tensors as a graph, traced once, for all sizes that the specs allow. The calling thread runs all of
-    it: to have another take over a step costs more than the step. On GPUs, TensorFlow decides who runs what."""
+    """A function of tensors as a graph, traced once, for all sizes that the specs allow. One thread goes from step to
+    step: to have another take over costs more than a step. On GPUs, TensorFlow decides who runs what."""
     graph = tf.function(function, autograph=False).get_concrete_function(*specs)
     types = [output.dtype for output in graph.outputs]
-    executor = "" if tf.config.list_physical_devices("GPU") else "SINGLE_THREADED_EXECUTOR"
+    only_cpus = all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
+    executor = "SINGLE_THREADED_EXECUTOR" if only_cpus else ""
 
     def run(*tensors):
-        outputs = tf.raw_ops.PartitionedCall(args=tensors, Tout=types, f=graph, executor_type=executor)
+        arguments = [*tensors, *graph.captured_inputs]
+        outputs = tf.raw_ops.PartitionedCall(args=arguments, Tout=types, f=graph, executor_type=executor)
         return tf.nest.pack_sequence_as(graph.structured_outputs, outputs)
 
     return run

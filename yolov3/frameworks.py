@@ -159,9 +159,10 @@ def compile_openvino(core, graph, model, runtime):
 
     def one_batch(images):
         mine = request(1 if len(images) == 1 else -1, threading.get_ident())
-        mine.set_input_tensor(Tensor(in_place(images), shared_memory=True))
-        mine.infer(share_outputs=True)
-        return {name: tf.constant(mine.get_tensor(name).data) for name in names}
+        lent = in_place(images)
+        mine.set_input_tensor(Tensor(lent, shared_memory=True))
+        answers = mine.infer(share_outputs=True)
+        return {name: tf.constant(answers[name]) for name in names}
 
     def one_by_one(images):
         queue, answers = requests(threading.get_ident()), [None] * len(images)
@@ -170,25 +171,31 @@ def compile_openvino(core, graph, model, runtime):
             answers[i] = [request.get_tensor(name).data.copy() for name in names]
 
         queue.set_callback(keep)
-        for i, image in enumerate(in_place(images)):
-            queue.start_async([image[np.newaxis]], i, share_inputs=True)
-        queue.wait_all()
+        lent = in_place(images)
+        try:
+            for i, image in enumerate(lent):
+                queue.start_async([image[np.newaxis]], i, share_inputs=True)
+        finally:
+            queue.wait_all()  # what is under way reads what is lent
         return {name: tf.constant(np.concatenate(x)) for name, x in zip(names, zip(*answers, strict=True), strict=True)}
 
     return one_by_one if runtime.hint == "THROUGHPUT" else one_batch
 
 
 def in_place(tensor):
-    """A tensor in main memory as a NumPy array, without a copy. NumPy calls it writable, or else OpenVINO would copy
-    it; nothing may write to it."""
-    return np.asarray(_InPlace(tensor))
+    """A tensor in main memory as a NumPy array, without a copy. NumPy calls it writable, since OpenVINO copies what is
+    not; nothing may write to it."""
+    return np.asarray(_Lent(tensor))
 
 
-class _InPlace:
+class _Lent:
+    """Keeps what NumPy reads by the address."""
+
     def __init__(self, tensor):
         self._held = np.asarray(memoryview(tensor))
-        address = self._held.ctypes.data
-        self.__array_interface__ = {**self._held.__array_interface__, "data": (address, False)}
+        interface = self._held.__array_interface__
+        address, _ = interface["data"]
+        self.__array_interface__ = {**interface, "data": (address, False)}  # not read-only
 
 
 def import_openvino():

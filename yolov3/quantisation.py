@@ -17,10 +17,11 @@ def read_saved_model(folder):
     """The `serving_default` of a SavedModel folder -> openvino.Model, of any batch size."""
     openvino = import_openvino()
     try:
-        return save_copies(openvino.convert_model(str(savedmodel.place(folder))))
+        graph = openvino.convert_model(str(savedmodel.place(folder)))
     except Exception as error:  # its classes differ between releases
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{folder} holds no SavedModel that OpenVINO can read ({reason}): convert again") from None
+    return save_copies(graph)
 
 
 def quantise(graph, inputs):

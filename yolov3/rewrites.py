@@ -7,14 +7,14 @@ together, moves every pixel. Pictures are (N, C, H, W) in these graphs, as OpenV
 import numpy as np
 
 CHANNELS = 1  # their axis
-SPLITTABLE = ("Convolution", "Add", "PRelu")  # by channels, where their second input is constant
+CHANNELS_IN_CONSTANT = {"Convolution": 0, "Add": CHANNELS, "PRelu": CHANNELS}  # their axis in the second input
 POOLINGS = ("MaxPool", "AvgPool")
 
 
 def save_copies(graph):
     """What helps in any precision: YOLOv4-tiny takes halves of channels, and pools what it has put together."""
     for operation in graph.get_ordered_ops():
-        if operation.get_type_name() == "Split":
+        if operation.get_type_name() == "Split" and _constant(operation) == CHANNELS:
             _split_convolution(operation)
     for operation in graph.get_ordered_ops():
         if operation.get_type_name() in POOLINGS:
@@ -49,10 +49,10 @@ def _split_convolution(split):
     """Has the convolution in front of a Split, with its bias and activation, made in parts, each with its share of the
     weights. What else reads the whole reads the parts put together again."""
     whole = source = split.input_value(0)
-    channels, layers = whole.get_partial_shape()[CHANNELS], []
+    layers = []  # last first
     while not layers or layers[-1].get_type_name() != "Convolution":
         layer = source.get_node()
-        if layer.get_type_name() not in SPLITTABLE or layer.input_value(1).get_node().get_type_name() != "Constant":
+        if layer.get_type_name() not in CHANNELS_IN_CONSTANT or np.ndim(_constant(layer)) != 4:
             return
         if layers and len(readers(source)) > 1:
             return
@@ -61,16 +61,13 @@ def _split_convolution(split):
 
     parts = [source] * split.get_output_size()
     for layer in reversed(layers):
-        constant = layer.input_value(1).get_node().get_data()  # (channels, ...), (1, channels, 1, 1) or (1, 1, 1, 1)
-        shares = [constant] * len(parts)
-        if channels in constant.shape:
-            shares = np.split(constant, len(parts), constant.shape.index(channels.get_length()))
+        constant, axis = _constant(layer), CHANNELS_IN_CONSTANT[layer.get_type_name()]
+        for_all = constant.shape[axis] == 1
+        shares = [constant] * len(parts) if for_all else np.split(constant, len(parts), axis)
         parts = [_again(layer, part, share) for part, share in zip(parts, shares, strict=True)]
-    others = [place for place in whole.get_target_inputs() if place.get_node() != split]
-    for place in others:
-        place.replace_source_output(_concatenate(parts))
     for output, part in zip(split.outputs(), parts, strict=True):
         output.replace(part)
+    whole.replace(_concatenate(parts))
 
 
 def _pool_first(pooling):
@@ -88,8 +85,14 @@ def _put_together(output):
     return [part for place in operation.input_values() for part in _put_together(place)]
 
 
+def _constant(operation):
+    """The second input as an array; None if it is computed."""
+    source = operation.input_value(1).get_node()
+    return source.get_data() if source.get_type_name() == "Constant" else None
+
+
 def _again(operation, *inputs):
-    """The first output of the same operation on other inputs."""
+    """The first output of the same operation, one of opset13, on other inputs."""
     from openvino import opset13
     from openvino.utils.node_factory import NodeFactory
 
