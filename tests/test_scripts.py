@@ -153,3 +153,23 @@ def test_ctrl_c_ends_a_running_script_cleanly_with_a_playable_video(project, tmp
     written = int(re.search(r"(\d+) frames", out)[1])
     assert 0 < written < 2000
     assert cv2.VideoCapture(str(output)).get(cv2.CAP_PROP_FRAME_COUNT) == written
+
+
+def test_when_nobody_reads_on_a_script_ends_without_a_word():
+    script = """
+from yolov3.settings import say_it_in_one_line
+
+@say_it_in_one_line
+def main():
+    for _ in range(100_000):
+        print("found a digit")
+
+main()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "found a digit\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141

@@ -119,15 +119,21 @@ def count_classes(classes):
 
 
 def say_it_in_one_line(main):
-    """Decorator for a script's main(): UserError -> one line on stderr and exit code 1, Ctrl-C -> exit code 130."""
+    """Decorator for a script's main(): UserError -> one line on stderr and exit code 1, Ctrl-C -> exit code 130, and
+    141, without a word, when nobody reads the output any more (`| head`)."""
 
     @functools.wraps(main)
     def run(*args, **kwargs):
         try:
-            return main(*args, **kwargs)
+            result = main(*args, **kwargs)
+            sys.stdout.flush()
+            return result
         except UserError as error:
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             sys.exit(130)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes as it ends
+            sys.exit(141)
 
     return run
