@@ -237,7 +237,7 @@ def detect_parts(job, parts, worker=Worker):
         worker,
         fn_constructor_args=(job,),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=job.workers, max_tasks_in_flight_per_actor=1),
+        compute=ray.data.ActorPoolStrategy(size=min(job.workers, len(items)), max_tasks_in_flight_per_actor=1),
         num_cpus=job.cpus,
         num_gpus=job.gpus,
         max_restarts=RESTARTS,
