@@ -155,8 +155,7 @@ def test_ctrl_c_ends_a_running_script_cleanly_with_a_playable_video(project, tmp
     assert cv2.VideoCapture(str(output)).get(cv2.CAP_PROP_FRAME_COUNT) == written
 
 
-def test_when_nobody_reads_on_a_script_ends_without_a_word():
-    script = """
+TALKATIVE = """
 from yolov3.settings import say_it_in_one_line
 
 @say_it_in_one_line
@@ -166,10 +165,21 @@ def main():
 
 main()
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+
+
+def test_when_nobody_reads_on_a_script_ends_without_a_word():
+    command = [sys.executable, "-c", TALKATIVE]
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "found a digit\n"
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_where_nothing_can_be_printed_one_line_says_so():
+    command = [sys.executable, "-c", TALKATIVE]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, cwd=PROJECT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.stderr == "error: output cannot be written: No space left on device\n"
+    assert ended.returncode == 1

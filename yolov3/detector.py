@@ -148,7 +148,7 @@ class Detector:
 
 def _small_steps(function, *specs):
     """A function of tensors as a graph, traced once, for all sizes that the specs allow. One thread goes from step to
-    step: to have another take over costs more than a step. On GPUs, TensorFlow decides who runs what."""
+    step: to have another take over costs more than a step. Beside other devices than CPUs, TensorFlow decides."""
     graph = tf.function(function, autograph=False).get_concrete_function(*specs)
     types = [output.dtype for output in graph.outputs]
     only_cpus = all(device.device_type == "CPU" for device in tf.config.list_physical_devices())

@@ -4,6 +4,7 @@
 scripts print it as one line and exit with code 1 (`say_it_in_one_line`).
 """
 
+import errno
 import functools
 import numbers
 import os
@@ -119,8 +120,8 @@ def count_classes(classes):
 
 
 def say_it_in_one_line(main):
-    """Decorator for a script's main(): UserError -> one line on stderr and exit code 1, Ctrl-C -> exit code 130, and
-    141, without a word, when nobody reads the output any more (`| head`)."""
+    """Decorator for a script's main(): UserError, or no space for the output -> one line on stderr and exit code 1;
+    Ctrl-C -> exit code 130; nobody reads the output any more (`| head`) -> 141, without a word."""
 
     @functools.wraps(main)
     def run(*args, **kwargs):
@@ -132,8 +133,10 @@ def say_it_in_one_line(main):
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             sys.exit(130)
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ENOSPC):
+                raise
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes as it ends
-            sys.exit(141)
+            sys.exit(141 if error.errno == errno.EPIPE else f"error: output cannot be written: {error.strerror}")
 
     return run
