@@ -151,7 +151,7 @@ def test_ctrl_c_ends_a_running_script_cleanly_with_a_playable_video(project, tmp
     assert process.returncode == 0, err
     assert "Traceback" not in err
     written = int(re.search(r"(\d+) frames", out)[1])
-    assert 0 < written < 2000
+    assert 0 < written < 2000, (out, err)
     assert cv2.VideoCapture(str(output)).get(cv2.CAP_PROP_FRAME_COUNT) == written
 
 
