@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from yolov3.images import GREY
+from yolov3.images import GREY, resize_bilinear
 
 MIN_VISIBLE = 0.3  # a box is dropped if less of its area is left in the input,
 MIN_SIDE = 2.0  # or if it is narrower or lower than this, pixels of the input
@@ -66,7 +66,7 @@ def choose_crop(shape, placed, size, augmentation, draws):
 
 def cut_out(picture, crop, target):
     """A picture's crop, uint8 -> as large as its target, float32, 0..1. Bilinear, as images.fit."""
-    return tf.image.resize(picture[crop[0] : crop[2], crop[1] : crop[3]], target[2:] - target[:2]) / 255
+    return resize_bilinear(picture[crop[0] : crop[2], crop[1] : crop[3]], target[2:] - target[:2]) / 255
 
 
 def recolour(image, augmentation, draws):

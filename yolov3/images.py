@@ -224,16 +224,25 @@ def placement(height, width, size, resize):
 
 
 def fit(picture, size, resize, whole=None):
-    """A picture, uint8 (H, W, 3), of any size -> network input, float32 (S, S, 3), 0..1. Bilinear, as OpenCV's.
+    """A picture, uint8 (H, W, 3), of any size -> network input, float32 (S, S, 3), 0..1.
 
     whole  height and width that the picture would have but for `decode_large_picture`
     """
     whole = tf.shape(picture) if whole is None else whole
     height, width, top, left = placement(whole[0], whole[1], size, resize)
-    fitted = tf.image.resize(picture, (height, width)) / 255
+    fitted = resize_bilinear(picture, (height, width)) / 255
     if resize == "letterbox":
         fitted = tf.pad(fitted, [(top, size - height - top), (left, size - width - left), (0, 0)], constant_values=GREY)
     return tf.ensure_shape(fitted, (size, size, 3))
+
+
+def resize_bilinear(picture, size):
+    """Return a picture (H, W, 3), of any dtype, at another size (height, width) as float32 (height, width, 3).
+
+    Corners lie on corners, as in Darknet's `resize_image`: pixel x of the result is at x * (W - 1) / (width - 1) of the
+    picture. `tf.image.resize` and OpenCV map by pixel centres instead, which moves one box in twenty.
+    """
+    return tf.raw_ops.ResizeBilinear(images=picture[tf.newaxis], size=size, align_corners=True)[0]
 
 
 def unfit(boxes, sizes, size, resize):
