@@ -10,9 +10,9 @@ SOURCE and options are those of detection_demo.py. A checkpoint folder brings it
 import sys
 
 from yolov3 import configs
+from yolov3.checks import say_it_in_one_line
 from yolov3.cli import detect_from_command_line
-from yolov3.detector import custom_weights
-from yolov3.settings import say_it_in_one_line
+from yolov3.loading import custom_weights
 from yolov3.utils import Load_Yolo_model
 
 

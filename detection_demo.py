@@ -9,8 +9,8 @@ python detection_demo.py photos/ --only person,dog  some classes only
 
 import sys
 
+from yolov3.checks import say_it_in_one_line
 from yolov3.cli import detect_from_command_line
-from yolov3.settings import say_it_in_one_line
 from yolov3.utils import Load_Yolo_model
 
 

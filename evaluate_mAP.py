@@ -17,12 +17,8 @@ import argparse
 import sys
 
 from yolov3 import configs
-from yolov3.cli import check_names, read_pictures, tell_left_out
-from yolov3.detector import custom_weights
-from yolov3.evaluation import evaluate
-from yolov3.outputs import check_writable
-from yolov3.report import draw_curves, table, write_coco_json
-from yolov3.settings import (
+from yolov3.annotation_cli import check_names, read_pictures, tell_left_out
+from yolov3.checks import (
     as_given,
     check_threshold,
     project_path,
@@ -30,6 +26,10 @@ from yolov3.settings import (
     say_it_in_one_line,
     shell_path,
 )
+from yolov3.evaluation import evaluate
+from yolov3.files import check_writable
+from yolov3.loading import custom_weights
+from yolov3.report import draw_curves, table, write_coco_json
 from yolov3.utils import Load_Yolo_model
 
 OUTPUT = "results/evaluation"
@@ -72,7 +72,7 @@ def main():
     check_names(detector.names, names)
 
     # 2. Measuring
-    model, batch_size = detector.model, configs.TEST_BATCH_SIZE
+    model, batch_size = detector.spec, configs.TEST_BATCH_SIZE
     runtime = f"{model.framework} {model.precision}"
     print(f"{arguments.annotations}, by {model.name} at {model.input_size} pixels, {model.resize}, {runtime}")
     data = checked.records, checked.sizes, names

@@ -14,16 +14,13 @@ and how objects are told by their looks.
 import inspect
 import sys
 
-import yolov3  # noqa: F401  before TensorFlow, which it keeps quiet
-
-# isort: split
 from deep_sort import Tracker
 from yolov3 import configs
-from yolov3.appearance import load_embedder
+from yolov3.checks import UserError, check_count, say_it_in_one_line
 from yolov3.cli import detect_from_command_line
 from yolov3.detect import Job
-from yolov3.settings import UserError, check_count, say_it_in_one_line
-from yolov3.tracking import Follower
+from yolov3.tracking.embedders import load_embedder
+from yolov3.tracking.follower import Follower
 from yolov3.utils import Load_Yolo_model
 
 
@@ -47,7 +44,7 @@ def Object_tracking(
     The other arguments as in `detect_video`; returns a `Summary`. Raises UserError.
     """
     threshold = configs.TRACKER_LOW_SCORE if score_threshold is None else score_threshold
-    if configs.TRACKER_EMBEDDER == "detector" and not Yolo.model.features:
+    if configs.TRACKER_EMBEDDER == "detector" and not Yolo.spec.features:
         raise UserError('TRACKER_EMBEDDER = "detector" needs a detector with features: Load_Yolo_model(features=True)')
     only = [Track_only] if isinstance(Track_only, str) else Track_only
     job = Job(video_path, output_path, show=show, only=only or None, colour=rectangle_colors, follow=make_follower())

@@ -11,24 +11,10 @@ import argparse
 import signal
 import sys
 
-import yolov3  # noqa: F401  before TensorFlow, which it keeps quiet
-
-# isort: split
-import tensorflow as tf
-
-from yolov3 import cli, configs
-from yolov3.augment import AUGMENTED, PLAIN
-from yolov3.callbacks import Backup, EpochMeans, Keep, TensorBoard, TerminateOnNaN, Validation, averaged_network
-from yolov3.checkpoint import Model, find, read_model, read_weights
-from yolov3.darknet import fetch_weights, load_arrays, transfer_yolo_weights
-from yolov3.dataset import readable, training_batches
-from yolov3.detector import DARKNET_WEIGHTS, Detector, configured_heads
-from yolov3.frameworks import allow_memory_growth
-from yolov3.images import RESIZES
-from yolov3.outputs import check_writable
-from yolov3.settings import (
+from yolov3 import annotation_cli, configs
+from yolov3.checkpoint import ModelSpec, find, read_model, read_weights
+from yolov3.checks import (
     UserError,
-    architecture,
     check_amount,
     check_count,
     check_input_size,
@@ -38,7 +24,25 @@ from yolov3.settings import (
     read_class_names,
     say_it_in_one_line,
 )
-from yolov3.trainer import (
+from yolov3.darknet import fetch_weights, load_arrays, transfer_yolo_weights
+from yolov3.dataset import readable, training_batches
+from yolov3.detector import Detector
+from yolov3.files import check_writable
+from yolov3.images import RESIZES
+from yolov3.loading import configured_heads
+from yolov3.networks import NETWORKS, network_name
+from yolov3.runtimes.tf import allow_memory_growth
+from yolov3.training.augment import AUGMENTED, PLAIN
+from yolov3.training.callbacks import (
+    Backup,
+    EpochMeans,
+    Keep,
+    TensorBoard,
+    TerminateOnNaN,
+    Validation,
+    averaged_network,
+)
+from yolov3.training.trainer import (
     Schedule,
     Trainer,
     as_distributed,
@@ -48,6 +52,8 @@ from yolov3.trainer import (
     place_among_workers,
     training_precision,
 )
+
+import tensorflow as tf
 
 COUNTS = (  # constants that are whole numbers, and the least they may be
     ("TRAIN_BATCH_SIZE", 1),
@@ -74,19 +80,19 @@ CONTINUE_WITH = (  # an interrupted training goes on only while these constants 
 
 
 def configured_model():
-    """The Model to train."""
-    name = architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
+    """The ModelSpec to train."""
+    name = network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
     classes, size = read_class_names(configs.TRAIN_CLASSES), configured_sizes()[0]
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
     heads = configured_heads(name, "YOLO_ANCHORS" if configs.TRAIN_ANCHORS is None else "TRAIN_ANCHORS")
-    return Model(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, heads)
+    return ModelSpec(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, heads)
 
 
 def read_pictures(path, class_count):
     """An annotation file -> (list of Record, their sizes): of the pictures that can be read."""
-    checked = cli.read_pictures(path, class_count)
+    checked = annotation_cli.read_pictures(path, class_count)
     good, problems = readable(checked.records, configs.YOLO_MAX_PIXELS)
-    cli.tell_left_out(problems)
+    annotation_cli.tell_left_out(problems)
     size_of = dict(zip((record.picture for record in checked.records), checked.sizes, strict=True))
     return good, [size_of[record.picture] for record in good]
 
@@ -137,7 +143,7 @@ def load_first_weights(network, model):
             )
         load_arrays(network, read_weights(folder), folder)
     elif configs.TRAIN_TRANSFER:
-        weights = getattr(configs, DARKNET_WEIGHTS[model.name])
+        weights = getattr(configs, NETWORKS[model.name].weights)
         fetch_weights(weights)
         transfer_yolo_weights(network, weights)
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+import yolov3  # noqa: F401  before anything imports TensorFlow: it sets TF_CPP_MIN_LOG_LEVEL
+
 import cv2
 import numpy as np
 import pytest
-
-import yolov3  # noqa: F401  before anything imports TensorFlow: it sets TF_CPP_MIN_LOG_LEVEL
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED = PROJECT.parent / "shared" / "data"

@@ -34,9 +34,9 @@ def sample(numbers, count):
 
 def main():
     sys.path.insert(0, str(HERE.parent))
-    from oracle import importer, importer_answers, random_picture, random_weights
-
     from yolov3.yolov4 import Create_Yolo
+
+    from oracle import importer, importer_answers, random_picture, random_weights
 
     print(f"OpenCV {cv2.__version__}")
     cfgs = HERE.parent.parent / "shared" / "data" / "darknet"

@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from yolov3.annotations import Record
 from yolov3.darknet import convolutions
+
+import cv2
+import numpy as np
 
 # --- Random weights ------------------------------------------------------------------------------------------------
 

@@ -6,17 +6,17 @@ import re
 import subprocess
 import sys
 
+from yolov3 import configs
+from yolov3.boxes import suppress
+from yolov3.checks import read_class_names
+from yolov3.evaluation import evaluate
+from yolov3.images import RESIZES, read_picture
+from yolov3.loading import Load_Yolo_model
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from oracle import coco64, corner_form, darknet_placement, diou, greedy, importer, importer_answers, iou
-
-from yolov3 import configs
-from yolov3.boxes import suppress
-from yolov3.detector import Load_Yolo_model
-from yolov3.evaluation import evaluate
-from yolov3.images import RESIZES, read_picture
-from yolov3.settings import read_class_names
 
 SIZE = 416
 DARKNET_AP50 = {"letterbox": 56.7, "stretch": 58.6}  # Darknet on the same pictures, by the same script
@@ -68,7 +68,7 @@ def test_boxes_are_those_of_opencvs_importer(detector, photographs, shared):
     compared = 0
     for frame in [*pictures, *list(photographs.values())[::4]]:
         _, rows = importer_answers(net, detector.fit([frame]).numpy())
-        height, width, top, left = darknet_placement(*frame.shape[:2], SIZE, detector.model.resize)
+        height, width, top, left = darknet_placement(*frame.shape[:2], SIZE, detector.spec.resize)
         boxes = in_fractions_of_the_picture(corner_form(rows[:, :4]), height, width, top, left)
         pixels = np.array([frame.shape[1], frame.shape[0]] * 2)
         theirs = [
@@ -108,7 +108,7 @@ def test_every_answer_of_darknet_is_found(detector, photographs, shared):
     """Fed with Darknet's resize. Its way back from the letterbox (correct_yolo_boxes) takes half the margin
     unrounded, half a pixel off where the margin is odd. Measured: IoU at least 0.995, scores within 0.011, but for
     two letterboxed answers: there another box scores the same to 0.001 and is the one that wins here."""
-    resize = detector.model.resize
+    resize = detector.spec.resize
     answers = json.loads((shared / "coco64" / f"darknet-{resize}.json").read_text())
     assert answers.keys() == photographs.keys()
     found, near_ties = 0, 0
@@ -147,7 +147,7 @@ def test_ap50_on_photographs_is_darknets(detector, photographs, shared, tmp_path
     sizes = [photographs[record.picture.name].shape[1::-1] for record in records]
     scores = evaluate(detector, records, sizes, voc, 0.001, 0.45, batch_size=4)
     assert sum(row.boxes for row in scores.classes) == 287
-    assert abs(100 * scores.AP50 - DARKNET_AP50[detector.model.resize]) <= 0.5
+    assert abs(100 * scores.AP50 - DARKNET_AP50[detector.spec.resize]) <= 0.5
 
     answers = {record.picture.name: [] for record in records}
     for row in scores.detections:

@@ -5,16 +5,15 @@ import itertools
 import re
 import sys
 
+from yolov3.checks import UserError
+
 import cv2
 import numpy as np
 import pytest
 
-from yolov3.settings import PROJECT, UserError
-
 
 @pytest.fixture
 def anchors(monkeypatch):
-    monkeypatch.syspath_prepend(PROJECT / "tools")
     return importlib.import_module("Anchors")
 
 

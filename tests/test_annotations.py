@@ -4,12 +4,12 @@ import importlib
 import struct
 import sys
 
+from yolov3.annotations import Record, check_annotations, check_boxes, picture_size, read_annotations, write_annotations
+from yolov3.checks import PROJECT, UserError
+
 import cv2
 import numpy as np
 import pytest
-
-from yolov3.annotations import Record, check_annotations, check_boxes, picture_size, read_annotations, write_annotations
-from yolov3.settings import PROJECT, UserError
 
 MAX_PIXELS = 10**6
 
@@ -194,7 +194,6 @@ def test_everything_wrong_is_found_with_its_line_and_the_rest_is_kept(tmp_path):
 
 
 def run(monkeypatch, *arguments):
-    monkeypatch.syspath_prepend(PROJECT / "tools")
     monkeypatch.setattr(sys, "argv", ["Check_annotations.py", *map(str, arguments)])
     return importlib.import_module("Check_annotations").main()
 

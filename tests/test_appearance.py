@@ -3,18 +3,21 @@
 import sys
 from dataclasses import replace
 
+from yolov3 import configs
+from yolov3.checkpoint import read_about, read_model
+from yolov3.checks import PROJECT, UserError
+from yolov3.embedding import pool
+from yolov3.images import read_picture, refit, unfit
+from yolov3.loading import SHIPPED, Load_Yolo_model
+from yolov3.networks import NETWORKS
+from yolov3.runtimes import savedmodel
+from yolov3.runtimes.trt import in_batches
+from yolov3.tracking.embedders import cut_out, load_embedder
+from yolov3.yolov4 import Create_Yolo
+
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from yolov3 import configs, savedmodel
-from yolov3.appearance import cut_out, load_embedder, pool
-from yolov3.checkpoint import read_about, read_model
-from yolov3.detector import SHIPPED, Load_Yolo_model
-from yolov3.images import read_picture, refit, unfit
-from yolov3.settings import PROJECT, UserError
-from yolov3.tftrt import in_batches
-from yolov3.yolov4 import NETWORKS, Create_Yolo
 
 SIZE = 160
 FOLDERS = {
@@ -38,7 +41,6 @@ def made(tmp_path_factory):
     """The shipped model with features, converted."""
     folder = tmp_path_factory.mktemp("checkpoints")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT / "tools"))
         import Convert_to_Neuron
         import Convert_to_OpenVINO
         import Convert_to_pb
@@ -62,7 +64,7 @@ def test_a_box_is_told_by_its_core_band_by_band():
     fine[1, 16:64, 24:56] = 9
     for i in range(4):
         fine[1, 16 + 12 * i : 28 + 12 * i, 29:51] = i + 1
-    maps = tf.nn.space_to_depth(fine, 2)  # as blocks.looks makes them
+    maps = tf.nn.space_to_depth(fine, 2)  # as layers.embedding_map makes them
     features = pool(maps, tf.constant([[0.3, 0.2, 0.7, 0.8]]), tf.constant([1])).numpy()
     np.testing.assert_allclose(features + fine[1].mean(), [[1, 2, 3, 4]], atol=0.3)
     assert pool(maps, tf.zeros((0, 4)), tf.zeros(0, tf.int32)).shape == (0, 4)

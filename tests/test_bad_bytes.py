@@ -5,15 +5,16 @@ import struct
 import sys
 from pathlib import Path
 
+from yolov3 import configs
+from yolov3.checks import PROJECT
+from yolov3.loading import SHIPPED
+from yolov3.runtimes import savedmodel
+
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image  # comes with matplotlib; it writes what OpenCV does not: CMYK, animations
-
-from yolov3 import configs, savedmodel
-from yolov3.detector import SHIPPED
-from yolov3.settings import PROJECT
 
 SIZE = 160
 DIGITS = PROJECT / "IMAGES" / "digits" / "00000.jpg"
@@ -25,7 +26,6 @@ HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>N
 def detect(tmp_path_factory):
     """detect(files) -> {name: array}."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT / "tools"))
         import Convert_to_pb
 
         folder = tmp_path_factory.mktemp("checkpoints")

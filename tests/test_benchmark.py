@@ -1,4 +1,4 @@
-"""tools/Benchmark.py as a person runs it: its tables, its CSV, its charts, and what it says to wrong arguments."""
+"""tools/benchmarks/speed.py as a person runs it: its tables, CSV and charts, and what it says to wrong arguments."""
 
 import csv
 import importlib.util
@@ -7,16 +7,15 @@ import re
 import subprocess
 import sys
 
+from yolov3.checkpoint import ModelSpec, write_checkpoint
+from yolov3.darknet import get_arrays
+from yolov3.networks import NETWORKS
+from yolov3.yolov4 import Create_Yolo
+
 import numpy as np
 import pytest
 from conftest import PROJECT, SHARED, draw_red_and_green
 
-from yolov3.boxes import PUBLISHED_HEADS
-from yolov3.checkpoint import Model, write_checkpoint
-from yolov3.darknet import get_arrays
-from yolov3.yolov4 import Create_Yolo
-
-SCRIPT = PROJECT / "tools/Benchmark.py"
 HAS_OPENVINO = all(map(importlib.util.find_spec, ("openvino", "nncf")))
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -24,7 +23,8 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def benchmark(*arguments, cwd):
     """As from a shell: without what importing yolov3 in another test has left in the environment."""
     shell = {name: value for name, value in os.environ.items() if not name.startswith("TF_CPP")}
-    command = [sys.executable, SCRIPT, *arguments]
+    command = [sys.executable, "-m", "tools.benchmarks.speed", *arguments]
+    shell["PYTHONPATH"] = str(PROJECT)
     return subprocess.run(command, cwd=cwd, env=shell, capture_output=True, text=True, timeout=300)
 
 
@@ -65,10 +65,10 @@ def test_random_weights_for_speed(tmp_path):
 
 def test_a_checkpoint_on_annotated_pictures(tmp_path):
     """One whose anchors and classes are its own, at another size than it was made for, in INT8."""
-    heads = PUBLISHED_HEADS["yolov4-tiny"]._replace(
+    heads = NETWORKS["yolov4-tiny"].heads._replace(
         anchors=(((14, 20), (20, 27), (27, 37)), ((38, 51), (54, 73), (89, 119)))
     )
-    model = Model("yolov4", True, ("red", "green"), 96, "letterbox", heads)
+    model = ModelSpec("yolov4", True, ("red", "green"), 96, "letterbox", heads)
     write_checkpoint(tmp_path / "mine", model, get_arrays(Create_Yolo(96, "yolov4", True, 2)), "a test")
     (tmp_path / "mine.txt").write_text("\n".join(draw_red_and_green(tmp_path)))
     options = "--weights mine --sizes 64 --frameworks openvino opencv --precisions INT8 --rounds 1"
@@ -89,10 +89,9 @@ def test_a_checkpoint_on_annotated_pictures(tmp_path):
 
 
 def test_noise_is_as_much_as_pictures_and_the_same_each_time(monkeypatch):
-    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-    from materials import Calibration, Material
+    from tools.benchmarks.materials import Calibration, Material
 
-    model = Model("yolov4", True, ("a", "b"), 64, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
+    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
     material = Material(model, None, Calibration("", (), 3), PROJECT, np.full((60, 80, 3), 255, np.uint8))
     noise = material.calibration_inputs(on_noise=True)
     once, again = list(noise), list(noise)
@@ -105,13 +104,14 @@ def test_noise_is_as_much_as_pictures_and_the_same_each_time(monkeypatch):
 
 @pytest.mark.parametrize("name", ["yolov4-tiny", "yolov4", "yolov3-tiny", "yolov3"])
 def test_opencv_gets_a_cfg_with_the_anchors_of_the_model(name, shared, monkeypatch):
-    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-    from preparing import fitting_cfg
+    from tools.benchmarks.preparing import fitting_cfg
 
-    published = PUBLISHED_HEADS[name]
+    row = NETWORKS[name]
+    published = row.heads
     anchors = tuple(tuple((100 * i + j, 7) for j in range(3)) for i in range(len(published.strides)))
-    yolo_type, _, tiny = name.partition("-")
-    model = Model(yolo_type, bool(tiny), ("a", "b"), 64, "letterbox", published._replace(anchors=anchors))
+    model = ModelSpec(
+        NETWORKS[name].type, NETWORKS[name].tiny, ("a", "b"), 64, "letterbox", published._replace(anchors=anchors)
+    )
     cfg = fitting_cfg(model, shared / "darknet")
 
     assert set(re.findall(r"(?m)^classes=(\d+)", cfg)) == {"2"}
@@ -124,9 +124,8 @@ def test_opencv_gets_a_cfg_with_the_anchors_of_the_model(name, shared, monkeypat
 
 
 def test_budgets_are_ratios_of_what_was_measured(monkeypatch):
-    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-    from contenders import CONTENDERS, Setup
-    from figures import Row, check_budgets
+    from tools.benchmarks.contenders import CONTENDERS, Setup
+    from tools.benchmarks.figures import Row, check_budgets
 
     kinds = {contender.name: contender for contender in CONTENDERS}
     setup = Setup("yolov4-tiny", 416, PROJECT, None)
@@ -157,14 +156,13 @@ def test_budgets_are_ratios_of_what_was_measured(monkeypatch):
     ],
 )
 def test_wrong_arguments_are_told_in_one_line_before_the_work(arguments, said, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")  # which importing it would change
     monkeypatch.chdir(tmp_path)
-    import Benchmark
+    from tools.benchmarks import speed
 
-    monkeypatch.setattr(sys, "argv", ["Benchmark.py", *arguments.split()])
+    monkeypatch.setattr(sys, "argv", ["speed.py", *arguments.split()])
     with pytest.raises(SystemExit) as error:
-        Benchmark.main()
+        speed.main()
     assert str(error.value).startswith("error: ") and said in str(error.value)
     assert len(str(error.value).splitlines()) == 1
     assert capsys.readouterr().out == ""

@@ -2,14 +2,15 @@
 
 import math
 
+from yolov3.boxes import MAX_BOXES, decode, diou, suppress
+from yolov3.networks import NETWORKS, Heads
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from oracle import centre_form, greedy
 from oracle import diou as plain_diou
 from oracle import iou as plain_iou
-
-from yolov3.boxes import MAX_BOXES, PUBLISHED_HEADS, Heads, decode, diou, suppress
 
 LN3 = math.log(3)  # sigmoid(ln 3) = 3/4, sigmoid(-ln 3) = 1/4
 
@@ -29,9 +30,9 @@ def test_one_cell_worked_by_hand():
     assert np.delete(predictions[0, :, 4:], row, 0).max() < 1e-6
 
 
-@pytest.mark.parametrize("name", PUBLISHED_HEADS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_decode_equals_a_plain_loop(name):
-    heads, classes, size = PUBLISHED_HEADS[name], 2, 64
+    heads, classes, size = NETWORKS[name].heads, 2, 64
     random = np.random.RandomState(3)
     raw = [random.randn(2, size // s, size // s, 3 * (5 + classes)).astype(np.float32) for s in heads.strides]
 

@@ -16,20 +16,20 @@ import time
 import urllib.parse
 from pathlib import Path
 
+from yolov3 import configs
+from yolov3.checks import PROJECT, UserError
+from yolov3.images import read_picture
+from yolov3.loading import Load_Yolo_model
+
 import numpy as np
 import psutil
 import pytest
 
-from yolov3 import configs
-from yolov3.detector import Load_Yolo_model
-from yolov3.images import read_picture
-from yolov3.settings import PROJECT, UserError
-
-pytest.importorskip("ray.data", reason="needs requirements-ray.txt")
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-import ray  # noqa: E402
-from ray.cluster_utils import Cluster  # noqa: E402
+pytest.importorskip("ray.data", reason="needs requirements/ray.txt")
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from ray.cluster_utils import Cluster
 
 SIZE = 160
 DIGITS = sorted((PROJECT / "IMAGES" / "digits").glob("*.jpg"))
@@ -54,10 +54,9 @@ Detect_cluster.main()
 
 @pytest.fixture(scope="module", autouse=True)
 def at_home():
-    """tools/ to import from, a small network, and Ray's own files in a folder that goes when the tests end."""
+    """A small network, and Ray's own files in a folder that goes when the tests end."""
     place = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets lie there: the path must be short
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT / "tools"))
         patch.setenv("RAY_TMPDIR", place)
         patch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
         yield
@@ -159,7 +158,7 @@ def test_every_picture_has_its_row(finished, pictures, detector):
 
 
 def test_columns_have_their_types_where_nothing_is_found_too(tmp_path):
-    from cluster_parts import write_part
+    from tools.cluster.parts import write_part
 
     write_part(tmp_path, 7, [{"path": "a.jpg", "boxes": [], "scores": [], "classes": [], "model": "m", "error": "e"}])
     assert pq.read_schema(tmp_path / "part-000007.parquet").to_string(show_field_metadata=False).splitlines() == [
@@ -239,7 +238,7 @@ def test_parquet_goes_in_and_another_run_is_overwritten(pictures, detector, tmp_
 
 
 def test_any_stretch_of_parquet_is_read_as_it_lies_in_the_files(tmp_path):
-    from cluster_listing import open_listing
+    from tools.cluster.listing import open_listing
 
     contents = [b"%d" % i for i in range(50)]
     groups = {"a": (0, 1, 1), "b": (1, 1, 9), "c": (1, 30, 4), "d": (30, 50, 99)}
@@ -257,7 +256,7 @@ def test_any_stretch_of_parquet_is_read_as_it_lies_in_the_files(tmp_path):
 
 
 def test_what_workers_and_ray_cost_is_told(tmp_path):
-    script = SCRIPT.replace("Detect_cluster", "Benchmark_cluster")
+    script = SCRIPT.replace("import Detect_cluster\nDetect_cluster", "from tools.benchmarks import cluster\ncluster")
     options = [
         "--random",
         "yolov4-tiny",
@@ -390,7 +389,7 @@ def s3_server(objects):
 @pytest.fixture
 def s3(monkeypatch, tmp_path):
     """A bucket with three pictures under a prefix, and no credentials yet."""
-    from cluster_listing import s3 as file_system
+    from tools.cluster.listing import s3 as file_system
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -405,7 +404,7 @@ def s3(monkeypatch, tmp_path):
 
 
 def test_an_s3_prefix_is_read(s3, monkeypatch):
-    from cluster_listing import open_listing, read_file
+    from tools.cluster.listing import open_listing, read_file
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -422,7 +421,7 @@ def test_an_s3_prefix_is_read(s3, monkeypatch):
 
 
 def test_s3_without_credentials_is_one_line(s3, tmp_path):
-    from cluster_listing import read_file
+    from tools.cluster.listing import read_file
 
     with pytest.raises(UserError, match="^s3://bucket/photos cannot be listed .*: set AWS_REGION.*$"):
         detect("s3://bucket/photos", "--output", tmp_path / "out")
@@ -473,16 +472,17 @@ def test_a_part_that_cannot_be_written_ends_the_job_and_leaves_the_others(tmp_pa
 def test_a_worker_that_does_not_start_ends_the_job(tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("class Worker:\n    pass\n")  # other processes do not find it
     monkeypatch.syspath_prepend(tmp_path)
-    from cluster_workers import Job, detect_parts, ray_running
+    from tools.cluster.workers import WorkerSettings, detect_parts, ray_running
+
     from only_here import Worker
 
-    job = Job(output=tmp_path, model="", constants={}, batch_size=1, workers=2, cpus=1, gpus=0)
+    job = WorkerSettings(output=tmp_path, model="", constants={}, batch_size=1, workers=2, cpus=1, gpus=0)
     with ray_running(None), pytest.raises(UserError, match=r"^a worker is lost \(.*No module named 'only_here'\): .*$"):
         list(detect_parts(job, [(0, None)], Worker))
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, monkeypatch):
-    from cluster_parts import write_part
+    from tools.cluster.parts import write_part
 
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -498,4 +498,4 @@ def test_without_ray_one_line_says_what_to_install(tmp_path):
     command, shell = [sys.executable, PROJECT / "tools" / "Detect_cluster.py", "in"], {"PYTHONPATH": str(tmp_path)}
     result = subprocess.run(command, env={**os.environ, **shell}, capture_output=True, text=True, timeout=120)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "error: Ray is not installed: pip install -r requirements-ray.txt\n"
+    assert result.stderr == "error: Ray is not installed: pip install -r requirements/ray.txt\n"

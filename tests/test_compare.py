@@ -1,42 +1,40 @@
-"""tools/Compare_frameworks.py: one picture through several checkpoints, and how their boxes differ."""
+"""tools/benchmarks/compare_frameworks.py: one picture through several checkpoints, and how their boxes differ."""
 
 import sys
+
+from tools.benchmarks import compare_frameworks
+from yolov3 import configs
+from yolov3.checkpoint import ModelSpec, write_checkpoint
+from yolov3.darknet import get_arrays
+from yolov3.detector import Detections
+from yolov3.networks import NETWORKS
+from yolov3.yolov4 import Create_Yolo
 
 import cv2
 import numpy as np
 import pytest
-from conftest import PROJECT, draw_red_and_green
-
-from yolov3 import configs
-from yolov3.boxes import PUBLISHED_HEADS
-from yolov3.checkpoint import Model, write_checkpoint
-from yolov3.darknet import get_arrays
-from yolov3.detector import Detections
-from yolov3.yolov4 import Create_Yolo
+from conftest import draw_red_and_green
 
 
 @pytest.fixture
 def script(monkeypatch, tmp_path):
     """The script as a module, at 64 pixels; run(*arguments) calls it from the command line, in tmp_path."""
-    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-    import Compare_frameworks
-
     monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", 64)
     monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(tmp_path / "checkpoints"))
-    monkeypatch.setattr(Compare_frameworks, "ROUNDS", 1)
+    monkeypatch.setattr(compare_frameworks, "ROUNDS", 1)
     monkeypatch.chdir(tmp_path)
     draw_red_and_green(tmp_path)
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["Compare_frameworks.py", *map(str, arguments)])
-        Compare_frameworks.main()
+        monkeypatch.setattr(sys, "argv", ["compare_frameworks.py", *map(str, arguments)])
+        compare_frameworks.main()
 
-    Compare_frameworks.run = run
-    return Compare_frameworks
+    compare_frameworks.run = run
+    return compare_frameworks
 
 
 def test_draws_what_runs_and_says_why_the_rest_does_not(script, tmp_path, capsys):
-    model = Model("yolov4", True, ("a", "b"), 64, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
+    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
     arrays = list(get_arrays(Create_Yolo(64, "yolov4", True, 2)))
     for name in "one", "two":
         write_checkpoint(tmp_path / name, model, arrays, "a test")
@@ -54,7 +52,7 @@ def test_draws_what_runs_and_says_why_the_rest_does_not(script, tmp_path, capsys
 def test_by_default_the_configured_weights_and_all_conversions_of_their_type_and_size(script, tmp_path):
     assert script.choose_checkpoints([]) == [None]  # without a folder too
     for name, size, weights in ("fits", 64, False), ("larger", 96, False), ("trained", 64, True):
-        model = Model("yolov4", True, ("a", "b"), size, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
+        model = ModelSpec("yolov4", True, ("a", "b"), size, "letterbox", NETWORKS["yolov4-tiny"].heads)
         folder = tmp_path / "checkpoints" / name
         write_checkpoint(folder, model, [], "a test")
         if not weights:

@@ -7,41 +7,40 @@ import subprocess
 import sys
 import time
 
+from yolov3 import configs
+from yolov3.annotations import check_annotations
+from yolov3.boxes import decode
+from yolov3.calibration import CalibrationInputs, choose_pictures
+from yolov3.checkpoint import read_about, read_model, read_weights, write_checkpoint
+from yolov3.checks import PROJECT, UserError, read_class_names
+from yolov3.evaluation import evaluate
+from yolov3.images import read_picture
+from yolov3.loading import SHIPPED, Load_Yolo_model, configured_model
+from yolov3.runtimes import savedmodel
+from yolov3.runtimes.openvino import behind_heads, import_openvino, in_place, quantise, read_saved_model
+from yolov3.runtimes.openvino_rewrites import save_copies
+from yolov3.runtimes.tf import keras_network, write
+from yolov3.yolov4 import Create_Yolo
+
+import Convert_to_OpenVINO
+import Convert_to_pb
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 from oracle import coco64, random_weights
 
-from yolov3 import configs, savedmodel
-from yolov3.annotations import check_annotations
-from yolov3.boxes import decode
-from yolov3.calibration import CalibrationInputs, choose_pictures
-from yolov3.checkpoint import read_about, read_model, read_weights, write_checkpoint
-from yolov3.detector import SHIPPED, Load_Yolo_model, configured_model
-from yolov3.evaluation import evaluate
-from yolov3.frameworks import import_openvino, in_place, keras_network
-from yolov3.images import read_picture
-from yolov3.quantisation import behind_heads, quantise, read_saved_model
-from yolov3.rewrites import save_copies
-from yolov3.settings import PROJECT, UserError, read_class_names
-from yolov3.yolov4 import Create_Yolo
-
 openvino = import_openvino()
 SIZE = 160
 SAMPLES = PROJECT / "IMAGES" / "digits"
 NAMES = tuple("0123456789")
+THRESHOLDS = {"score_threshold": 0.3, "iou_threshold": 0.45, "max_pixels": 10**8}
 
 
 @pytest.fixture(scope="module")
 def tools():
     """The modules of tools/, by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT / "tools"))
-        import Convert_to_OpenVINO
-        import Convert_to_pb
-
-        yield {"pb": Convert_to_pb, "openvino": Convert_to_OpenVINO}
+    return {"pb": Convert_to_pb, "openvino": Convert_to_OpenVINO}
 
 
 @pytest.fixture
@@ -235,11 +234,11 @@ def test_in_int8_the_same_digits_are_found(made, detector):
 
 
 @pytest.mark.parametrize("yolo_type", ["yolov3", "yolov4"])
-def test_only_what_stands_before_the_raw_heads_is_quantised(tools, tmp_path, yolo_type):
+def test_only_what_stands_before_the_raw_heads_is_quantised(tmp_path, yolo_type):
     network = Create_Yolo(64, yolo_type, True, NAMES)
     random_weights(network, tmp_path / "random.weights")
     model, weights = configured_model(tmp_path / "random.weights", NAMES, 64, yolo_type, True)
-    tools["pb"].write_saved_model(tmp_path / "saved", model, weights, 0.3, 0.45)
+    write(tmp_path / "saved", weights, model, THRESHOLDS)
     graph = read_saved_model(tmp_path / "saved")
     behind = set(behind_heads(graph))
     convolutions = [x for x in graph.get_ordered_ops() if x.get_type_name() == "Convolution"]
@@ -261,12 +260,12 @@ def run(graph, images):
     return openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)
 
 
-def test_no_channels_are_moved_that_need_not_be(tools, tmp_path):
+def test_no_channels_are_moved_that_need_not_be(tmp_path):
     """Halves of channels are convolved apart and pooled apart, features included; the answers stay the same."""
     network = Create_Yolo(64, "yolov4", True, NAMES, True)
     random_weights(network, tmp_path / "random.weights")
     model, weights = configured_model(tmp_path / "random.weights", NAMES, 64, "yolov4", True, features=True)
-    tools["pb"].write_saved_model(tmp_path / "saved", model, weights, 0.3, 0.45)
+    write(tmp_path / "saved", weights, model, THRESHOLDS)
     images = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
     as_imported = openvino.convert_model(str(tmp_path / "saved"))
     before = run(as_imported, images)
@@ -484,7 +483,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(convert, made, 
     for package, mode in (("openvino", "FP32"), ("nncf", "INT8")):
         with monkeypatch.context() as without:
             without.setitem(sys.modules, package, None)
-            with pytest.raises(UserError, match="pip install -r requirements-openvino.txt"):
+            with pytest.raises(UserError, match="pip install -r requirements/openvino.txt"):
                 convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE=mode)
             if package == "openvino":
                 with pytest.raises(UserError, match="OpenVINO is not installed"):

@@ -4,12 +4,12 @@ import importlib
 import json
 import sys
 
+from yolov3.annotations import check_annotations, read_annotations
+from yolov3.checks import read_class_names
+
 import cv2
 import numpy as np
 import pytest
-
-from yolov3.annotations import check_annotations, read_annotations
-from yolov3.settings import PROJECT, read_class_names
 
 
 @pytest.fixture
@@ -18,7 +18,6 @@ def convert(monkeypatch, tmp_path):
 
     def run(script, *arguments):
         options = ["--output", tmp_path / "out.txt"]
-        monkeypatch.syspath_prepend(PROJECT / "tools")
         monkeypatch.setattr(sys, "argv", [script, *map(str, [*arguments, *options])])
         return importlib.import_module(script).main()
 

@@ -5,14 +5,14 @@ import http.server
 import resource
 import threading
 
+from yolov3 import darknet
+from yolov3.checks import UserError
+from yolov3.darknet import fetch_weights, get_arrays, load_yolo_weights, save_yolo_weights
+from yolov3.yolov4 import Create_Yolo
+
 import numpy as np
 import pytest
 from oracle import random_weights
-
-from yolov3 import darknet
-from yolov3.darknet import fetch_weights, get_arrays, load_yolo_weights, save_yolo_weights
-from yolov3.settings import UserError
-from yolov3.yolov4 import Create_Yolo
 
 CLASSES = 3
 PER_CLASS = 3 * 4 * (512 + 1 + 256 + 1)  # bytes that a class adds to the heads of yolov4-tiny

@@ -5,16 +5,16 @@ Building a pipeline takes half a second, so tests share them where they can.
 
 import colorsys
 
+from yolov3.annotations import Record
+from yolov3.checks import UserError
+from yolov3.dataset import SIZE_STEPS, readable, shuffled, training_batches
+from yolov3.images import RESIZES, fit, read_picture, unfit
+from yolov3.training.augment import AUGMENTED, PLAIN, mosaic, recolour
+
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from yolov3.annotations import Record
-from yolov3.augment import AUGMENTED, PLAIN, mosaic, recolour
-from yolov3.dataset import SIZE_STEPS, readable, shuffled, training_batches
-from yolov3.images import RESIZES, fit, read_picture, unfit
-from yolov3.settings import UserError
 
 MOVED = AUGMENTED._replace(mosaic=0.0, hue=0.0, saturation=1.0, exposure=1.0)
 GREY = 0.5

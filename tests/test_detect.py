@@ -9,20 +9,21 @@ import signal
 import threading
 import time
 
-import cv2
-import numpy as np
-import pytest
-
-from yolov3 import outputs, sources
-from yolov3.boxes import PUBLISHED_HEADS
-from yolov3.checkpoint import Model
+from yolov3.checkpoint import ModelSpec
+from yolov3.checks import UserError
 from yolov3.darknet import convolutions
 from yolov3.detect import Job, detect_image, detect_video
 from yolov3.detector import Detector
-from yolov3.frameworks import Runtime, tensorflow_network
-from yolov3.settings import UserError
+from yolov3.media import outputs, sources
+from yolov3.networks import NETWORKS
+from yolov3.runtimes import RunOptions
+from yolov3.runtimes.tf import load
 from yolov3.utils import save_yolo_weights
 from yolov3.yolov4 import Create_Yolo
+
+import cv2
+import numpy as np
+import pytest
 
 NAMES = ("cat", "dog", "cup")
 LEVELS = [(37 * i) % 250 for i in range(60)]  # of grey: neighbours differ by more than a codec forgives
@@ -37,8 +38,8 @@ def detector(tmp_path_factory):
             conv.bias.assign(np.tile([0, 0, 0, 0, 1, 2, -9, -9], 3))
     weights = tmp_path_factory.mktemp("weights") / "random.weights"
     save_yolo_weights(network, weights)
-    model = Model("yolov4", True, NAMES, 64, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
-    return Detector(tensorflow_network(model, weights, Runtime()), model, 0.3, 0.45)
+    model = ModelSpec("yolov4", True, NAMES, 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
+    return Detector(load(model, weights, RunOptions()), model, 0.3, 0.45)
 
 
 def picture_file(path, size=(48, 80), level=90):
@@ -178,7 +179,7 @@ def test_a_video_that_breaks_off_is_written_as_far_as_it_goes(detector, tmp_path
 
 def test_ctrl_c_leaves_a_playable_video_of_what_was_read(detector, tmp_path):
     class Interrupted:
-        model, names, calls = detector.model, detector.names, 0
+        model, names, calls = detector.spec, detector.names, 0
 
         def __call__(self, *args):
             self.calls += 1
@@ -212,7 +213,7 @@ def test_more_ctrl_c_while_the_last_frames_are_written_does_no_harm(detector, tm
             os.kill(os.getpid(), signal.SIGINT)
 
     class Interrupted:
-        model, names, calls = detector.model, detector.names, 0
+        model, names, calls = detector.spec, detector.names, 0
 
         def __call__(self, *args):
             self.calls += 1

@@ -4,23 +4,25 @@ import json
 import os
 import resource
 
+from yolov3 import configs
+from yolov3.checkpoint import ModelSpec, find, read_model, read_weights, write_checkpoint
+from yolov3.checks import UserError, read_class_names
+from yolov3.darknet import convolutions, get_arrays, load_yolo_weights, save_yolo_weights
+from yolov3.detector import Detector
+from yolov3.files import whole_folder
+from yolov3.loading import Load_Yolo_model
+from yolov3.networks import NETWORKS
+from yolov3.yolov4 import Create_Yolo
+
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 from oracle import random_weights
 
-from yolov3 import configs
-from yolov3.boxes import PUBLISHED_HEADS
-from yolov3.checkpoint import Model, find, read_model, read_weights, write_checkpoint, written_whole
-from yolov3.darknet import convolutions, get_arrays, load_yolo_weights, save_yolo_weights
-from yolov3.detector import Detector, Load_Yolo_model
-from yolov3.settings import UserError, read_class_names
-from yolov3.yolov4 import Create_Yolo
-
 NAMES = ("cat", "dog", "cup")
 SIZE = 64
-MODEL = Model("yolov4", True, NAMES, SIZE, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
+MODEL = ModelSpec("yolov4", True, NAMES, SIZE, "letterbox", NETWORKS["yolov4-tiny"].heads)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +126,7 @@ def test_with_another_device_beside_the_cpu_tensorflow_runs_the_same_graphs(dete
     frames = list(np.random.default_rng(0).integers(0, 256, (2, 80, 120, 3), np.uint8))
     devices = [tf.config.PhysicalDevice(f"/physical_device:{kind}:0", kind) for kind in ("CPU", "XPU")]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: devices)
-    other = Detector(detector.network, detector.model, detector.score_threshold, detector.iou_threshold)
+    other = Detector(detector.network, detector.spec, detector.score_threshold, detector.iou_threshold)
     for ours, theirs in zip(detector(frames), other(frames), strict=True):
         assert len(ours)
         np.testing.assert_array_equal(ours.boxes, theirs.boxes)
@@ -393,9 +395,9 @@ def test_damaged_weights_of_a_checkpoint_are_refused(network, tmp_path):
 def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path):
     folder = tmp_path / "deep" / "checkpoint"
     for text in ("first", "second"):
-        with written_whole(folder) as part:
+        with whole_folder(folder) as part:
             (part / f"{text}.txt").write_text(text)
-    with pytest.raises(RuntimeError), written_whole(folder) as part:
+    with pytest.raises(RuntimeError), whole_folder(folder) as part:
         (part / "third.txt").write_text("third")
         raise RuntimeError
     assert [str(x.relative_to(tmp_path)) for x in sorted(tmp_path.rglob("*"))] == [
@@ -413,7 +415,7 @@ def test_what_a_killed_writer_left_is_no_checkpoint_and_does_no_harm(tmp_path):
     os.utime(tmp_path / ".yours.1.part", (0, 0))
     with pytest.raises(UserError, match="holds nothing"):
         find("mine", True, tmp_path)
-    with written_whole(tmp_path / "mine") as part:
+    with whole_folder(tmp_path / "mine") as part:
         assert list(part.iterdir()) == []
     # A day later it is gone; until then another process may be at work in it
     assert sorted(x.name for x in tmp_path.iterdir()) == [".mine.2.part", ".yours.1.part", "mine"]
@@ -421,21 +423,21 @@ def test_what_a_killed_writer_left_is_no_checkpoint_and_does_no_harm(tmp_path):
 
 def test_a_checkpoint_where_nothing_can_be_written_is_told(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="mine cannot be written"), written_whole(tmp_path / "file" / "mine"):
+    with pytest.raises(UserError, match="mine cannot be written"), whole_folder(tmp_path / "file" / "mine"):
         pass
 
 
 def test_a_checkpoint_whose_replacing_was_killed_between_its_two_renames_is_put_back(tmp_path):
     (tmp_path / ".mine.old").mkdir()
     (tmp_path / ".mine.old" / "model.json").write_text("old")
-    with pytest.raises(RuntimeError), written_whole(tmp_path / "mine"):
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "mine"):
         raise RuntimeError
     assert [x.name for x in tmp_path.iterdir()] == ["mine"]
     assert (tmp_path / "mine" / "model.json").read_text() == "old"
 
 
 def test_a_full_disk_leaves_the_checkpoint_as_it_was(tmp_path):
-    model = Model("yolov4", True, ("a",), 64, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
+    model = ModelSpec("yolov4", True, ("a",), 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
     write_checkpoint(tmp_path / "mine", model, [np.ones(9)], "a test")
     before = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,30 +1,23 @@
 """tools/Make_digits.py: the same seed the same bytes, boxes that hold the ink, digits that can be read."""
 
-import importlib
 import sys
 
+from tools.digits import glyphs, scenes, video
+from yolov3.annotations import check_annotations
+
 import cv2
+import Make_digits
 import numpy as np
 import pytest
 
-from yolov3.annotations import check_annotations
-from yolov3.settings import PROJECT
-
 
 @pytest.fixture
-def tool(monkeypatch):
-    """tool(name) -> a module of tools/."""
-    monkeypatch.syspath_prepend(PROJECT / "tools")
-    return importlib.import_module
-
-
-@pytest.fixture
-def make(tool, monkeypatch):
+def make(monkeypatch):
     """make(*arguments): runs the script."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["Make_digits.py", *map(str, arguments)])
-        return tool("Make_digits").main()
+        return Make_digits.main()
 
     return run
 
@@ -34,9 +27,8 @@ def bytes_under(folder):
 
 
 @pytest.fixture
-def drawn(tool):
+def drawn():
     """100 digits, each alone on a plain background, in all fonts -> (box, difference to the background)."""
-    glyphs, scenes = tool("digit_glyphs"), tool("digit_scenes")
 
     def draw(rng, i):
         row = glyphs.write_row(glyphs.random_lettering(rng, str(i % 10)), rng.uniform(22, 200), rng.uniform(-20, 20))
@@ -59,15 +51,14 @@ def test_boxes_are_tight_around_the_ink(drawn):
         assert outside.max() < 70
 
 
-def test_digits_stay_upright_enough_and_inside_their_masks(drawn, tool):
+def test_digits_stay_upright_enough_and_inside_their_masks(drawn):
     for _, difference in drawn:
         edge = np.concatenate([difference[0], difference[-1], difference[:, 0], difference[:, -1]])
         assert edge.max() == 0
-    assert tool("digit_scenes").MAX_ANGLE <= 25
+    assert scenes.MAX_ANGLE <= 25
 
 
-def test_scenes_have_boxes_inside_the_picture_apart_and_readable(tool):
-    scenes = tool("digit_scenes")
+def test_scenes_have_boxes_inside_the_picture_apart_and_readable():
     counts = []
     for i in range(25):
         picture, boxes, classes = scenes.draw_scene(np.random.default_rng([0, 9, i]))
@@ -94,8 +85,7 @@ def iou(a, b):
     return canvas.all(0).sum() / canvas.any(0).sum()
 
 
-def test_what_drowns_is_not_readable(tool):
-    glyphs, scenes = tool("digit_glyphs"), tool("digit_scenes")
+def test_what_drowns_is_not_readable():
     rng = np.random.default_rng(0)
     row = glyphs.write_row(glyphs.random_lettering(rng, "5"), 60, 0)
 
@@ -112,9 +102,9 @@ def test_what_drowns_is_not_readable(tool):
     assert not readable(255.0, stripes.astype(np.uint8))
 
 
-def test_the_same_seed_gives_the_same_bytes_however_many_processes_draw(make, tool, tmp_path, monkeypatch):
+def test_the_same_seed_gives_the_same_bytes_however_many_processes_draw(make, tmp_path, monkeypatch):
     make("--train", 4, "--test", 2, "--seed", 3, "--output", tmp_path / "a")
-    monkeypatch.setattr(tool("Make_digits"), "PICTURES_PER_PROCESS", 2)
+    monkeypatch.setattr(Make_digits, "PICTURES_PER_PROCESS", 2)
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")  # what the script itself sees to: no TensorFlow in its processes
     make("--train", 4, "--test", 2, "--seed", 3, "--output", tmp_path / "b")
     make("--train", 1, "--test", 1, "--seed", 4, "--output", tmp_path / "c")
@@ -137,9 +127,9 @@ def test_annotations_fit_and_name_ten_digits(make, tmp_path, capsys):
     assert "6 pictures, " in capsys.readouterr().out
 
 
-def test_preview_and_video(make, tool, tmp_path, monkeypatch):
-    monkeypatch.setattr(tool("digit_video"), "SECONDS", 1)
-    monkeypatch.setattr(tool("Make_digits"), "PREVIEW", (2, 1, 160))
+def test_preview_and_video(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "SECONDS", 1)
+    monkeypatch.setattr(Make_digits, "PREVIEW", (2, 1, 160))
     make("--train", 0, "--test", 0, "--preview", tmp_path / "sheet.png", "--video", tmp_path / "digits.mp4")
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (160, 320, 3)
     capture = cv2.VideoCapture(str(tmp_path / "digits.mp4"))

@@ -1,10 +1,10 @@
 """Drawing: stays inside the picture, readable labels, stable colours."""
 
+from yolov3.detector import Detections
+from yolov3.media.drawing import class_colour, draw_detections, draw_label, ink_on
+
 import numpy as np
 import pytest
-
-from yolov3.detector import Detections
-from yolov3.draw import class_colour, draw_detections, draw_label, ink_on
 
 
 def detections(*boxes):

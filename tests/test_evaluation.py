@@ -7,6 +7,18 @@ import resource
 import sys
 import time
 
+import evaluate_mAP
+from yolov3 import configs
+from yolov3.annotations import Record
+from yolov3.checkpoint import ModelSpec, write_checkpoint
+from yolov3.checks import UserError
+from yolov3.darknet import convolutions, get_arrays
+from yolov3.detector import Detections
+from yolov3.evaluation import SUMMARY, evaluate
+from yolov3.networks import NETWORKS
+from yolov3.report import draw_curves, table, write_coco_json
+from yolov3.yolov4 import Create_Yolo
+
 import cv2
 import numpy as np
 import pytest
@@ -14,18 +26,6 @@ from oracle import iou
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from test_scripts import project, run  # noqa: F401  a fixture
-
-import evaluate_mAP
-from yolov3 import configs
-from yolov3.annotations import Record
-from yolov3.boxes import PUBLISHED_HEADS
-from yolov3.checkpoint import Model, write_checkpoint
-from yolov3.darknet import convolutions, get_arrays
-from yolov3.detector import Detections
-from yolov3.evaluation import SUMMARY, evaluate
-from yolov3.report import draw_curves, table, write_coco_json
-from yolov3.settings import UserError
-from yolov3.yolov4 import Create_Yolo
 
 NAMES = ("cat", "dog", "cup")
 SIZE = (120, 100)  # width, height
@@ -324,7 +324,7 @@ def model(tmp_path_factory):
         if norm is None:
             conv.bias.assign(np.tile([0, 0, 0, 0, 1, 2, -9, -9], 3))
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    about = Model("yolov4", True, NAMES, 64, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
+    about = ModelSpec("yolov4", True, NAMES, 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
     write_checkpoint(folder, about, get_arrays(network), "a test")
     return folder
 

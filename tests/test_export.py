@@ -3,26 +3,26 @@
 import re
 import sys
 
+from yolov3.boxes import decode
+from yolov3.checkpoint import ModelSpec, read_model, read_weights, write_checkpoint
+from yolov3.checks import PROJECT
+from yolov3.darknet import get_arrays, load_arrays, load_yolo_weights
+from yolov3.networks import NETWORKS
+from yolov3.yolov4 import Create_Yolo
+
 import numpy as np
 import pytest
 from oracle import centre_form, importer, importer_answers
 
-from yolov3.boxes import PUBLISHED_HEADS, decode
-from yolov3.checkpoint import Model, read_model, read_weights, write_checkpoint
-from yolov3.darknet import get_arrays, load_arrays, load_yolo_weights
-from yolov3.settings import PROJECT
-from yolov3.yolov4 import Create_Yolo
-
-HEADS = PUBLISHED_HEADS["yolov4-tiny"]._replace(
+HEADS = NETWORKS["yolov4-tiny"].heads._replace(
     anchors=(((14, 20), (20, 27), (27, 37)), ((38, 51), (54, 73), (89, 119)))
 )
-MODEL = Model("yolov4", True, ("a", "b"), 64, "letterbox", HEADS)
+MODEL = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", HEADS)
 
 
 @pytest.fixture
 def export(tmp_path, monkeypatch):
     """A checkpoint with random weights and anchors of its own; call it with the command line."""
-    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
     import Export_checkpoint
 
     network = Create_Yolo(64, "yolov4", True, 2)

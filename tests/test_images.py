@@ -3,14 +3,14 @@
 import struct
 import zlib
 
+from yolov3.checks import UserError
+from yolov3.images import RESIZES, fit, picture_scale, placement, read_picture, unfit
+
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 from oracle import darknet_placement
-
-from yolov3.images import RESIZES, fit, picture_scale, placement, read_picture, unfit
-from yolov3.settings import UserError
 
 MAX_PIXELS = 120_000_000
 

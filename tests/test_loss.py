@@ -2,13 +2,13 @@
 
 import math
 
+from yolov3.networks import Heads
+from yolov3.training.loss import DEFAULTS, REFERENCE_SIZE, ciou, responsible_anchors, yolo_loss
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from oracle import iou
-
-from yolov3.boxes import Heads
-from yolov3.loss import DEFAULTS, REFERENCE_SIZE, ciou, responsible_anchors, yolo_loss
 
 HEADS = Heads((16, 32), (((20, 20), (40, 40), (80, 30)), ((80, 80), (160, 160), (300, 300))), (1.05, 1.05), "diou")
 CLASSES = 3

@@ -1,16 +1,17 @@
 """The four networks compute what Darknet's do: OpenCV's importer is the oracle, live or in golden/."""
 
+from yolov3 import configs
+from yolov3.boxes import decode
+from yolov3.checks import UserError
+from yolov3.darknet import load_yolo_weights
+from yolov3.networks import NETWORKS
+from yolov3.yolov4 import Create_Yolo
+
 import keras
 import numpy as np
 import pytest
 from make_golden import HERE, SIZES, golden_numbers
 from oracle import centre_form, importer, importer_answers, random_picture, random_weights
-
-from yolov3 import configs
-from yolov3.boxes import PUBLISHED_HEADS, decode
-from yolov3.darknet import load_yolo_weights
-from yolov3.settings import UserError
-from yolov3.yolov4 import Create_Yolo
 
 PARAMETERS = {"yolov3": 62_001_757, "yolov3-tiny": 8_858_734, "yolov4": 64_429_405, "yolov4-tiny": 6_062_814}
 RAW, FRACTIONS = 1e-3, 1e-4  # tolerances: raw heads absolute, boxes and scores
@@ -34,7 +35,7 @@ class Computed:
                 random_weights(model, self.weights)
             load_yolo_weights(model, self.weights)
             raw = model(random_picture(size), training=False)
-            predictions = decode(raw, PUBLISHED_HEADS[name])[0].numpy()
+            predictions = decode(raw, NETWORKS[name].heads)[0].numpy()
             self.raw[size] = [head.numpy() for head in raw]
             self.boxes[size], self.scores[size] = centre_form(predictions[:, :4]), predictions[:, 4:]
 
@@ -83,7 +84,7 @@ def test_every_number_equals_opencvs_importer(network, size, shared):
 )
 def test_head_shapes_at_other_sizes_and_class_counts(name, size, classes):
     heads = create(name, size, classes).output_shape
-    assert heads == [(None, size // s, size // s, 3 * (5 + classes)) for s in PUBLISHED_HEADS[name].strides]
+    assert heads == [(None, size // s, size // s, 3 * (5 + classes)) for s in NETWORKS[name].heads.strides]
 
 
 def test_a_model_survives_keras_saving(tmp_path):

@@ -3,28 +3,26 @@
 import sys
 import types
 
+from yolov3 import configs
+from yolov3.checkpoint import read_about
+from yolov3.checks import PROJECT, UserError
+from yolov3.images import read_picture
+from yolov3.loading import SHIPPED, Load_Yolo_model
+from yolov3.runtimes import neuron, savedmodel
+from yolov3.runtimes.neuron import OnChip
+
+import Convert_to_Neuron
+import Convert_to_pb
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from yolov3 import configs, savedmodel
-from yolov3.checkpoint import read_about
-from yolov3.detector import SHIPPED, Load_Yolo_model
-from yolov3.images import read_picture
-from yolov3.neuron import OnChip
-from yolov3.settings import PROJECT, UserError
 
 SIZE = 160
 
 
 @pytest.fixture(scope="module")
 def tools():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT / "tools"))
-        import Convert_to_Neuron
-        import Convert_to_pb
-
-        yield Convert_to_pb, Convert_to_Neuron
+    return Convert_to_pb, Convert_to_Neuron
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +109,7 @@ def test_a_missing_vendor_package_is_one_line_that_says_what_to_install(convert)
         "inf2": "tensorflow_neuronx",
         "trn1": "tensorflow_neuronx",
     }.items():
-        with pytest.raises(UserError, match=f"{chip} needs the package {package}.*pip install -r requirements-neuron"):
+        with pytest.raises(UserError, match=f"{chip} needs the package {package}.*pip install -r requirements/neuron"):
             convert(NEURON_CHIP=chip)
 
 
@@ -124,7 +122,7 @@ def test_a_wrong_constant_is_named(convert, constant, value):
         convert(**{constant: value})
 
 
-def test_the_compiler_is_called_as_documented_and_too_small_a_share_is_refused(tools, monkeypatch):
+def test_the_compiler_is_called_as_documented_and_too_small_a_share_is_refused(monkeypatch):
     """The vendor's package stood in for by its documented functions; what they compile is not shown here."""
     calls = []
 
@@ -143,9 +141,9 @@ def test_the_compiler_is_called_as_documented_and_too_small_a_share_is_refused(t
     )
     monkeypatch.setenv("NEURON_CC_FLAGS", "--verbose=1")
     share = 0.95
-    tools[1].compiled(lambda x: x, tf.zeros((1, 2, 2, 3)), "inf2", "matmult", dynamic=True)
+    neuron.compiled(lambda x: x, tf.zeros((1, 2, 2, 3)), neuron.WriteOptions())
     assert calls == ["analyze", "trace"]
-    assert tools[1].os.environ["NEURON_CC_FLAGS"] == "--verbose=1 --auto-cast=matmult --dynamic-batch-size"
+    assert neuron.os.environ["NEURON_CC_FLAGS"] == "--verbose=1 --auto-cast=matmult --dynamic-batch-size"
     share = 0.5
     with pytest.raises(UserError, match="only 50% of the operators would run on inf2, not these: Where"):
-        tools[1].compiled(lambda x: x, tf.zeros((1, 2, 2, 3)), "inf2", "matmult", dynamic=True)
+        neuron.compiled(lambda x: x, tf.zeros((1, 2, 2, 3)), neuron.WriteOptions())

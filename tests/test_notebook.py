@@ -4,9 +4,9 @@ import json
 import re
 import shlex
 
-import pytest
+from yolov3.checks import PROJECT
 
-from yolov3.settings import PROJECT
+import pytest
 
 NOTEBOOK = json.loads((PROJECT / "evaluate.ipynb").read_text(encoding="utf-8"))
 CELLS = NOTEBOOK["cells"]
@@ -53,8 +53,8 @@ def test_it_walks_the_whole_way():
         "tools/Convert_to_pb.py",
         "tools/Convert_to_Neuron.py",
         "evaluate_mAP.py",
-        "tools/Benchmark_serving.py",
-        "tools/Compare_frameworks.py",
+        "tools/benchmarks/serving.py",
+        "tools/benchmarks/compare_frameworks.py",
     ]
 
 

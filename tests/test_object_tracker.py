@@ -4,18 +4,19 @@ import inspect
 import json
 import sys
 
-import cv2
-import numpy as np
-import pytest
-
 import object_tracker
 from deep_sort import Tracker
 from yolov3 import configs
-from yolov3.detector import SHIPPED, Detections, Load_Yolo_model
-from yolov3.draw import draw_tracks
-from yolov3.settings import PROJECT, UserError
-from yolov3.sources import Frame
-from yolov3.tracking import Follower, Tracks
+from yolov3.checks import PROJECT, UserError
+from yolov3.detector import Detections
+from yolov3.loading import SHIPPED, Load_Yolo_model
+from yolov3.media.drawing import draw_tracks
+from yolov3.media.sources import Frame
+from yolov3.tracking.follower import Follower, Tracks
+
+import cv2
+import numpy as np
+import pytest
 
 NAMES = ("cat", "dog")
 

@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+from yolov3 import configs
+from yolov3.loading import SHIPPED, custom_weights
+
 import cv2
 import numpy as np
 import pytest
-
-from yolov3 import configs
-from yolov3.detector import SHIPPED, custom_weights
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED = PROJECT.parent / "shared" / "data"
@@ -156,7 +156,7 @@ def test_ctrl_c_ends_a_running_script_cleanly_with_a_playable_video(project, tmp
 
 
 TALKATIVE = """
-from yolov3.settings import say_it_in_one_line
+from yolov3.checks import say_it_in_one_line
 
 @say_it_in_one_line
 def main():

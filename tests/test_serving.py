@@ -1,5 +1,6 @@
 """The client against a server of TensorFlow Serving's own stubs, and the command line of TensorFlow's own."""
 
+import importlib
 import json
 import os
 import shutil
@@ -7,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from yolov3 import configs
+from yolov3.checks import PROJECT, UserError
+from yolov3.images import read_picture
+from yolov3.loading import SHIPPED, Load_Yolo_model
+from yolov3.runtimes import savedmodel
+
 import numpy as np
 import pytest
-
-from yolov3 import configs, savedmodel
-from yolov3.detector import SHIPPED, Load_Yolo_model
-from yolov3.images import read_picture
-from yolov3.settings import PROJECT, UserError
 
 SIZE = 160
 CLIENT = PROJECT / "tools" / "serving" / "client.py"
@@ -29,7 +31,6 @@ def folder(tmp_path_factory):
     """A checkpoint folder with its SavedModel in a version's subfolder."""
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT / "tools"))
         import Convert_to_pb
 
         for name, value in {"TRAIN_CHECKPOINTS_FOLDER": str(checkpoints), "YOLO_INPUT_SIZE": SIZE}.items():
@@ -143,13 +144,12 @@ def test_tensorflows_own_command_line_runs_both_signatures(folder, tmp_path):
 
 @pytest.fixture
 def tool(monkeypatch, folder):
-    """tool(name, options ...): a script of tools/, run on the folder."""
-    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
+    """tool(name, options ...): a script of tools/benchmarks/, run on the folder."""
     monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
 
     def run(name, *options):
         monkeypatch.setattr(sys, "argv", [name, str(folder), *map(str, options)])
-        __import__(name).main.__wrapped__()
+        importlib.import_module(f"tools.benchmarks.{name}").main.__wrapped__()
 
     return run
 
@@ -158,7 +158,7 @@ def test_every_picture_is_asked_for_and_counted(tool, capsys):
     annotations = PROJECT / "IMAGES" / "digits" / "digits.txt"
     said = []
     for options in (["--threads", 1], ["--threads", 3, "--batch", 7]):
-        tool("Benchmark_serving", annotations, *options)
+        tool("serving", annotations, *options)
         said.append(capsys.readouterr().out)
     assert "24 pictures, 0 of them broken, in 24 requests" in said[0]
     assert "24 pictures, 0 of them broken, in 4 requests" in said[1]
@@ -170,7 +170,7 @@ def test_every_picture_is_asked_for_and_counted(tool, capsys):
 
 def test_the_cost_of_bytes_is_told_for_each_batch(tool, tmp_path, capsys):
     tool(
-        "Benchmark_bytes",
+        "picture_bytes",
         PROJECT / "IMAGES" / "digits",
         "--batches",
         1,
@@ -187,10 +187,9 @@ def test_the_cost_of_bytes_is_told_for_each_batch(tool, tmp_path, capsys):
 
 
 def test_a_folder_without_bytes_is_refused(tool, monkeypatch):
-    monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-    for name in ("Benchmark_serving", "Benchmark_bytes"):
+    for name in ("serving", "picture_bytes"):
         monkeypatch.setattr(
             sys, "argv", [name, str(PROJECT / SHIPPED), str(PROJECT / "IMAGES" / "digits" / "digits.txt")]
         )
         with pytest.raises(UserError, match="holds no SavedModel: python tools/Convert_to_pb.py writes one"):
-            __import__(name).main.__wrapped__()
+            importlib.import_module(f"tools.benchmarks.{name}").main.__wrapped__()

@@ -8,18 +8,22 @@ import sys
 from collections import Counter
 from dataclasses import replace
 
+from yolov3 import configs
+from yolov3.boxes import decode
+from yolov3.checkpoint import ModelSpec, read_about, read_model, write_about
+from yolov3.checks import PROJECT, UserError
+from yolov3.images import read_picture
+from yolov3.loading import SHIPPED, Load_Yolo_model
+from yolov3.networks import NETWORKS
+from yolov3.runtimes import savedmodel, tftrt, tftrt_engines, trt
+from yolov3.runtimes.common import folder_size, sample_images
+from yolov3.runtimes.tf import freeze, keras_network
+from yolov3.yolov4 import Create_Yolo
+
+import Convert_to_TRT
 import numpy as np
 import pytest
 import tensorflow as tf
-
-from yolov3 import configs, savedmodel, tftrt
-from yolov3.boxes import PUBLISHED_HEADS, decode
-from yolov3.checkpoint import Model, read_about, read_model, write_about
-from yolov3.detector import SHIPPED, Load_Yolo_model
-from yolov3.frameworks import freeze, keras_network
-from yolov3.images import read_picture
-from yolov3.settings import PROJECT, UserError
-from yolov3.yolov4 import Create_Yolo
 
 SIZE = 160
 HAS_TFTRT = bool(tf.sysconfig.get_build_info().get("is_tensorrt_build"))
@@ -34,22 +38,6 @@ TAKEN = {
 
 
 @pytest.fixture(scope="module")
-def tool():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT / "tools"))
-        import Convert_to_TRT
-
-        yield Convert_to_TRT
-
-
-@pytest.fixture
-def engines(tool):
-    import engines
-
-    return engines
-
-
-@pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """The shipped model as a SavedModel -> its folder and Model."""
     folder = tmp_path_factory.mktemp("source")
@@ -60,8 +48,8 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture
-def picture(tool, source):
-    return tool.sample_images(source[1])
+def picture(source):
+    return sample_images(source[1])
 
 
 class Bindings:
@@ -98,8 +86,8 @@ def probes(monkeypatch):
 BLACKWELL = {"device_name": "NVIDIA B200", "compute_capability": (10, 0)}
 HOPPER = {"device_name": "NVIDIA H200", "compute_capability": (9, 0)}
 UNFIT = {
-    "built without": ({"built": False}, ["built without TF-TRT", "requirements-trt.txt", "25.02-tf2-py3"]),
-    "library": ({"opened": cannot_open}, ["libnvinfer.so.8.6.1", "TensorRT 8.6.1", "requirements-trt.txt"]),
+    "built without": ({"built": False}, ["built without TF-TRT", "requirements/trt.txt", "25.02-tf2-py3"]),
+    "library": ({"opened": cannot_open}, ["libnvinfer.so.8.6.1", "TensorRT 8.6.1", "requirements/trt.txt"]),
     "not found": ({"enabled": False}, ["does not find TensorRT 8.6.1", "LD_LIBRARY_PATH"]),
     "no GPU": ({"gpus": ()}, ["no NVIDIA GPU", "nvidia-smi", '"openvino"']),
     "too new": ({"details": BLACKWELL}, ["B200", "10.0", "up to 9.0", "25.02-tf2-py3"]),
@@ -197,20 +185,22 @@ def test_without_tensorrt_script_and_detector_end_in_one_line(tmp_path):
         ("YOLO_TRT_PORTABLE", "yes", "True, False"),
     ],
 )
-def test_a_wrong_constant_is_named(tool, monkeypatch, constant, value, part):
+def test_a_wrong_constant_is_named(monkeypatch, constant, value, part):
     monkeypatch.setattr(configs, constant, value)
     monkeypatch.setattr(sys, "argv", ["Convert_to_TRT.py"])
     with pytest.raises(UserError, match=constant) as error:
-        tool.main.__wrapped__()
+        Convert_to_TRT.main.__wrapped__()
     assert part in str(error.value)
 
 
 # --- What TF-TRT is given ------------------------------------------------------------------------------------------
 
 
-def test_the_converter_takes_our_arguments(engines):
+def test_the_converter_takes_our_arguments():
     converter = tftrt.import_converter().TrtGraphConverterV2
-    arguments = engines.converter_arguments("folder", "INT8", engines.Options(batch_sizes=(1, 8), portable=True))
+    arguments = tftrt_engines.converter_arguments(
+        "folder", "INT8", tftrt_engines.Options(batch_sizes=(1, 8), portable=True)
+    )
     bound = inspect.signature(converter.__init__).bind(None, **arguments).arguments
     assert bound["max_workspace_size_bytes"] == 2**31
     assert bound["use_calibration"]
@@ -221,19 +211,21 @@ def test_the_converter_takes_our_arguments(engines):
     assert arguments["dynamic_shape_profile_strategy"] in strategies
 
 
-def test_calibration_is_on_batches_of_one_size(engines):
+def test_calibration_is_on_batches_of_one_size():
     inputs = [np.full((1, SIZE, SIZE, 3), i, np.float32) for i in range(5)]
-    feed = engines.batches(inputs, 2)
+    feed = tftrt_engines.batches(inputs, 2)
     for _ in range(2):  # TF-TRT may ask twice
         given = list(feed())
         assert [[x.shape for x in one] for one in given] == [[(2, SIZE, SIZE, 3)]] * 3
         assert all(one[0].dtype == np.float32 for one in given)
         assert [one[0][:, 0, 0, 0].tolist() for one in given] == [[0, 1], [2, 3], [4, 0]]
-    assert [one[0].shape[0] for one in engines.batches(inputs[:1], 3)()] == [3]
-    assert [one[0].shape for one in engines.of_each_size(inputs[0], (1, 4))()] == [(n, SIZE, SIZE, 3) for n in (1, 4)]
+    assert [one[0].shape[0] for one in tftrt_engines.batches(inputs[:1], 3)()] == [3]
+    assert [one[0].shape for one in tftrt_engines.of_each_size(inputs[0], (1, 4))()] == [
+        (n, SIZE, SIZE, 3) for n in (1, 4)
+    ]
 
 
-@pytest.mark.parametrize("name", PUBLISHED_HEADS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_tftrt_has_a_converter_for_all_of_every_network(name):
     """Up to the raw heads. Of what follows them it has none for FloorMod, and int32 arithmetic is not for it either."""
     network = Create_Yolo(64, name.split("-")[0], name.endswith("-tiny"), ("a", "b"), features=True)
@@ -242,31 +234,31 @@ def test_tftrt_has_a_converter_for_all_of_every_network(name):
     assert kinds <= TAKEN
     if HAS_TFTRT:
         assert kinds <= tftrt.op_converters()
-        boxes = tf.function(lambda heads: decode(heads, PUBLISHED_HEADS[name]))
+        boxes = tf.function(lambda heads: decode(heads, NETWORKS[name].heads))
         boxes = boxes.get_concrete_function([tf.TensorSpec(x.shape) for x in network.outputs[:-1]])
         left = {x.type for x in boxes.graph.get_operations()} - tftrt.op_converters() - {"Placeholder"}
         assert left == {"FloorMod"}
 
 
-def test_features_come_along(engines, picture, tmp_path):
+def test_features_come_along(picture, tmp_path):
     model = replace(read_model(PROJECT / SHIPPED), input_size=SIZE, features=True)
     source, made = tmp_path / "source", tmp_path / "made"
     savedmodel.save(source, freeze(keras_network(model, PROJECT / SHIPPED), model.heads), model, 0.3, 0.45, 10**8)
-    engines.save_raw_heads(tmp_path / "heads", source, model)
-    savedmodel.save(made, engines.Converted(tmp_path / "heads", model), model, 0.3, 0.45, 10**8)
+    tftrt_engines.save_raw_heads(tmp_path / "heads", source, model)
+    savedmodel.save(made, tftrt_engines.Converted(tmp_path / "heads", model), model, 0.3, 0.45, 10**8)
     ours, theirs = (savedmodel.load_network(folder, model)(picture) for folder in (made, source))
     for name in ("predictions", "features"):
         np.testing.assert_allclose(ours[name], theirs[name], atol=1e-5)
 
 
-def test_cut_at_the_raw_heads_and_put_together_again_it_answers_alike(engines, source, picture, tmp_path):
+def test_cut_at_the_raw_heads_and_put_together_again_it_answers_alike(source, picture, tmp_path):
     folder, model = source
-    engines.save_raw_heads(tmp_path / "heads", folder, model)
+    tftrt_engines.save_raw_heads(tmp_path / "heads", folder, model)
     raw = tf.saved_model.load(str(tmp_path / "heads")).signatures["serving_default"](images=picture)
-    assert [raw[f"output_{i}"].shape for i in range(2)] == [(1, *shape) for shape in engines.head_shapes(model)]
+    assert [raw[f"output_{i}"].shape for i in range(2)] == [(1, *shape) for shape in tftrt_engines.head_shapes(model)]
     assert np.allclose(decode([raw["output_0"], raw["output_1"]], model.heads), answers_of(folder, picture), atol=1e-5)
 
-    savedmodel.save(tmp_path / "made", engines.Converted(tmp_path / "heads", model), model, 0.3, 0.45, 10**8)
+    savedmodel.save(tmp_path / "made", tftrt_engines.Converted(tmp_path / "heads", model), model, 0.3, 0.45, 10**8)
     shutil.rmtree(tmp_path / "heads")
     assert np.allclose(answers_of(tmp_path / "made", picture), answers_of(folder, picture), atol=1e-5)
 
@@ -303,33 +295,29 @@ class OnGPU:
 
 @needs_tftrt
 @pytest.mark.parametrize("portable", [True, False])
-def test_tftrt_calibrates_builds_and_saves_what_it_is_given(
-    engines, source, picture, without_optimiser, tmp_path, portable
-):
+def test_tftrt_calibrates_builds_and_saves_what_it_is_given(source, picture, without_optimiser, tmp_path, portable):
     folder, model = source
-    options = engines.Options(batch_sizes=(2, 3), portable=portable)
-    engines.save_raw_heads(tmp_path / "heads", folder, model)
+    options = tftrt_engines.Options(batch_sizes=(2, 3), portable=portable)
+    tftrt_engines.save_raw_heads(tmp_path / "heads", folder, model)
     arguments = tmp_path / "heads", tmp_path / "converted", "INT8", options, picture.numpy(), [picture.numpy()] * 5
-    graph = engines.convert(*arguments)
-    assert engines.share_of_engines(graph).outside["Conv2D"] == 21
+    graph = tftrt_engines.convert(*arguments)
+    assert tftrt_engines.share_of_engines(graph).outside["Conv2D"] == 21
     assert [x[0].shape[0] for x in without_optimiser][:5] == [2, 3, 2, 2, 2]  # profiles of two sizes, then calibration
-    network = engines.Converted(tmp_path / "converted", model)
+    network = tftrt_engines.Converted(tmp_path / "converted", model)
     assert np.allclose(network(picture)["predictions"], answers_of(folder, picture), atol=1e-5)
 
 
 @needs_tftrt
-def test_a_folder_is_written_whole_and_run_by_the_detector(
-    tool, engines, source, without_optimiser, monkeypatch, tmp_path
-):
+def test_a_folder_is_written_whole_and_run_by_the_detector(source, without_optimiser, monkeypatch, tmp_path):
     folder, model = source
     target, made = replace(model, framework="trt", precision="FP32"), tmp_path / "made"
     with pytest.raises(UserError, match="lower YOLO_TRT_MIN_SEGMENT"):  # no engine, as no TensorRT
-        tool.write_trt(made, folder, target, engines.Options())
+        trt.write(made, folder, target)
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(tool, "share_of_engines", lambda graph: engines.Share(1, 1, Counter()))
-    _, worst, size = tool.write_trt(made, folder, target, engines.Options(batch_sizes=(1, 2)))
-    assert worst < 1e-5
-    assert size > 20
+    monkeypatch.setattr(trt, "share_of_engines", lambda graph: tftrt_engines.Share(1, 1, Counter()))
+    written = trt.write(made, folder, target, tftrt_engines.Options(batch_sizes=(1, 2)))
+    assert written.worst < 1e-5
+    assert folder_size(made) > 20
     about = read_about(made)
     assert (about["framework"], about["precision"], about["batch_sizes"]) == ("trt", "FP32", [1, 2])
     assert (about["portable"], about["score_threshold"], about["made_from"]) == (
@@ -338,13 +326,13 @@ def test_a_folder_is_written_whole_and_run_by_the_detector(
         f"{folder}, made from {SHIPPED}",
     )
 
-    monkeypatch.setattr(tftrt, "check_tensorrt", lambda: None)
+    monkeypatch.setattr(trt, "check_tensorrt", lambda: None)
     monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
     detector = Load_Yolo_model(weights=str(made))
     frame = read_picture(PROJECT / "IMAGES" / "digits" / "00000.jpg", 10**8)
     files = savedmodel.load(made, "detect_bytes")
     answers = files(image_bytes=tf.constant([(PROJECT / "IMAGES" / "digits" / "00000.jpg").read_bytes()]))
-    assert detector.model.framework == "trt"
+    assert detector.spec.framework == "trt"
     assert len(detector([frame])[0]) == answers["valid_detections"][0]
 
 
@@ -397,23 +385,23 @@ def save_with_engine(folder, number, shapes):
     return folder / "saved"
 
 
-def test_engines_are_saved_along_under_a_name_of_their_own(tool, engines, tmp_path):
-    model = Model("yolov4", True, ("a", "b"), 64, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
-    images, shapes = tf.zeros((2, 64, 64, 3)), engines.head_shapes(model)
+def test_engines_are_saved_along_under_a_name_of_their_own(tmp_path):
+    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
+    images, shapes = tf.zeros((2, 64, 64, 3)), tftrt_engines.head_shapes(model)
     saved = save_with_engine(tmp_path, 1.5, shapes)
-    engines.rename_engines(saved, "trt01234567")
-    tool.elsewhere(tool.add_signatures, tmp_path / "made", saved, model, 0.3, 0.45, 10**8)
+    tftrt_engines.rename_engines(saved, "trt01234567")
+    trt.elsewhere(trt.add_signatures, tmp_path / "made", saved, model, 0.3, 0.45, 10**8)
     shutil.rmtree(saved)
     engine = tmp_path / "made" / "assets" / "trt-serialized-engine.trt01234567_000_000"
     assert engine.read_text() == "1.5\n"
     assert b"TRTEngineOp_000_000" not in (tmp_path / "made" / "saved_model.pb").read_bytes()
     expected = decode([tf.fill((2, *shape), 1.5) for shape in shapes], model.heads)
-    assert np.allclose(tool.elsewhere(tool.answer, tmp_path / "made", model, [images.numpy()])[0], expected)
+    assert np.allclose(trt.elsewhere(trt.answer, tmp_path / "made", model, [images.numpy()])[0], expected)
 
 
-def test_renaming_engines_leaves_the_kind_of_operation(engines, tmp_path):
+def test_renaming_engines_leaves_the_kind_of_operation(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"TRTEngineOp TRTEngineOp_000_000 x/TRTEngineOp_000_001_native_segment")
-    engines.rename_engines(tmp_path, "trtaaaaaaaa")
+    tftrt_engines.rename_engines(tmp_path, "trtaaaaaaaa")
     renamed = (tmp_path / "saved_model.pb").read_bytes()
     assert renamed == b"TRTEngineOp trtaaaaaaaa_000_000 x/trtaaaaaaaa_000_001_native_segment"
 
@@ -429,7 +417,7 @@ def test_tensorflow_leaves_engines_names_as_they_are():
     assert "shared_name" not in inspect.signature(gen_trt_ops.trt_engine_op).parameters
 
 
-def test_the_report_counts_what_went_into_engines_and_says_why_the_rest_did_not(engines):
+def test_the_report_counts_what_went_into_engines_and_says_why_the_rest_did_not():
     graph = tf.compat.v1.GraphDef()
     segment = graph.library.function.add()
     segment.signature.name = "TRTEngineOp_000_000_native_segment"
@@ -438,9 +426,9 @@ def test_the_report_counts_what_went_into_engines_and_says_why_the_rest_did_not(
     graph.node.add(op="TRTEngineOp").attr["segment_func"].func.name = segment.signature.name
     for kind in ("Placeholder", "Pad", "FloorMod", "FloorMod"):
         graph.node.add(op=kind)
-    share = engines.share_of_engines(graph)
+    share = tftrt_engines.share_of_engines(graph)
     assert share == (1, 2, Counter(FloorMod=2, Pad=1))
-    lines = engines.report(share, supported={"Pad", "Conv2D"}, min_segment=3)
+    lines = tftrt_engines.report(share, supported={"Pad", "Conv2D"}, min_segment=3)
     assert lines[0] == "TensorRT: 2 of 5 operations up to the raw heads, in 1 engine"
     assert lines[2] == "TensorFlow: 2 FloorMod: TF-TRT has no converter for it"
     assert lines[3].startswith("TensorFlow: 1 Pad: fewer than YOLO_TRT_MIN_SEGMENT = 3")

@@ -3,11 +3,11 @@
 import subprocess
 import sys
 
+from deep_sort import Tracker
+from yolov3.checks import PROJECT
+
 import numpy as np
 import pytest
-
-from deep_sort import Tracker
-from yolov3.settings import PROJECT
 
 
 def person(x, y=100.0, width=40, height=100):

@@ -2,12 +2,12 @@
 
 import itertools
 
+from deep_sort.kalman import GATE, KalmanFilter, to_xyah, to_xyxy
+from deep_sort.matching import NEVER, assign, cascade, cosine_distances, height_iou_matrix, iou_matrix, normalise
+
 import numpy as np
 import pytest
 from scipy.stats import chi2
-
-from deep_sort.kalman import GATE, KalmanFilter, to_xyah, to_xyxy
-from deep_sort.matching import NEVER, assign, cascade, cosine_distances, height_iou_matrix, iou_matrix, normalise
 
 FILTER = KalmanFilter(0.1, 0.02, 1 / 160)
 

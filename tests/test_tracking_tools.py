@@ -1,18 +1,16 @@
-"""tools/Evaluate_tracking.py and its scenes."""
+"""tools/benchmarks/tracking.py and its scenes."""
 
-import importlib
+from deep_sort.matching import iou_matrix
+from tools.benchmarks import tracking
+from yolov3.checks import UserError
 
 import numpy as np
 import pytest
 
-from deep_sort.matching import iou_matrix
-from yolov3.settings import PROJECT, UserError
-
 
 @pytest.fixture
-def tools(monkeypatch):
-    monkeypatch.syspath_prepend(PROJECT / "tools")
-    return importlib.import_module("Evaluate_tracking")
+def tools():
+    return tracking
 
 
 def test_scenes_are_seeded_and_sound(tools):
@@ -45,7 +43,7 @@ def test_files_that_are_none_are_named(tools, tmp_path):
 
 
 def test_real_detections(shared, tools):
-    pytest.importorskip("trackeval", reason="needs requirements-tracking.txt")
+    pytest.importorskip("trackeval", reason="needs requirements/tracking.txt")
     scene = tools.read_scene(shared / "tracking" / "TUD-Stadtmitte", 25)
     found, _ = tools.follow(tools.CONTENDERS["ours"](25), scene)
     figures = tools.score(scene.truth, found, scene.frames)

@@ -4,20 +4,21 @@ import re
 import signal
 import sys
 
+import train
+from yolov3 import configs
+from yolov3.boxes import decode
+from yolov3.checkpoint import ModelSpec, read_model, read_weights, write_checkpoint
+from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
+from yolov3.loading import Load_Yolo_model, custom_weights
+from yolov3.training import callbacks
+from yolov3.training.trainer import Trainer
+from yolov3.yolov4 import Create_Yolo
+
 import keras
 import numpy as np
 import pytest
 from conftest import draw_red_and_green
 from oracle import centre_form, importer, importer_answers
-
-import train
-from yolov3 import callbacks, configs
-from yolov3.boxes import decode
-from yolov3.checkpoint import Model, read_model, read_weights, write_checkpoint
-from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
-from yolov3.detector import Load_Yolo_model, custom_weights
-from yolov3.trainer import Trainer
-from yolov3.yolov4 import Create_Yolo
 
 CONSTANTS = {
     "YOLO_TYPE": "yolov4",
@@ -116,7 +117,7 @@ def test_it_begins_with_a_checkpoint_or_with_darknet_weights(folder, eager, monk
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     source = Create_Yolo(64, "yolov4", True, 2)
     first = [array.copy() for array in get_arrays(source)]
-    model = Model("yolov4", True, ("a", "b"), 64, "letterbox", train.configured_model().heads)
+    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", train.configured_model().heads)
     write_checkpoint(folder / "start", model, first, "a test")
     save_yolo_weights(source, folder / "start.weights")
     for constants in (
@@ -243,9 +244,12 @@ def test_unusable_data_is_one_line(spoil, message, folder):
 def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, monkeypatch):
     heads = train.configured_model().heads
     for made, said in (
-        (Model("yolov4", True, ("a",), 64, "letterbox", heads), "yolov4-tiny with 1 classes, not yolov4-tiny with 2"),
         (
-            Model("yolov3", True, ("a", "b"), 64, "letterbox", heads),
+            ModelSpec("yolov4", True, ("a",), 64, "letterbox", heads),
+            "yolov4-tiny with 1 classes, not yolov4-tiny with 2",
+        ),
+        (
+            ModelSpec("yolov3", True, ("a", "b"), 64, "letterbox", heads),
             "yolov3-tiny with 2 classes, not yolov4-tiny with 2",
         ),
     ):

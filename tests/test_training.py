@@ -2,27 +2,36 @@
 
 import resource
 
+from yolov3.annotations import check_annotations
+from yolov3.checkpoint import ModelSpec, read_model, read_weights
+from yolov3.checks import UserError
+from yolov3.darknet import convolutions, get_arrays, load_arrays, save_yolo_weights, transfer_yolo_weights
+from yolov3.dataset import training_batches
+from yolov3.detector import Detector
+from yolov3.loading import Load_Yolo_model
+from yolov3.networks import NETWORKS
+from yolov3.training.augment import AUGMENTED
+from yolov3.training.callbacks import (
+    Backup,
+    EpochMeans,
+    Keep,
+    TensorBoard,
+    TerminateOnNaN,
+    Validation,
+    averaged_network,
+)
+from yolov3.training.trainer import Schedule, Trainer, make_network, training_precision
+from yolov3.yolov4 import Create_Yolo
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import draw_red_and_green
 
-from yolov3.annotations import check_annotations
-from yolov3.augment import AUGMENTED
-from yolov3.boxes import PUBLISHED_HEADS
-from yolov3.callbacks import Backup, EpochMeans, Keep, TensorBoard, TerminateOnNaN, Validation, averaged_network
-from yolov3.checkpoint import Model, read_model, read_weights
-from yolov3.darknet import convolutions, get_arrays, load_arrays, save_yolo_weights, transfer_yolo_weights
-from yolov3.dataset import training_batches
-from yolov3.detector import Detector, Load_Yolo_model
-from yolov3.settings import UserError
-from yolov3.trainer import BACKBONE, Schedule, Trainer, make_network, training_precision
-from yolov3.yolov4 import Create_Yolo
-
 SIZE, BATCH, STEPS = 64, 4, 6
-HEADS = PUBLISHED_HEADS["yolov4-tiny"]
-MODEL = Model("yolov4", True, ("red", "green"), SIZE, "letterbox", HEADS)
+HEADS = NETWORKS["yolov4-tiny"].heads
+MODEL = ModelSpec("yolov4", True, ("red", "green"), SIZE, "letterbox", HEADS)
 SCHEDULE = Schedule(steps=STEPS, warm_up=2, freeze=0, lr_init=1e-3, lr_end=1e-4, ema=0.9)
 
 
@@ -93,7 +102,7 @@ def test_a_frozen_backbone_stays_and_learns_afterwards(checked):
     first, first_means = kernels()
     fit(trainer, checked, 2)
     frozen, frozen_means = kernels()
-    count = BACKBONE["yolov4-tiny"]
+    count = NETWORKS["yolov4-tiny"].backbone
     assert changed(first, frozen) == [False] * count + [True] * (len(first) - count)
     assert changed(first_means, frozen_means) == [False] * count + [True] * (len(first_means) - count)
     trainer.prepare()

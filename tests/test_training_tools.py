@@ -1,22 +1,16 @@
-"""tools/Benchmark_training.py and tools/Plot_training.py as a person runs them."""
+"""tools/benchmarks/training.py and tools/benchmarks/plot_training.py as a person runs them."""
 
 import sys
-from pathlib import Path
+
+from tools.benchmarks import plot_training, training
+from yolov3.checks import UserError
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from yolov3.settings import UserError
-
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.fixture(autouse=True)
-def tools(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
 
 
 def run(monkeypatch, tool, *arguments):
@@ -25,14 +19,12 @@ def run(monkeypatch, tool, *arguments):
     tool.main()
 
 
-# --- Benchmark_training.py -------------------------------------------------------------------------------------------
+# --- training.py -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def benchmark():
-    import Benchmark_training
-
-    return Benchmark_training
+    return training
 
 
 def test_measures_training_beside_the_bare_step(tmp_path, benchmark, monkeypatch, capsys):
@@ -68,14 +60,12 @@ def test_the_benchmark_tells_wrong_arguments(benchmark, monkeypatch, arguments, 
         run(monkeypatch, benchmark, *arguments)
 
 
-# --- Plot_training.py ------------------------------------------------------------------------------------------------
+# --- plot_training.py ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def plot():
-    import Plot_training
-
-    return Plot_training
+    return plot_training
 
 
 def write_events(folder, name, values):

@@ -3,9 +3,9 @@
 import threading
 import time
 
-import pytest
+from yolov3.media.threads import QUEUE_FRAMES, ReadAhead, WriteBehind
 
-from yolov3.video import QUEUE_FRAMES, ReadAhead, WriteBehind
+import pytest
 
 
 def numbers(count, log=None):

@@ -10,16 +10,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import keras
-import tensorflow as tf
-
 import train
 from yolov3 import configs
 from yolov3.annotations import read_annotations
-from yolov3.boxes import PUBLISHED_HEADS
-from yolov3.callbacks import EpochMeans
-from yolov3.checkpoint import Model
-from yolov3.trainer import Schedule, Trainer, choose_strategy, from_chief, make_network, place_among_workers
+from yolov3.checkpoint import ModelSpec
+from yolov3.networks import NETWORKS
+from yolov3.training.callbacks import EpochMeans
+from yolov3.training.trainer import Schedule, Trainer, choose_strategy, from_chief, make_network, place_among_workers
+
+import keras
+import tensorflow as tf
 
 SIZE, CLASSES, BATCH = 96, 2, 4
 LEARNING_RATE = 1e-5  # with 1e-3 AdamW makes percents, in twenty steps, of a difference in the last bit
@@ -39,9 +39,9 @@ def main(folder, steps, devices):
     with strategy.scope():
         parts = make_network("yolov4-tiny", CLASSES, None, "FP32", seed=7 + index)  # the first worker's weights count
     trainer = Trainer(
-        *parts, PUBLISHED_HEADS["yolov4-tiny"], BATCH, Schedule(steps, 5, 0, LEARNING_RATE, LEARNING_RATE / 10, 0.99)
+        *parts, NETWORKS["yolov4-tiny"].heads, BATCH, Schedule(steps, 5, 0, LEARNING_RATE, LEARNING_RATE / 10, 0.99)
     )
-    model = Model("yolov4", True, ("a", "b"), SIZE, "letterbox", PUBLISHED_HEADS["yolov4-tiny"])
+    model = ModelSpec("yolov4", True, ("a", "b"), SIZE, "letterbox", NETWORKS["yolov4-tiny"].heads)
     losses = []
 
     class Losses(keras.callbacks.Callback):

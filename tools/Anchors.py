@@ -5,26 +5,15 @@ python tools/Anchors.py mine.txt --classes mine.names --size 608 --heads 3
 """
 
 import argparse
-import sys
-from pathlib import Path
+
+import _path
+from yolov3 import configs
+from yolov3.annotations import check_annotations
+from yolov3.checks import UserError, as_given, check_input_size, read_class_names, say_it_in_one_line
+from yolov3.images import placement
+from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, network_name
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
-
-from conversion import shell_path  # noqa: E402
-
-from yolov3 import configs  # noqa: E402
-from yolov3.annotations import check_annotations  # noqa: E402
-from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS  # noqa: E402
-from yolov3.images import placement  # noqa: E402
-from yolov3.settings import (  # noqa: E402
-    UserError,
-    architecture,
-    check_input_size,
-    read_class_names,
-    say_it_in_one_line,
-)
 
 RESTARTS = 10  # k-means finds a local optimum; the best of so many counts
 ROUNDS = 100  # at most, of each
@@ -92,11 +81,11 @@ def main():
     arguments = parser.parse_args()
     check_input_size(arguments.size)
     tiny = configs.TRAIN_YOLO_TINY if arguments.heads is None else arguments.heads == 2
-    name = architecture(configs.YOLO_TYPE, tiny)
-    published = PUBLISHED_HEADS[name].anchors
+    name = network_name(configs.YOLO_TYPE, tiny)
+    published = NETWORKS[name].heads.anchors
 
-    class_count = len(read_class_names(shell_path(arguments.classes)))
-    checked = check_annotations(shell_path(arguments.annotations), class_count, configs.YOLO_MAX_PIXELS)
+    class_count = len(read_class_names(as_given(arguments.classes)))
+    checked = check_annotations(as_given(arguments.annotations), class_count, configs.YOLO_MAX_PIXELS)
     sizes = box_sizes(checked.records, checked.sizes, arguments.size, configs.YOLO_RESIZE)
     anchors = fit_anchors(sizes, ANCHORS_PER_CELL * len(published), arguments.seed)
     heads = tuple(anchors[i : i + ANCHORS_PER_CELL] for i in range(0, len(anchors), ANCHORS_PER_CELL))

@@ -9,14 +9,12 @@ import json
 import sys
 from pathlib import Path
 
+import _path
+from yolov3.annotation_cli import finish, make_parser, parse
+from yolov3.annotations import Record
+from yolov3.checks import UserError, say_it_in_one_line
+
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
-
-from conversion import finish, make_parser, parse  # noqa: E402
-
-from yolov3.annotations import Record  # noqa: E402
-from yolov3.settings import UserError, say_it_in_one_line  # noqa: E402
 
 
 def read_coco(path):

@@ -6,15 +6,12 @@ python tools/Check_annotations.py mine.txt --classes mine.names
 
 import argparse
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
-
-from conversion import describe, shell_path  # noqa: E402
-
-from yolov3 import configs  # noqa: E402
-from yolov3.annotations import check_annotations  # noqa: E402
-from yolov3.settings import read_class_names, say_it_in_one_line  # noqa: E402
+import _path
+from yolov3 import configs
+from yolov3.annotation_cli import describe
+from yolov3.annotations import check_annotations
+from yolov3.checks import as_given, read_class_names, say_it_in_one_line
 
 
 @say_it_in_one_line
@@ -25,9 +22,9 @@ def main():
     parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")
     arguments = parser.parse_args()
 
-    names, found = read_class_names(shell_path(arguments.classes)), False
+    names, found = read_class_names(as_given(arguments.classes)), False
     for path in arguments.annotations:
-        checked = check_annotations(shell_path(path), len(names), configs.YOLO_MAX_PIXELS)
+        checked = check_annotations(as_given(path), len(names), configs.YOLO_MAX_PIXELS)
         print("\n".join([*checked.problems, f"{path}: {describe(checked, names)}"]))
         found = found or bool(checked.problems)
     return 1 if found else 0

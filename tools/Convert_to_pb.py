@@ -14,96 +14,46 @@ What is converted is what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names, or Dar
 It is loaded again and tried on a picture before it gets its name. The other converters begin with it.
 """
 
-import argparse
-import shutil
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
-
-import yolov3  # noqa: E402, F401  before TensorFlow, which it keeps quiet
-
-# isort: split
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from targets import PICTURE, TOLERANCE, check_same, folder_size, in_project, sample_images  # noqa: E402
-
-from yolov3 import configs, savedmodel  # noqa: E402
-from yolov3.boxes import decode  # noqa: E402
-from yolov3.checkpoint import check_replaceable, is_weights, write_about, written_whole  # noqa: E402
-from yolov3.detector import SHIPPED, configured_model, custom_weights  # noqa: E402
-from yolov3.frameworks import freeze, keras_network  # noqa: E402
-from yolov3.settings import UserError, check_count, check_threshold, project_path, say_it_in_one_line  # noqa: E402
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--overwrite", action="store_true", help="replace a folder that was made from something else")
-    parser.add_argument("--version", type=int, help="put the SavedModel into a subfolder of that number")
-    arguments = parser.parse_args()
-    if arguments.version is not None:
-        check_count("--version", arguments.version, 1)
-    return arguments
-
-
-def write_saved_model(folder, model, weights, score_threshold, iou_threshold, version=None):
-    """A Model and its weights -> a SavedModel folder, checked; how far it is off the Keras model, at worst, and MB."""
-    network = keras_network(model, weights)
-    thresholds = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
-    with written_whole(folder) as part:
-        place = part / str(version) if version else part
-        for other in folder.glob("*/saved_model.pb") if version else ():  # a server changes over from one to another
-            if other.parent.name not in (place.name, "variables"):
-                shutil.copytree(other.parent, part / other.parent.name)
-        savedmodel.save(place, freeze(network, model.heads), model, **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
-        write_about(part, model, in_project(weights), **thresholds, max_pixels=configs.YOLO_MAX_PIXELS)
-
-        def predict(images):
-            return decode(network(images)[: len(model.heads.strides)], model.heads)
-
-        images = sample_images(model)
-        answers = savedmodel.load_network(part, model)(images)["predictions"]
-        worst = check_same(answers, predict(images), folder)
-        check_bytes(part, model, predict, score_threshold, iou_threshold, folder)
-        return worst, folder_size(part)
-
-
-def check_bytes(part, model, predict, score_threshold, iou_threshold, folder):
-    """Refuses a SavedModel whose `detect_bytes` does not find on the sample's file what `predict` says is there."""
-    files = tf.constant([project_path(PICTURE).read_bytes()])
-    images, sizes, readable = savedmodel.read_files(files, model.input_size, model.resize, configs.YOLO_MAX_PIXELS)
-    found = savedmodel.load(part, "detect_bytes")(image_bytes=files)
-    if not readable:  # YOLO_MAX_PIXELS is smaller
-        return
-    _, scores, _, valid = savedmodel.finish(predict(images), sizes, score_threshold, iou_threshold, model)
-    if found["valid_detections"] != valid or not np.allclose(found["scores"], scores, atol=TOLERANCE):
-        raise UserError(f"{folder} would find something else on the file {PICTURE}: it is not written")
+import _path
+from yolov3 import configs
+from yolov3.checkpoint import check_replaceable, is_weights
+from yolov3.checks import UserError, check_count, check_threshold, project_path, say_it_in_one_line
+from yolov3.conversion import make_parser
+from yolov3.loading import SHIPPED, configured_model, custom_weights
+from yolov3.runtimes import tf
+from yolov3.runtimes.common import folder_name, folder_size, in_project
 
 
 @say_it_in_one_line
 def main():
     # 1. What to convert, and whether its place is free
-    arguments, started = parse_arguments(), time.monotonic()
-    constants = ("YOLO_SCORE_THRESHOLD", "YOLO_IOU_THRESHOLD")
-    thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]
-    check_count("YOLO_MAX_PIXELS", configs.YOLO_MAX_PIXELS, 1)
+    parser, started = make_parser(__doc__), time.monotonic()
+    parser.add_argument("--version", type=int, help="put the SavedModel into a subfolder of that number")
+    arguments = parser.parse_args()
+    options = {
+        "score_threshold": check_threshold("YOLO_SCORE_THRESHOLD", configs.YOLO_SCORE_THRESHOLD),
+        "iou_threshold": check_threshold("YOLO_IOU_THRESHOLD", configs.YOLO_IOU_THRESHOLD),
+        "max_pixels": check_count("YOLO_MAX_PIXELS", configs.YOLO_MAX_PIXELS, 1),
+        "version": None if arguments.version is None else check_count("--version", arguments.version, 1),
+    }
     named = configs.YOLO_CUSTOM_WEIGHTS
-    model, weights = configured_model(named, framework=None if named else "tf")
+    spec, weights = configured_model(named, framework=None if named else "tf")
     if weights.is_dir() and not is_weights(weights):
         raise UserError(f"{weights} is a conversion already: name in YOLO_CUSTOM_WEIGHTS what it was made from")
     if named == SHIPPED and (trained := custom_weights()) != SHIPPED:
         print(f"converting what YOLO_CUSTOM_WEIGHTS names, not {in_project(trained)}, which you have trained")
-    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / model.folder_name
+    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / folder_name(spec)
     check_replaceable(folder, None if arguments.overwrite else in_project(weights))
 
     # 2. The graph, written and read back
-    worst, size = write_saved_model(folder, model, weights, *thresholds, arguments.version)
-    print(
-        f"{in_project(weights)}: {model.name}, {len(model.classes)} classes, {model.input_size} pixels, {model.resize}"
-    )
-    print(f"detect_bytes answers with scores over {thresholds[0]:g}, suppression at IoU {thresholds[1]:g}")
-    print(f"checked: within {worst:.1g} of the Keras model; {size:.1f} MB, {time.monotonic() - started:.0f} s")
+    written = tf.write(folder, weights, spec, options)
+    print(f"{in_project(weights)}: {spec.name}, {len(spec.classes)} classes, {spec.input_size} pixels, {spec.resize}")
+    score, iou = options["score_threshold"], options["iou_threshold"]
+    print(f"detect_bytes answers with scores over {score:g}, suppression at IoU {iou:g}")
+    seconds = time.monotonic() - started
+    print(f"checked: within {written.worst:.1g} of the Keras model; {folder_size(folder):.1f} MB, {seconds:.0f} s")
     print(f"written: {folder}")
 
 

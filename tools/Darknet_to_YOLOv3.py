@@ -9,15 +9,13 @@ Without --classes the folder's classes.txt or its one .names file is taken. Numb
 import sys
 from pathlib import Path
 
+import _path
+from yolov3.annotation_cli import finish, make_parser, parse
+from yolov3.annotations import Record
+from yolov3.checks import UserError, as_given, read_class_names, say_it_in_one_line
+from yolov3.media.sources import PICTURE_SUFFIXES
+
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
-
-from conversion import finish, make_parser, parse, shell_path  # noqa: E402
-
-from yolov3.annotations import Record  # noqa: E402
-from yolov3.settings import UserError, read_class_names, say_it_in_one_line  # noqa: E402
-from yolov3.sources import PICTURE_SUFFIXES  # noqa: E402
 
 PICTURE_FOLDERS = ("images", "JPEGImages")  # Darknet reads the labels of such a folder from labels/ beside it
 
@@ -78,7 +76,7 @@ def main():
     parser = make_parser(__doc__)
     parser.add_argument("--classes", metavar="NAMES", type=Path, help="names file (the one found with the labels)")
     arguments = parse(parser)
-    names = read_class_names(shell_path(arguments.classes or find_names(arguments.source)))
+    names = read_class_names(as_given(arguments.classes or find_names(arguments.source)))
 
     records, problems = [], []
     for picture in find_pictures(arguments.source):

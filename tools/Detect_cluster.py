@@ -12,7 +12,7 @@ part that is there is done: run a killed job again, and it goes on. run.json say
 
 On a cluster the project and the output lie in folders that all machines share, at the same place. Every machine has its
 own credentials for S3. Parquet is read by row groups: the size of a part, or less, is a good size for them.
-Needs: pip install -r requirements-ray.txt
+Needs: pip install -r requirements/ray.txt
 """
 
 import argparse
@@ -20,25 +20,24 @@ import math
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
+import _path
 
 try:
     import pyarrow  # noqa: F401
     import ray.data  # noqa: F401
 except ImportError:
-    sys.exit("error: Ray is not installed: pip install -r requirements-ray.txt")
+    sys.exit("error: Ray is not installed: pip install -r requirements/ray.txt")
 
-from cluster_listing import open_listing  # noqa: E402
-from cluster_parts import describe_run, missing_parts, prepare_output  # noqa: E402
-from cluster_workers import Job, detect_parts, plan_workers, ray_running  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+from tools.cluster.listing import open_listing
+from tools.cluster.parts import describe_run, missing_parts, prepare_output
+from tools.cluster.workers import WorkerSettings, configured_constants, detect_parts, plan_workers, ray_running
+from yolov3 import configs
+from yolov3.checks import UserError, check_count, check_threshold, say_it_in_one_line, shell_path
+from yolov3.darknet import fetch_weights
+from yolov3.loading import configured_model
 
-from yolov3 import configs  # noqa: E402
-from yolov3.darknet import fetch_weights  # noqa: E402
-from yolov3.detector import configured_model  # noqa: E402
-from yolov3.settings import UserError, check_count, check_threshold, say_it_in_one_line, shell_path  # noqa: E402
+from tqdm import tqdm
 
 
 def parse_arguments():
@@ -62,12 +61,6 @@ def parse_arguments():
         raise UserError(f"--output {arguments.output} is no folder: name one that all machines share")
     arguments.output = shell_path(arguments.output).absolute()
     return arguments
-
-
-def configured_constants(cpus):
-    """What configs.py says now, for processes elsewhere."""
-    constants = {name: value for name, value in vars(configs).items() if name.isupper()}
-    return {**constants, "YOLO_OPENVINO_THREADS": configs.YOLO_OPENVINO_THREADS or cpus}
 
 
 @say_it_in_one_line
@@ -98,7 +91,7 @@ def main():
     done, started = [], time.monotonic()
     with ray_running(arguments.address):
         workers, cpus = plan_workers(arguments.workers, arguments.cpus, arguments.gpus)
-        job = Job(
+        settings = WorkerSettings(
             output=arguments.output,
             model=run["model"],
             constants=configured_constants(cpus),
@@ -108,7 +101,7 @@ def main():
             gpus=arguments.gpus,
         )
         with tqdm(total=pictures, initial=pictures - left, unit=" pictures", disable=None) as bar:
-            for part in detect_parts(job, ((number, cut(number)) for number in numbers)):
+            for part in detect_parts(settings, ((number, cut(number)) for number in numbers)):
                 done.append(part)
                 bar.update(part.pictures)
 

@@ -9,24 +9,21 @@ are printed as the lines of the cfg that they belong in.
 
 import argparse
 import json
-import sys
-from pathlib import Path
+
+import _path
+from yolov3 import configs
+from yolov3.checkpoint import find, read_model, read_weights, write_checkpoint
+from yolov3.checks import UserError, say_it_in_one_line, shell_path
+from yolov3.darknet import load_arrays, save_yolo_weights
+from yolov3.files import check_writable
+from yolov3.networks import ANCHORS_PER_CELL
+from yolov3.yolov4 import Create_Yolo
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
-
-from yolov3 import configs  # noqa: E402
-from yolov3.boxes import ANCHORS_PER_CELL  # noqa: E402
-from yolov3.checkpoint import find, read_model, read_weights, write_checkpoint  # noqa: E402
-from yolov3.darknet import load_arrays, save_yolo_weights  # noqa: E402
-from yolov3.outputs import check_writable  # noqa: E402
-from yolov3.settings import UserError, say_it_in_one_line, shell_path  # noqa: E402
-from yolov3.yolov4 import Create_Yolo  # noqa: E402
-
 
 def cfg_lines(model):
-    """Model -> what its Darknet cfg has to say otherwise than the published one."""
+    """ModelSpec -> what its Darknet cfg has to say otherwise than the published one."""
     anchors = ",  ".join(f"{width:g},{height:g}" for head in model.heads.anchors for width, height in head)
     lines = [
         f"filters={ANCHORS_PER_CELL * (5 + len(model.classes))} before each [yolo]",

@@ -11,25 +11,25 @@ import argparse
 import functools
 import multiprocessing
 import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from pathlib import Path
+
+import _path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # so that importing yolov3 leaves out TensorFlow, unused here
 
-from digit_glyphs import DIGITS  # noqa: E402
-from digit_scenes import draw_scene  # noqa: E402
-from digit_video import FPS, draw_frames  # noqa: E402
-
-from yolov3.annotations import Record, write_annotations  # noqa: E402
-from yolov3.outputs import CODECS, VideoFile, check_output, check_writable, told_in_one_line, write_picture  # noqa: E402
-from yolov3.settings import UserError, project_path, say_it_in_one_line  # noqa: E402
+from tools.digits.glyphs import DIGITS
+from tools.digits.scenes import draw_scene
+from tools.digits.video import FPS, draw_frames
+from yolov3.annotations import Record, write_annotations
+from yolov3.checks import UserError, project_path, say_it_in_one_line
+from yolov3.files import check_output, check_writable, told_in_one_line
+from yolov3.media.outputs import CODECS, VideoFile, write_picture
 
 OUTPUT = "model_data/digits"
 PARTS = ("train", "test")  # part of the seed, so that no picture is in both

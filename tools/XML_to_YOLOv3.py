@@ -10,15 +10,13 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import _path
+from yolov3.annotation_cli import finish, make_parser, parse
+from yolov3.annotations import Record
+from yolov3.checks import UserError, as_given, read_class_names, say_it_in_one_line
+from yolov3.media.sources import PICTURE_SUFFIXES
+
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from any directory
-
-from conversion import finish, make_parser, parse, shell_path  # noqa: E402
-
-from yolov3.annotations import Record  # noqa: E402
-from yolov3.settings import UserError, read_class_names, say_it_in_one_line  # noqa: E402
-from yolov3.sources import PICTURE_SUFFIXES  # noqa: E402
 
 NEIGHBOURS = (".", "../JPEGImages", "../images")  # of an XML's folder: where its picture may be
 
@@ -98,7 +96,7 @@ def main():
         except (ValueError, OSError) as error:
             problems.append(f"{file} {error}")
     names = sorted({name for *_, names in found for name in names})
-    classes = read_class_names(shell_path(arguments.classes)) if arguments.classes else tuple(names)
+    classes = read_class_names(as_given(arguments.classes)) if arguments.classes else tuple(names)
     for name in names:
         if name not in classes:
             problems.append(f"{sum(x.count(name) for *_, x in found)} boxes of {name}: not in {arguments.classes}")

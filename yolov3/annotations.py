@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from yolov3.checks import UserError, project_path
+from yolov3.files import whole_file
+
 import numpy as np
 from tqdm import tqdm
-
-from yolov3.outputs import written_whole
-from yolov3.settings import UserError, project_path
 
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|nan|inf)"
 BOX = re.compile(rf"(?<!\S){NUMBER}(?:,{NUMBER}){{4}}(?!\S)", re.IGNORECASE)
@@ -106,7 +106,7 @@ def write_annotations(path, records):
     """Writes an annotation file, whole or not at all. Pictures under its folder get relative paths, so that the two
     can be moved together; those elsewhere in the project get paths relative to the project."""
     file = project_path(path)
-    with written_whole(file) as part, part.open("w", encoding="utf-8") as lines:
+    with whole_file(file) as part, part.open("w", encoding="utf-8") as lines:
         lines.writelines(f"{format_record(record, file.parent)}\n" for record in records)
 
 
@@ -210,9 +210,9 @@ def _size_of(data):
 @functools.cache
 def _graph_of_size():
     """One graph for all pictures, 0.5 ms each; op by op it would be 30."""
-    import tensorflow as tf
-
     from yolov3.images import SIGNATURES, exif_orientation, header_size
+
+    import tensorflow as tf
 
     def upright_size(data):
         is_jpeg = tf.strings.substr(data, 0, 3) == SIGNATURES["JPEG"]

@@ -4,48 +4,15 @@ TensorFlow graph ops only, no Keras, no loop over boxes; the same code runs in t
 inside every SavedModel. Boxes are xyxy, in fractions of the network input unless a function says otherwise.
 """
 
-from typing import NamedTuple
+from yolov3.images import picture_scale, unfit
+from yolov3.networks import ANCHORS_PER_CELL
 
 import tensorflow as tf
 
-ANCHORS_PER_CELL = 3
 MAX_BOXES = 100  # per picture, after suppression; COCO's protocol counts as many
 MAX_PAIRS = 2048  # of box and class per picture that DIoU suppression compares, the best ones
 DIOU_POWER = 0.6  # of the squared ratio of distances; Darknet's, the paper has 1
 MAX_LOG_SIZE = 10.0  # exp() stays finite, in float16 too; a box of e^10 anchors covers any picture
-
-
-class Heads(NamedTuple):
-    """What turns a network's raw heads into boxes; one entry per head, smallest stride first."""
-
-    strides: tuple  # pixels of network input per cell
-    anchors: tuple  # per head three (width, height), pixels of network input
-    scale_x_y: tuple  # how far a centre may leave its cell; 1.0: not at all
-    nms: str  # "iou" or "diou", see `suppress`
-
-
-NMS_KINDS = ("iou", "diou")
-YOLOV3_ANCHORS = (
-    ((10, 13), (16, 30), (33, 23)),
-    ((30, 61), (62, 45), (59, 119)),
-    ((116, 90), (156, 198), (373, 326)),
-)
-YOLOV4_ANCHORS = (
-    ((12, 16), (19, 36), (40, 28)),
-    ((36, 75), (76, 55), (72, 146)),
-    ((142, 110), (192, 243), (459, 401)),
-)
-# The tiny networks share six anchors and, in their published weights, both heads: the fine one was trained with
-# mask = 1,2,3, which uses the fourth anchor twice and the first never. Today's yolov3-tiny.cfg says mask = 0,1,2, which
-# costs the official weights 16 points of AP50.
-TINY_FINE = ((23, 27), (37, 58), (81, 82))
-TINY_COARSE = ((81, 82), (135, 169), (344, 319))
-PUBLISHED_HEADS = {
-    "yolov3": Heads((8, 16, 32), YOLOV3_ANCHORS, (1.0, 1.0, 1.0), "iou"),
-    "yolov3-tiny": Heads((16, 32), (TINY_FINE, TINY_COARSE), (1.0, 1.0), "iou"),
-    "yolov4": Heads((8, 16, 32), YOLOV4_ANCHORS, (1.2, 1.1, 1.05), "diou"),
-    "yolov4-tiny": Heads((16, 32), (TINY_FINE, TINY_COARSE), (1.05, 1.05), "diou"),
-}
 
 
 def decode_head(raw, stride, anchors, scale_x_y):
@@ -83,6 +50,14 @@ def decode(raw_heads, heads):
         boxes, objectness, classes = decode_head(raw, stride, anchors, scale_x_y)
         decoded.append(tf.concat([boxes, objectness * classes], -1))
     return tf.concat(decoded, 1)
+
+
+def finish(predictions, sizes, score_threshold, iou_threshold, spec):
+    """Predictions (N, boxes, 4 + classes) of pictures of int32 sizes (N, 2), height and width -> what `suppress` gives,
+    boxes (N, 100, 4) in pixels of each picture."""
+    scale = picture_scale(sizes, spec.input_size, spec.resize)
+    boxes, scores, classes, valid = suppress(predictions, score_threshold, iou_threshold, spec.heads.nms, scale)
+    return unfit(boxes, sizes, spec.input_size, spec.resize), scores, classes, valid
 
 
 def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_boxes=MAX_BOXES):

@@ -2,12 +2,12 @@
 
 import sys
 
-import numpy as np
-
 from yolov3.annotations import annotated_pictures
+from yolov3.checks import UserError, check_count, project_path
 from yolov3.images import fit, read_picture
-from yolov3.settings import UserError, check_count, project_path
-from yolov3.sources import Pictures, open_source
+from yolov3.media.sources import Pictures, open_source
+
+import numpy as np
 
 MOST_TOLD = 5  # of the pictures that cannot be read
 

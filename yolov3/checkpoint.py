@@ -4,29 +4,24 @@ It holds model.json (what the model is: type, classes, anchors, ...) beside weig
 and axes) or beside what a converter writes for a runtime.
 """
 
-import contextlib
-import glob
 import json
-import os
-import shutil
-import time
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from yolov3.checks import UserError, check_input_size, project_path
+from yolov3.files import whole_folder
+from yolov3.images import RESIZES
+from yolov3.networks import NETWORKS, NMS_KINDS, Heads, network_name
+
 import numpy as np
 
-from yolov3.boxes import NMS_KINDS, PUBLISHED_HEADS, Heads
-from yolov3.images import RESIZES
-from yolov3.settings import UserError, architecture, check_input_size, project_path
-
 PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
-STALE = 24 * 3600  # seconds after which what a killed process has left is removed
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelSpec:
     """What a detector is, apart from its weights."""
 
     type: str  # "yolov3" or "yolov4"
@@ -42,13 +37,7 @@ class Model:
     @property
     def name(self):
         """One of the four: yolov3, yolov3-tiny, yolov4, yolov4-tiny."""
-        return architecture(self.type, self.tiny)
-
-    @property
-    def folder_name(self):
-        """What a conversion is called: yolov4-tiny-416, yolov4-tiny-trt-INT8-416, yolov4-tiny-neuron-416."""
-        target = {"tf": (), "neuron": ("neuron",)}.get(self.framework, (self.framework, self.precision))
-        return "-".join((self.name, *target, str(self.input_size)))
+        return network_name(self.type, self.tiny)
 
 
 def find(name, tiny, folder):
@@ -79,8 +68,8 @@ def read_model(folder):
     try:
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
         about.setdefault("features", False)  # folders from before there were any
-        facts = {field.name: _tuples(about[field.name]) for field in fields(Model) if field.name != "heads"}
-        model = Model(**facts, heads=heads)
+        facts = {field.name: _tuples(about[field.name]) for field in fields(ModelSpec) if field.name != "heads"}
+        model = ModelSpec(**facts, heads=heads)
         _check(model)
         return model
     except (KeyError, TypeError, ValueError) as error:
@@ -88,8 +77,8 @@ def read_model(folder):
 
 
 def _check(model):
-    """ValueError if a Model is none that this project writes."""
-    heads, published = model.heads, PUBLISHED_HEADS[architecture(model.type, model.tiny)]
+    """ValueError if a ModelSpec is none that this project writes."""
+    heads, published = model.heads, NETWORKS[network_name(model.type, model.tiny)].heads
     check_input_size(model.input_size, "input_size")
     right = {
         "classes": model.classes and all(isinstance(name, str) for name in model.classes),
@@ -107,7 +96,7 @@ def _check(model):
 
 
 def read_about(folder):
-    """The model.json of a checkpoint folder -> dict: all that a Model is, and how it was made."""
+    """The model.json of a checkpoint folder -> dict: all that a ModelSpec is, and how it was made."""
     try:
         about = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
     except OSError:
@@ -142,13 +131,13 @@ def write_checkpoint(folder, model, arrays, made_from, dtype=np.float32):
     """Writes a checkpoint folder of weights; dtype float16 halves its size. Raises UserError, also rather than replace
     a folder that is no checkpoint."""
     check_replaceable(folder)
-    with written_whole(folder) as part:
+    with whole_folder(folder) as part:
         np.savez(part / "weights.npz", *(np.asarray(array, dtype) for array in arrays))
         write_about(part, model, made_from)
 
 
 def write_about(folder, model, made_from, **more):
-    """Writes model.json: the Model, what it was made from, and any more facts."""
+    """Writes model.json: the ModelSpec, what it was made from, and any more facts."""
     about = {**vars(model), **model.heads._asdict(), "made_from": made_from, **more}
     del about["heads"]
     (Path(folder) / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -169,39 +158,6 @@ def check_replaceable(folder, made_from=None):
         raise UserError(f"{error}; --overwrite replaces it") from None
     if there != made_from:
         raise UserError(f"{folder} was made from {there}, not from {made_from}: give --overwrite to replace it")
-
-
-@contextlib.contextmanager
-def written_whole(folder):
-    """Gives a temporary folder to fill and renames it to `folder` when all went well, replacing what was there.
-
-    Killed between the two renames that takes, it has the old folder under another name, which the next call puts back.
-    """
-    folder = project_path(folder)
-    part, old = (folder.with_name(f".{folder.name}.{end}") for end in (f"{os.getpid()}.part", "old"))
-    _put_back(old, folder)
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):  # another process may be at work in it
-        with contextlib.suppress(FileNotFoundError):  # which may just have ended
-            if time.time() - left.stat().st_mtime > STALE:
-                shutil.rmtree(left, ignore_errors=True)
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        yield part
-        if folder.exists():
-            folder.replace(old)
-        part.replace(folder)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        _put_back(old, folder)
-
-
-def _put_back(old, folder):
-    if old.exists() and not folder.exists():
-        old.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _tuples(x):

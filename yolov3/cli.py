@@ -1,13 +1,11 @@
 """What scripts share: the command line of detection, and telling what is wrong with annotated pictures."""
 
 import argparse
-import itertools
 import sys
 
 from yolov3 import configs
-from yolov3.annotations import check_annotations
+from yolov3.checks import UserError, project_path
 from yolov3.detect import Job
-from yolov3.settings import UserError, project_path
 
 
 def detect_from_command_line(
@@ -54,29 +52,3 @@ def detect_from_command_line(
     for problem in summary.problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if summary.problems else 0
-
-
-def read_pictures(path, class_count):
-    """An annotation file -> annotations.Checked with boxes in it; what is wrong is told and left out."""
-    checked = check_annotations(path, class_count, configs.YOLO_MAX_PIXELS)
-    tell_left_out(checked.problems)
-    if not any(len(record.classes) for record in checked.records):
-        raise UserError(f"{path} has no box that can be used: python tools/Check_annotations.py says why")
-    return checked
-
-
-def tell_left_out(problems):
-    for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
-
-
-def check_names(of_model, annotated):
-    """Refuses a model whose classes are not those that the annotations number."""
-    pairs = enumerate(itertools.zip_longest(of_model, annotated, fillvalue="nothing"))
-    for number, (ours, theirs) in pairs:
-        if ours != theirs:
-            raise UserError(
-                f"class {number} of the model is {ours}, but {theirs} in TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}, "
-                f"which the annotations number ({len(of_model)} and {len(annotated)} classes): in yolov3/configs.py "
-                "name the model's own classes, and pictures annotated with them"
-            )

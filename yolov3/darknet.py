@@ -7,10 +7,10 @@ normalisation, or its bias; then its kernel as (out, in, height, width).
 
 import contextlib
 
+from yolov3.checks import UserError, project_path
+
 import keras
 import numpy as np
-
-from yolov3.settings import UserError, project_path
 
 ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download/"
 PJREDDIE = "https://pjreddie.com/media/files/"

@@ -4,13 +4,13 @@ Everything random is keyed by the seed and the number of the sample, so that a t
 bit for bit what one from 0 sees from there on. TensorFlow graph ops only, no Keras.
 """
 
+from yolov3.checks import UserError, check_input_size, choose
+from yolov3.images import RESIZES, decode_picture, placement, read_picture
+from yolov3.training.augment import choose_crop, cut_out, mosaic, paste, recolour
+
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
-
-from yolov3.augment import choose_crop, cut_out, mosaic, paste, recolour
-from yolov3.images import RESIZES, decode_picture, placement, read_picture
-from yolov3.settings import UserError, check_input_size, choose
 
 MAX_PIXELS = 120_000_000  # a picture with more is not decoded
 SIZE_STEPS = 10  # so many steps keep one input size, as in Darknet

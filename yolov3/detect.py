@@ -9,26 +9,17 @@ import sys
 import time
 from dataclasses import dataclass, field, replace
 
+from yolov3 import configs
+from yolov3.checks import UserError, class_names, shell_path
+from yolov3.detector import Detections
+from yolov3.files import check_output, check_writable
+from yolov3.media.drawing import check_colour, draw_detections, draw_tracks
+from yolov3.media.outputs import CODECS, PICTURE_SUFFIXES, JsonLines, MotLines, VideoFile, open_window, write_picture
+from yolov3.media.sources import Pictures, Video, open_source
+from yolov3.media.threads import ReadAhead, Undisturbed, WriteBehind
+
 import numpy as np
 from tqdm import tqdm
-
-from yolov3 import configs
-from yolov3.detector import Detections
-from yolov3.draw import check_colour, draw_detections, draw_tracks
-from yolov3.outputs import (
-    CODECS,
-    PICTURE_SUFFIXES,
-    JsonLines,
-    MotLines,
-    VideoFile,
-    check_output,
-    check_writable,
-    open_window,
-    write_picture,
-)
-from yolov3.settings import UserError, class_names, shell_path
-from yolov3.sources import Pictures, Video, open_source
-from yolov3.video import ReadAhead, Undisturbed, WriteBehind
 
 
 def detect_image(
@@ -179,8 +170,8 @@ class Job:
 
     def _check_fits(self, detector, input_size, classes):
         """The names to label with; refuses what is not the detector's before it ends in wrong boxes."""
-        if input_size not in (None, detector.model.input_size):
-            raise UserError(f"input_size is {input_size}, but the detector was loaded for {detector.model.input_size}")
+        if input_size not in (None, detector.spec.input_size):
+            raise UserError(f"input_size is {input_size}, but the detector was loaded for {detector.spec.input_size}")
         names = detector.names if classes is None else class_names(classes)
         if len(names) != len(detector.names):
             raise UserError(f"CLASSES has {len(names)} names, but the detector knows {len(detector.names)} classes")

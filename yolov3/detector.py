@@ -1,43 +1,20 @@
 """The one detector: pictures in, boxes out, whatever the framework. Image, video, tracker, evaluation and batch
 scripts all call it and nothing else.
 
-    frames -> fit (images) -> network -> suppress (boxes) -> unfit (images), pool (appearance) -> Detections
+    frames -> fit (images) -> network (runtimes) -> finish (boxes), pool (embedding) -> Detections
 
-Only the network differs between frameworks (`frameworks.FRAMEWORKS`); all else is here, once.
+Only the network differs between runtimes; all else is here, once. `loading.Load_Yolo_model` makes the configured one.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from yolov3.boxes import finish
+from yolov3.checks import UserError, check_threshold
+from yolov3.embedding import pool
+from yolov3.images import fit, refit
 
 import numpy as np
 import tensorflow as tf
-
-from yolov3 import configs
-from yolov3.appearance import pool
-from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS
-from yolov3.checkpoint import Model, find, is_weights, read_about, read_model
-from yolov3.frameworks import CONVERTERS, FRAMEWORKS, Runtime, allow_memory_growth
-from yolov3.images import RESIZES, fit, refit
-from yolov3.savedmodel import finish
-from yolov3.settings import (
-    UserError,
-    architecture,
-    check_count,
-    check_input_size,
-    check_threshold,
-    choose,
-    class_names,
-    project_path,
-)
-
-PRECISIONS = ("FP32", "BF16")
-HINTS = ("LATENCY", "THROUGHPUT")
-SHIPPED = "model_data/yolov4-tiny-digits"  # the model of our own, which needs no download
-DARKNET_WEIGHTS = {  # the constant that names each network's weights
-    "yolov3": "YOLO_V3_WEIGHTS",
-    "yolov3-tiny": "YOLO_V3_TINY_WEIGHTS",
-    "yolov4": "YOLO_V4_WEIGHTS",
-    "yolov4-tiny": "YOLO_V4_TINY_WEIGHTS",
-}
 
 
 @dataclass(frozen=True)
@@ -70,32 +47,32 @@ class Detections:
 class Detector:
     """detector(frames) -> one Detections per frame. Made by `Load_Yolo_model`."""
 
-    def __init__(self, network, model, score_threshold, iou_threshold):
-        self.model = model
+    def __init__(self, network, spec, score_threshold, iou_threshold):
+        self.spec = spec
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
-        self.network = network  # see frameworks
+        self.network = network  # see runtimes
 
         def fit_frame(frame):
-            return fit(frame, model.input_size, model.resize)[tf.newaxis]
+            return fit(frame, spec.input_size, spec.resize)[tf.newaxis]
 
         def finish_batch(predictions, sizes, score_threshold, iou_threshold):
-            return finish(predictions, sizes, score_threshold, iou_threshold, model)
+            return finish(predictions, sizes, score_threshold, iou_threshold, spec)
 
         @tf.function(autograph=False, reduce_retracing=True)
         def look(features, boxes, sizes, pictures):  # boxes (n, 4) in pixels of `pictures` (n,), rows of sizes
-            boxes = refit(boxes[:, tf.newaxis], tf.gather(sizes, pictures), model.input_size, model.resize)
+            boxes = refit(boxes[:, tf.newaxis], tf.gather(sizes, pictures), spec.input_size, spec.resize)
             return pool(features, boxes[:, 0], pictures)
 
         threshold = tf.TensorSpec((), tf.float32)
-        predictions = tf.TensorSpec((None, None, 4 + len(model.classes)), tf.float32)
+        predictions = tf.TensorSpec((None, None, 4 + len(spec.classes)), tf.float32)
         self._fit_frame = _small_steps(fit_frame, tf.TensorSpec((None, None, 3), tf.uint8))
         self._finish = _small_steps(finish_batch, predictions, tf.TensorSpec((None, 2), tf.int32), threshold, threshold)
         self._look = look
 
     @property
     def names(self):
-        return self.model.classes
+        return self.spec.classes
 
     def fit(self, frames):
         """Frames, uint8 (H, W, 3), RGB, of any sizes -> network inputs, float32 (N, S, S, 3)."""
@@ -109,7 +86,7 @@ class Detector:
     def embed(self, frame, boxes):
         """What any boxes (n, 4), xyxy in pixels, of a frame look like -> float32 (n, C): an embedder, see `appearance`.
         Raises UserError if the model has no features."""
-        if not self.model.features:
+        if not self.spec.features:
             raise UserError("this detector has no features: Load_Yolo_model(features=True) makes one that has")
         features = self.network(self.fit([frame]))["features"]
         boxes, size = tf.constant(boxes, tf.float32), tf.constant([frame.shape[:2]])
@@ -131,7 +108,7 @@ class Detector:
         found = self._finish(outputs["predictions"], sizes, *(tf.constant(x) for x in thresholds))
         boxes, scores, classes, valid = (x.numpy() for x in found)
         features = [None] * len(frames)
-        if self.model.features:
+        if self.spec.features:
             features = self._features(outputs["features"], boxes, sizes, valid)
         return [
             Detections(boxes[:n], scores[:n], classes[:n], self.names, features)
@@ -160,141 +137,3 @@ def _small_steps(function, *specs):
         return tf.nest.pack_sequence_as(graph.structured_outputs, outputs)
 
     return run
-
-
-def Load_Yolo_model(
-    weights=None,
-    CLASSES=None,
-    input_size=None,
-    yolo_type=None,
-    tiny=None,
-    framework=None,
-    precision=None,
-    resize=None,
-    score_threshold=None,
-    iou_threshold=None,
-    features=None,
-):
-    """The configured model as a `Detector`, ready for its first frame.
-
-    Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
-    of the type, downloaded if they are missing), CLASSES (a names file or names; a checkpoint brings its own),
-    input_size and resize (a checkpoint of weights runs at any), yolo_type, tiny, framework (that of the folder, if
-    weights are given), precision (of "tf"), the two thresholds, and features (YOLO_FEATURES; a conversion has them or
-    has not, and True refuses one without). Raises UserError.
-    """
-    runtime = Runtime(
-        choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
-        choose("YOLO_OPENVINO_HINT", configs.YOLO_OPENVINO_HINT, HINTS),
-        check_count("YOLO_OPENVINO_THREADS", configs.YOLO_OPENVINO_THREADS, 0),
-    )
-    score_threshold = check_threshold("YOLO_SCORE_THRESHOLD", _configured(score_threshold, "YOLO_SCORE_THRESHOLD"))
-    iou_threshold = check_threshold("YOLO_IOU_THRESHOLD", _configured(iou_threshold, "YOLO_IOU_THRESHOLD"))
-    model, weights = configured_model(weights, CLASSES, input_size, yolo_type, tiny, resize, framework, features)
-    if model.framework == "tf":
-        model = replace(model, precision=runtime.precision)
-
-    allow_memory_growth()
-    network = FRAMEWORKS[model.framework](model, weights, runtime)
-    answered = network(tf.zeros((1, model.input_size, model.input_size, 3)))["predictions"].shape[-1] - 4
-    if answered != len(model.classes):
-        raise UserError(f"{weights} answers {answered} classes, but its model.json names {len(model.classes)}")
-    detector = Detector(network, model, score_threshold, iou_threshold)
-    detector([np.zeros((model.input_size, model.input_size, 3), np.uint8)])  # compiled here, not at the first frame
-    return detector
-
-
-def custom_weights():
-    """Which model scripts for a model of one's own take: YOLO_CUSTOM_WEIGHTS, unless that is what we ship; then the
-    trained one, checkpoints/{TRAIN_MODEL_NAME}, goes before it."""
-    if configs.YOLO_CUSTOM_WEIGHTS not in (None, "", SHIPPED):
-        return configs.YOLO_CUSTOM_WEIGHTS
-    try:
-        return find(configs.TRAIN_MODEL_NAME, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
-    except UserError:
-        return SHIPPED
-
-
-def _configured(value, constant):
-    return getattr(configs, constant) if value is None else value
-
-
-def configured_model(
-    weights=None,
-    classes=None,
-    input_size=None,
-    yolo_type=None,
-    tiny=None,
-    resize=None,
-    framework=None,
-    features=None,
-):
-    """(Model, Path of its weights or folder) from the arguments of `Load_Yolo_model`, nothing loaded yet."""
-    if framework is not None or not weights:
-        framework = choose("YOLO_FRAMEWORK", _configured(framework, "YOLO_FRAMEWORK"), FRAMEWORKS)
-    yolo_type, tiny = _configured(yolo_type, "YOLO_TYPE"), _configured(tiny, "TRAIN_YOLO_TINY")
-    name = architecture(yolo_type, tiny)
-    size = check_input_size(_configured(input_size, "YOLO_INPUT_SIZE"))
-    resize = choose("YOLO_RESIZE", _configured(resize, "YOLO_RESIZE"), RESIZES)
-    wanted = choose("YOLO_FEATURES", _configured(features, "YOLO_FEATURES"), (True, False))
-    weights = weights or configs.YOLO_CUSTOM_WEIGHTS
-    classes_constant = "TRAIN_CLASSES"
-    if weights:
-        weights = find(weights, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
-    else:
-        weights, classes_constant = project_path(getattr(configs, DARKNET_WEIGHTS[name])), "YOLO_COCO_CLASSES"
-        if weights.is_dir():
-            raise UserError(f"{DARKNET_WEIGHTS[name]} = {str(weights)!r} is a folder: name a Darknet .weights file")
-
-    if not weights.is_dir():
-        _check_framework(f"{weights} is a file of weights, which", "tf", framework)
-        classes = class_names(_configured(classes, classes_constant))
-        return Model(yolo_type, tiny, classes, size, resize, configured_heads(name), features=wanted), weights
-
-    made = read_model(weights)
-    if made.name != name:
-        raise UserError(
-            f"{weights} is {made.name}, but YOLO_TYPE and TRAIN_YOLO_TINY in yolov3/configs.py say {name}: change "
-            "them, or set YOLO_CUSTOM_WEIGHTS = None for Darknet's weights"
-        )
-    _check_framework(weights, made.framework, framework)
-    if made.input_size != size and not is_weights(weights):
-        raise UserError(
-            f"{weights} takes {made.input_size} x {made.input_size} pixels, but YOLO_INPUT_SIZE or TEST_INPUT_SIZE in "
-            f"yolov3/configs.py is {size}: change it, or convert for that size: python {CONVERTERS[made.framework]}"
-        )
-    if is_weights(weights):
-        return replace(made, input_size=size, resize=resize, features=wanted), weights
-    if features and not made.features:
-        steps = " && ".join(f"python {step}" for step in dict.fromkeys((CONVERTERS["tf"], CONVERTERS[made.framework])))
-        raise UserError(
-            f'{weights} answers no features, which TRACKER_EMBEDDER = "detector" needs: set it to "none" in '
-            "yolov3/configs.py; or set YOLO_FEATURES = True, name in YOLO_CUSTOM_WEIGHTS what the folder was made from "
-            f"({read_about(weights).get('made_from')}) and convert again: {steps}"
-        )
-    return replace(made, resize=resize), weights
-
-
-def _check_framework(weights, theirs, ours):
-    """Refuses what another framework than ours, if we have one in mind, is to run."""
-    choose(f"the framework of {weights}", theirs, FRAMEWORKS)
-    if ours not in (None, theirs):
-        raise UserError(
-            f'{weights} runs by YOLO_FRAMEWORK = "{theirs}", but it is "{ours}" in yolov3/configs.py: change it, or '
-            f"name in YOLO_CUSTOM_WEIGHTS a folder that {CONVERTERS[ours]} has written"
-        )
-
-
-def configured_heads(name, constant="YOLO_ANCHORS"):
-    """The published heads of a network, with the anchors of a constant in place of theirs if it has any."""
-    heads, anchors = PUBLISHED_HEADS[name], getattr(configs, constant)
-    if anchors is None:
-        return heads
-    shape = (len(heads.strides), ANCHORS_PER_CELL, 2)
-    try:
-        array = np.array(anchors, float)
-    except (ValueError, TypeError):
-        array = np.empty(0)
-    if array.shape != shape or not (array > 0).all():
-        raise UserError(f"{constant} must be None or {shape[0]} heads of {shape[1]} (width, height) for {name}")
-    return heads._replace(anchors=tuple(map(tuple, array.tolist())))

@@ -14,14 +14,14 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from yolov3.checks import UserError, check_count
+from yolov3.images import read_picture
+from yolov3.media.threads import ReadAhead
+
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
-
-from yolov3.images import read_picture
-from yolov3.settings import UserError, check_count
-from yolov3.video import ReadAhead
 
 SUMMARY = {  # COCO's twelve numbers, in its order; all but AP50 and AP75 are means over ten IoUs
     "AP": "IoU 0.50, 0.55 ... 0.95",

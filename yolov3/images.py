@@ -4,9 +4,9 @@ A picture is uint8 (H, W, 3), RGB, upright. A network input is float32 (S, S, 3)
 aspect ratio and pads with grey (pjreddie's Darknet); "stretch" does not (AlexeyAB's Darknet).
 """
 
-import tensorflow as tf
+from yolov3.checks import UserError, project_path
 
-from yolov3.settings import UserError, project_path
+import tensorflow as tf
 
 RESIZES = ("letterbox", "stretch")
 GREY = 0.5

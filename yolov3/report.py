@@ -3,10 +3,10 @@
 import json
 import warnings
 
-import numpy as np
-
 from yolov3.evaluation import RECALLS, SUMMARY
-from yolov3.outputs import written_whole
+from yolov3.files import whole_file
+
+import numpy as np
 
 CURVES = 20  # classes drawn each with a line of its own: ten colours, two styles; of more, the best and the worst few
 BEST_AND_WORST = 5
@@ -52,7 +52,7 @@ def draw_curves(path, scores):
             text.set_parse_math(False)  # a class may be named $
     axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5")
     axes.grid(alpha=0.3)
-    with written_whole(path) as part, warnings.catch_warnings():
+    with whole_file(path) as part, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the font lacks some scripts
         figure.savefig(part, format="png", dpi=120)
 
@@ -65,5 +65,5 @@ def write_coco_json(folder, scores):
     or for another ground truth: truth.json says which image_id is which file, and which category_id which class.
     """
     for name, data in (("detections.json", scores.detections), ("truth.json", scores.truth)):
-        with written_whole(folder / name) as part:
+        with whole_file(folder / name) as part:
             part.write_text(json.dumps(data), encoding="utf-8")

@@ -2,8 +2,8 @@
 
 from yolov3.darknet import load_yolo_weights, save_yolo_weights
 from yolov3.detect import detect_image, detect_realtime, detect_video
-from yolov3.detector import Load_Yolo_model
-from yolov3.draw import draw_detections
+from yolov3.loading import Load_Yolo_model
+from yolov3.media.drawing import draw_detections
 
 __all__ = [
     "Load_Yolo_model",

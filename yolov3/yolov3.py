@@ -1,11 +1,11 @@
 """Darknet-53, YOLOv3 and YOLOv3-tiny (Redmon and Farhadi, 2018), layer for layer as in Darknet's cfg files.
 
-A network function takes the picture batch (N, S, S, 3) and the channels of a head; it returns the raw heads
-(N, S/stride, S/stride, channels), smallest stride first, and `blocks.looks`, made of the features with which the
-backbone enters stride 4: later it forgets the colours of a shirt over its being a person.
+A builder takes the picture batch (N, S, S, 3) and the channels of a head. It returns the raw heads
+(N, S/stride, S/stride, channels), smallest stride first, and the embedding map, made of the features with which the
+backbone enters stride 4: deeper layers forget the colours of a shirt over its being a person.
 """
 
-from yolov3.blocks import Convolutions, concatenate, looks, max_pool, upsample
+from yolov3.layers import Convolutions, concatenate, embedding_map, max_pool, upsample
 
 DARKNET53 = (  # (filters, residual blocks) after each halving of the picture
     (64, 1),
@@ -17,7 +17,7 @@ DARKNET53 = (  # (filters, residual blocks) after each halving of the picture
 
 
 def darknet53(conv, x):
-    """(N, S, S, 3) -> features at strides 8, 16 and 32, with 256, 512 and 1024 channels, and looks, with 512."""
+    """(N, S, S, 3) -> features at strides 8, 16 and 32 (256, 512, 1024 channels), and the embedding map (512)."""
     x = conv(x, 32, 3)
     entries, features = [], []
     for filters, repeats in DARKNET53:
@@ -26,19 +26,19 @@ def darknet53(conv, x):
         for _ in range(repeats):
             x = conv.residual(x, filters, filters // 2)
         features.append(x)
-    return *features[2:], looks(entries[1])
+    return *features[2:], embedding_map(entries[1])
 
 
 def yolov3(x, head_channels):
     conv = Convolutions()
-    stride8, stride16, x, appearance = darknet53(conv, x)
+    stride8, stride16, x, embedding = darknet53(conv, x)
     heads = []
     for filters, route in ((512, stride16), (256, stride8), (128, None)):
         x = conv.alternate(x, filters, 5)
         heads.append(conv.head(conv(x, filters * 2, 3), head_channels))
         if route is not None:
             x = concatenate(upsample(conv(x, filters // 2)), route)
-    return heads[::-1], appearance
+    return heads[::-1], embedding
 
 
 def yolov3_tiny(x, head_channels):
@@ -54,4 +54,4 @@ def yolov3_tiny(x, head_channels):
     coarse = conv.head(conv(x, 512, 3), head_channels)
     x = concatenate(upsample(conv(x, 128)), stride16)
     fine = conv.head(conv(x, 256, 3), head_channels)
-    return [fine, coarse], looks(stride4)
+    return [fine, coarse], embedding_map(stride4)

@@ -1,17 +1,16 @@
 """CSPDarknet-53, YOLOv4 and YOLOv4-tiny (Bochkovskiy et al., 2020), and `Create_Yolo`, which makes any of the four.
 
-A network function takes the picture batch (N, S, S, 3) and the channels of a head; it returns the raw heads
-(N, S/stride, S/stride, channels), smallest stride first, and `blocks.looks`, made of the features with which the
-backbone enters stride 4: later it forgets the colours of a shirt over its being a person.
+A builder takes the picture batch (N, S, S, 3) and the channels of a head. It returns the raw heads
+(N, S/stride, S/stride, channels), smallest stride first, and the embedding map, made of the features with which the
+backbone enters stride 4: deeper layers forget the colours of a shirt over its being a person.
 """
 
-import keras
-
 from yolov3 import configs
-from yolov3.blocks import Convolutions, concatenate, looks, max_pool, second_half, upsample
-from yolov3.boxes import ANCHORS_PER_CELL
-from yolov3.settings import architecture, check_input_size, count_classes
-from yolov3.yolov3 import yolov3, yolov3_tiny
+from yolov3.checks import check_input_size, count_classes
+from yolov3.layers import Convolutions, concatenate, embedding_map, max_pool, second_half, upsample
+from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, network_name
+
+import keras
 
 CSP_DARKNET53 = (  # (filters, channels of each half, inner channels of a residual, residual blocks)
     (64, 64, 32, 1),
@@ -23,7 +22,7 @@ CSP_DARKNET53 = (  # (filters, channels of each half, inner channels of a residu
 
 
 def csp_darknet53(conv, x):
-    """(N, S, S, 3) -> features at strides 8, 16 and 32, with 256, 512 and 1024 channels, and looks, with 512."""
+    """(N, S, S, 3) -> features at strides 8, 16 and 32 (256, 512, 1024 channels), and the embedding map (512)."""
     x = conv(x, 32, 3)
     entries, features = [], []
     for filters, half, inner, repeats in CSP_DARKNET53:
@@ -35,12 +34,12 @@ def csp_darknet53(conv, x):
             x = conv.residual(x, half, inner)
         x = conv(concatenate(conv(x, half), bypass), filters)
         features.append(x)
-    return *features[2:], looks(entries[1])
+    return *features[2:], embedding_map(entries[1])
 
 
 def yolov4(x, head_channels):
     conv = Convolutions(activation="mish")
-    stride8, stride16, x, appearance = csp_darknet53(conv, x)
+    stride8, stride16, x, embedding = csp_darknet53(conv, x)
     conv.activation = "leaky"
 
     # Spatial pyramid pooling at stride 32
@@ -59,7 +58,7 @@ def yolov4(x, head_channels):
     for filters, route in ((256, stride16), (512, stride32)):
         x = conv.alternate(concatenate(conv(x, filters, 3, stride=2), route), filters, 5)
         heads.append(conv.head(conv(x, filters * 2, 3), head_channels))
-    return heads, appearance
+    return heads, embedding
 
 
 def yolov4_tiny(x, head_channels):
@@ -79,10 +78,7 @@ def yolov4_tiny(x, head_channels):
     coarse = conv.head(conv(x, 512, 3), head_channels)
     x = concatenate(upsample(conv(x, 128)), stride16)
     fine = conv.head(conv(x, 256, 3), head_channels)
-    return [fine, coarse], looks(entries[0])
-
-
-NETWORKS = {"yolov3": yolov3, "yolov3-tiny": yolov3_tiny, "yolov4": yolov4, "yolov4-tiny": yolov4_tiny}
+    return [fine, coarse], embedding_map(entries[0])
 
 
 def Create_Yolo(input_size=None, yolo_type=None, tiny=None, CLASSES=None, features=False):
@@ -97,11 +93,11 @@ def Create_Yolo(input_size=None, yolo_type=None, tiny=None, CLASSES=None, featur
     (N, S/stride, S/stride, 3 * (5 + classes)), smallest stride first; per anchor tx, ty, tw, th, objectness and
     classes before their sigmoids, as Darknet's last convolutions give them. Raises UserError for a bad value.
     """
-    name = architecture(
+    name = network_name(
         configs.YOLO_TYPE if yolo_type is None else yolo_type, configs.TRAIN_YOLO_TINY if tiny is None else tiny
     )
     size = check_input_size(configs.YOLO_INPUT_SIZE if input_size is None else input_size)
     classes = count_classes(configs.YOLO_COCO_CLASSES if CLASSES is None else CLASSES)
     pictures = keras.Input((size, size, 3), name="images")
-    heads, appearance = NETWORKS[name](pictures, ANCHORS_PER_CELL * (5 + classes))
-    return keras.Model(pictures, [*heads, appearance] if features else heads, name=name)
+    heads, embedding = NETWORKS[name].build(pictures, ANCHORS_PER_CELL * (5 + classes))
+    return keras.Model(pictures, [*heads, embedding] if features else heads, name=name)

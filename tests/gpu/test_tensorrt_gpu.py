@@ -11,11 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from yolov3.checks import UserError
+from yolov3.runtimes import tftrt
+
 import numpy as np
 import pytest
-
-from yolov3 import tftrt
-from yolov3.settings import UserError
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 SHARED_CONSTANTS = {"YOLO_CALIBRATION_IMAGES": "IMAGES/digits", "YOLO_CALIBRATION_COUNT": 24}

@@ -5,7 +5,7 @@ python tools/serving/client.py photos/ --rest                          REST, loc
 python tools/serving/client.py "photos/*.jpg" --address host:8500 --batch 4 --in-flight 16
 
 A server that is busy or away is asked again, after 0.1, 0.2, 0.4 ... seconds; what it cannot decode, and what it never
-answers, becomes a line with an error. Needs: pip install -r requirements-serving.txt
+answers, becomes a line with an error. Needs: pip install -r requirements/serving.txt
 """
 
 import argparse
@@ -22,14 +22,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from any directory
 
-import numpy as np  # noqa: E402
-import requests  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+from yolov3 import configs
+from yolov3.checks import UserError, check_count, read_class_names, say_it_in_one_line, shell_path
+from yolov3.files import check_output, whole_file
+from yolov3.media.sources import Pictures, open_source
 
-from yolov3 import configs  # noqa: E402
-from yolov3.outputs import check_output, written_whole  # noqa: E402
-from yolov3.settings import UserError, check_count, read_class_names, say_it_in_one_line, shell_path  # noqa: E402
-from yolov3.sources import Pictures, open_source  # noqa: E402
+import numpy as np
+import requests
+from tqdm import tqdm
 
 SIGNATURE = "detect_bytes"
 OUTPUTS = {"boxes": 3, "scores": 2, "classes": 2, "valid_detections": 1}  # and their dimensions
@@ -53,7 +53,7 @@ def grpc_caller(address, model, seconds):
         import grpc
         from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
     except ImportError:
-        raise UserError("gRPC needs its packages: pip install -r requirements-serving.txt, or give --rest") from None
+        raise UserError("gRPC needs its packages: pip install -r requirements/serving.txt, or give --rest") from None
     import tensorflow as tf
 
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
@@ -209,7 +209,7 @@ def main():
     # 2. Many requests under way, lines in the order of the pictures
     seconds, errors, started = [], collections.Counter(), time.monotonic()
     with (
-        written_whole(arguments.output) if arguments.output else contextlib.nullcontext() as part,
+        whole_file(arguments.output) if arguments.output else contextlib.nullcontext() as part,
         part.open("w", encoding="utf-8") if part else contextlib.nullcontext(sys.stdout) as out,
         ThreadPoolExecutor(arguments.in_flight) as pool,
         tqdm(total=len(pictures.paths), unit=" pictures", disable=None) as bar,

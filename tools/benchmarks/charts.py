@@ -1,0 +1,97 @@
+"""The charts of speed.py: speed against accuracy, and bars of milliseconds where only speed was measured."""
+
+import itertools
+
+from tools.benchmarks.measuring import load_pyplot
+
+COLOURS = {"tf": "#1f77b4", "openvino": "#9467bd", "trt": "#76b900", "keras": "#ff7f0e", "opencv": "#2ca02c"}
+MARKERS = {"FP32": "o", "BF16": "s", "FP16": "D", "INT8": "^"}
+OFFSETS = (8, 0), (-8, 0), (0, 8), (0, -8), (8, 8), (8, -8), (-8, 8), (-8, -8)  # of a label, points, the best first
+HORIZONTAL, VERTICAL = {8: "left", 0: "center", -8: "right"}, {8: "bottom", 0: "center", -8: "top"}
+
+
+def draw_chart(rows, machine, path):
+    plt = load_pyplot()
+    measured = [row for row in rows if row.AP50 is not None]
+    figure = draw_accuracy(plt, measured) if measured else draw_bars(plt, rows)
+    figure.suptitle(machine, fontsize=6)
+    figure.savefig(path, dpi=140)
+
+
+def draw_accuracy(plt, rows):
+    """FPS against AP50: a point for each row; a line through the sizes of each contender."""
+    figure, ax = plt.subplots(figsize=(11, 7), layout="constrained")
+    for (_, name), line in _lines(rows).items():
+        framework, precision, on_noise = line[0].contender.framework, line[0].contender.precision, "noise" in name
+        points = [1000 / row.frame for row in line], [100 * row.AP50 for row in line]
+        style = {"color": COLOURS[framework], "marker": MARKERS[precision], "linestyle": ":" if on_noise else "-"}
+        ax.plot(*points, **style, linewidth=0.5, label=name, fillstyle="none" if on_noise else "full")
+    ax.margins(0.15)
+    ax.set_xlabel("frames per second, end to end, batch 1: more is better")
+    ax.set_ylabel("AP50, percent: more is better")
+    ax.grid(linewidth=0.3)
+    ax.legend(fontsize=8, loc="best")
+    label_points(figure, ax, rows)
+    return figure
+
+
+def label_points(figure, ax, rows):
+    """Beside each point its contender and size, where there is room."""
+    from matplotlib.patheffects import withStroke
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()  # so that places in pixels are known
+    several_types = len({row.setup.type for row in rows}) > 1
+    halo = [withStroke(linewidth=2, foreground="white")]
+    places = [(1000 / row.frame, 100 * row.AP50) for row in rows]
+    points = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in map(ax.transData.transform, places)]  # the markers
+    taken = [ax.get_legend().get_window_extent(), *points]
+    for row, place in zip(rows, places, strict=True):
+        name = row.contender.name.replace("calibrated on ", "")
+        label = " ".join([name, *([row.setup.type] if several_types else []), str(row.setup.size)])
+        style = {"fontsize": 6, "color": COLOURS[row.contender.framework], "path_effects": halo}
+        text = ax.annotate(label, place, (0, 0), textcoords="offset points", **style)
+        tried = []  # (how much it covers, where)
+        for factor, (right, up) in itertools.product((1, 2, 3), OFFSETS):
+            where = {"position": (factor * right, factor * up), "ha": HORIZONTAL[right], "va": VERTICAL[up]}
+            text.set(**where)
+            box = text.get_window_extent()
+            tried.append((sum(box.overlaps(other) for other in taken), where))
+            if not tried[-1][0]:
+                break
+        text.set(**min(tried, key=lambda x: x[0])[1])
+        taken.append(text.get_window_extent())
+
+
+def _lines(rows):
+    """{(type, contender's name): its rows, of all sizes}, in the order of the table."""
+    lines = {}
+    for row in rows:
+        lines.setdefault((row.setup.type, row.contender.name), []).append(row)
+    return lines
+
+
+def draw_bars(plt, rows):
+    """One panel for each type and size: a dark bar to the network's median, a light one to the median end to end, a
+    line to the 99th percentile."""
+    panels = [list(group) for _, group in itertools.groupby(rows, lambda row: row.setup)]
+    heights = [len(panel) + 1.5 for panel in panels]
+    figure = plt.figure(figsize=(10, 0.36 * sum(heights) + 1), layout="constrained")
+    axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
+    for panel, ax in zip(panels, axes[:, 0], strict=True):
+        for row in panel:
+            name, colour = row.contender.name, COLOURS[row.contender.framework]
+            frame, p99 = row.frame or 0, row.p99 or 0
+            ax.barh(name, frame, color=colour, alpha=0.5)
+            ax.barh(name, row.network or 0, color=colour, alpha=0.8, height=0.4)
+            ax.hlines(name, frame, p99, color="black", linewidth=1)
+            label = row.note or f"{frame:.1f} ms, {1000 / frame:.1f} FPS, {row.peak:.0f} MB"
+            ax.annotate(label, (max(frame, p99), name), (4, 0), textcoords="offset points", va="center", fontsize=8)
+        ax.set_xlim(0, 1.4 * max(row.p99 or 1 for row in panel))
+        ax.set_title(f"{panel[0].setup.type} at {panel[0].setup.size}", loc="left", fontweight="bold")
+        ax.invert_yaxis()
+        ax.spines[["top", "right"]].set_visible(False)
+    ax.set_xlabel(
+        "milliseconds a frame, less is better: dark the network alone, light end to end, line to the 99th of 100"
+    )
+    return figure

@@ -1,0 +1,162 @@
+"""The same picture through several checkpoints, side by side: what each framework and precision finds, and how fast.
+
+python -m tools.benchmarks.compare_frameworks PICTURE                  all of the configured type and size
+python -m tools.benchmarks.compare_frameworks PICTURE CHECKPOINT ...       these: folders, bare names, .weights files
+python -m tools.benchmarks.compare_frameworks PICTURE --output mine.png    results/compared.jpg if left out
+
+The first panel is what the others are compared with; without checkpoints named, it is the configured weights by "tf".
+Each of its boxes counts with the one of its class, in another panel, that overlaps it most.
+"""
+
+import argparse
+import functools
+import math
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from tools.benchmarks.measuring import run_in_rounds, table, timed
+from yolov3 import configs
+from yolov3.checkpoint import find, is_weights, read_model
+from yolov3.checks import UserError, as_given, check_input_size, project_path, say_it_in_one_line, shell_path
+from yolov3.detector import Detections, Detector
+from yolov3.files import check_output
+from yolov3.images import read_picture
+from yolov3.loading import Load_Yolo_model
+from yolov3.media.drawing import FONT, FONT_PIXELS, draw_detections
+from yolov3.media.outputs import PICTURE_SUFFIXES, write_picture
+from yolov3.networks import network_name
+
+import cv2
+import numpy as np
+
+OUTPUT = "results/compared.jpg"
+HEADER = "checkpoint|framework|ms a frame|boxes|not found|found besides|least IoU|most off in score"
+ROUNDS = 20  # timed calls of each
+COLUMNS = 3  # panels in a row, at most
+SMALLEST = 480  # pixels, width of a panel, so that its caption has room
+
+
+class Panel(NamedTuple):
+    name: str
+    detector: Detector
+    found: Detections
+
+    @property
+    def framework(self):
+        return f"{self.detector.spec.framework} {self.detector.spec.precision}"
+
+
+def choose_checkpoints(named):
+    """-> list of what to load; None: what configs.py means."""
+    if named:
+        return [as_given(word) for word in named]
+    size = check_input_size(configs.YOLO_INPUT_SIZE)
+    wanted = network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY), size
+    folders = sorted(project_path(configs.TRAIN_CHECKPOINTS_FOLDER).glob("[!.]*"))
+    return [None, *(folder for folder in folders if kind(folder) == wanted)]
+
+
+def kind(folder):
+    """Architecture and input size of a conversion; None for all else."""
+    try:
+        model = read_model(folder)
+    except UserError:
+        return None
+    return None if is_weights(folder) else (model.name, model.input_size)
+
+
+def load_panels(checkpoints, picture):
+    """Those that run here; of the others, why not is told."""
+    panels = []
+    for checkpoint in checkpoints:
+        try:
+            if checkpoint is None:
+                name, detector = configs.YOLO_CUSTOM_WEIGHTS or "Darknet's weights", Load_Yolo_model(framework="tf")
+            else:
+                name = find(checkpoint, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+                detector = Load_Yolo_model(name)
+            if panels and detector.names != panels[0].detector.names:
+                raise UserError(f"{name} has other classes than {panels[0].name}")
+            panels.append(Panel(Path(name).name, detector, detector([picture])[0]))
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    if not panels:
+        raise UserError("none of these checkpoints runs here")
+    return panels
+
+
+def compare(expected, found):
+    """Detections of the same picture -> (how many are not found, how many are found besides, the least IoU and the
+    largest difference in score of those that are; 1 and 0 without any)."""
+    lower = np.maximum(expected.boxes[:, np.newaxis, :2], found.boxes[:, :2])
+    upper = np.minimum(expected.boxes[:, np.newaxis, 2:], found.boxes[:, 2:])
+    both = np.prod(np.maximum(upper - lower, 0), -1)  # (expected, found)
+    areas = [np.prod(x.boxes[:, 2:] - x.boxes[:, :2], -1) for x in (expected, found)]
+    iou = both / np.maximum(areas[0][:, np.newaxis] + areas[1] - both, 1e-9)
+    iou *= expected.classes[:, np.newaxis] == found.classes
+    pairs = []  # each box has one partner, the best pair first
+    for i, j in zip(*np.unravel_index(np.argsort(-iou, axis=None), iou.shape), strict=True):
+        if iou[i, j] >= 0.5 and i not in (a for a, _ in pairs) and j not in (b for _, b in pairs):
+            pairs.append((i, j))
+    least = min((iou[i, j] for i, j in pairs), default=1.0)
+    off = max((abs(expected.scores[i] - found.scores[j]) for i, j in pairs), default=0.0)
+    return len(expected) - len(pairs), len(found) - len(pairs), float(least), float(off)
+
+
+def draw(picture, found, lines):
+    """The picture with boxes, under a caption."""
+    scale = max(1.0, SMALLEST / picture.shape[1])
+    size = round(picture.shape[1] * scale), round(picture.shape[0] * scale)
+    larger = Detections(found.boxes * scale, found.scores, found.classes, found.names)
+    drawn = draw_detections(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), larger)
+    pixels = size[0] / 32  # height of a line's capitals
+    caption = np.full((round(pixels * (0.8 + 1.7 * len(lines))), size[0], 3), 255, np.uint8)
+    for i, line in enumerate(lines):
+        at, pen = (round(pixels / 2), round(pixels * 1.7 * (i + 1))), max(1, round(pixels / 12))
+        cv2.putText(caption, line, at, FONT, pixels / FONT_PIXELS, (0, 0, 0), pen, cv2.LINE_AA)
+    return np.concatenate([caption, drawn])
+
+
+def tile(panels):
+    """Pictures of one size -> one, in rows, with a margin between them."""
+    panels = [cv2.copyMakeBorder(x, 0, 6, 3, 3, cv2.BORDER_CONSTANT, value=(255, 255, 255)) for x in panels]
+    columns = min(COLUMNS, math.ceil(len(panels) ** 0.5))  # four are a square
+    panels += [np.full_like(panels[0], 255)] * (-len(panels) % columns)
+    return np.concatenate([np.concatenate(panels[i : i + columns], 1) for i in range(0, len(panels), columns)])
+
+
+@say_it_in_one_line
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture")
+    parser.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT")
+    parser.add_argument("--output", metavar="PATH", help=f"picture to write ({OUTPUT})")
+    arguments = parser.parse_args()
+    output = project_path(OUTPUT) if arguments.output is None else shell_path(arguments.output).absolute()
+    check_output(output, PICTURE_SUFFIXES, [Path(as_given(arguments.picture))])
+    picture = read_picture(as_given(arguments.picture), configs.YOLO_MAX_PIXELS)
+
+    panels = load_panels(choose_checkpoints(arguments.checkpoints), picture)
+    calls = {i: functools.partial(timed, lambda x=x: x.detector([picture])) for i, x in enumerate(panels)}
+    milliseconds = run_in_rounds(calls, ROUNDS, "timing")
+
+    rows, drawn = [], []
+    for i, panel in enumerate(panels):
+        speed, boxes = f"{np.median(milliseconds[i]):.1f}", str(len(panel.found))
+        missed, besides, least, off = compare(panels[0].found, panel.found)
+        rows.append(
+            [panel.name, panel.framework, speed, boxes, str(missed), str(besides), f"{least:.3f}", f"{off:.3f}"]
+        )
+        lines = [f"{panel.framework}, {speed} ms", f"{boxes} boxes", "what the others are compared with"]
+        if i:
+            lines[1] += f": {missed} not found, {besides} besides" if missed or besides else ""
+            lines[2] = f"IoU from {least:.3f}, scores within {off:.3f}"
+        drawn.append(draw(picture, panel.found, lines))
+    print(table(HEADER, rows))
+    write_picture(output, tile(drawn))
+    print(f"written: {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What tools/benchmarks/speed.py measures. Each contender loads what preparing.py has made for it and gives calls.
+
+TensorFlow is imported where it is needed: the process that measures OpenCV's memory does without.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yolov3 import configs
+from yolov3.networks import NETWORKS
+
+import cv2
+import numpy as np
+
+WARM_UP = 3  # untimed calls of each contender; also those behind its peak memory
+FRAMEWORKS = ("tf", "openvino", "trt", "keras", "opencv")
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """One network at one size, told in plain facts, which take no TensorFlow to read."""
+
+    type: str  # yolov3, yolov3-tiny, yolov4, yolov4-tiny
+    size: int  # pixels
+    saved_model: Path  # a folder of this run
+    frame: np.ndarray  # uint8 (H, W, 3), RGB
+
+
+class Calls(NamedTuple):
+    """A contender, ready to be timed."""
+
+    end_to_end: Callable  # from the setup's frame to its boxes
+    network: Callable  # from a ready batch to raw answers
+    detector: Any = None  # for accuracy; None: that of others is not measured
+
+
+class Contender(NamedTuple):
+    name: str
+    framework: str
+    precision: str  # None: whichever are chosen
+    load: Callable  # (setup, path of what was made for it, precision) -> Calls
+    on_noise: bool = False  # INT8 calibrated on noise instead of pictures
+
+    @property
+    def is_ours(self):
+        return self.load is our_detector
+
+
+def warm_up(setup, path, load, precision):
+    """A contender, loaded and called a few times."""
+    calls = load(setup, path, precision)
+    for _ in range(WARM_UP):
+        calls.end_to_end()
+        calls.network()
+    return calls
+
+
+# --- Contenders: (setup, path, precision) -> Calls -----------------------------------------------------------------
+
+
+def our_detector(setup, folder, precision):
+    """The one detector, whatever runs its network."""
+    from yolov3.loading import PRECISIONS, Load_Yolo_model
+
+    import tensorflow as tf
+
+    row = NETWORKS[setup.type]
+    precision = precision if precision in PRECISIONS else None  # others are a folder's own
+    detector = Load_Yolo_model(folder, None, setup.size, row.type, row.tiny, precision=precision)
+    images = detector.fit([setup.frame])  # (1, S, S, 3)
+    on_gpu = tf.config.list_physical_devices("GPU")
+
+    def network():
+        detector.network(images)
+        if on_gpu:  # which goes on by itself
+            tf.test.experimental.sync_devices()
+
+    return Calls(lambda: detector([setup.frame]), network, detector)
+
+
+def keras_predict(setup, weights, _):
+    """`predict` between a NumPy letterbox and a NumPy suppression per class, as the widespread ports do."""
+    from yolov3.checkpoint import read_model
+    from yolov3.runtimes.tf import keras_network
+
+    about, frame, size = read_model(setup.saved_model), setup.frame, setup.size
+    model = keras_network(replace(about, features=False), weights)
+    sides = np.array(frame.shape[1::-1])  # width, height
+
+    def letterboxed():
+        width, height = sides * size // sides.max()
+        left, top = (size - width) // 2, (size - height) // 2
+        images = np.full((1, size, size, 3), 0.5, np.float32)
+        images[0, top : top + height, left : left + width] = cv2.resize(frame, (width, height)) / np.float32(255)
+        return images
+
+    def end_to_end():
+        raw_heads = model.predict(letterboxed(), verbose=0)
+        boxes, scores, classes = decode(raw_heads, about.heads, configs.YOLO_SCORE_THRESHOLD)
+        keep = greedy_nms(boxes + classes[:, np.newaxis] * 100, scores, configs.YOLO_IOU_THRESHOLD)  # per class
+        boxes = boxes[keep] * sides.max() - np.tile((sides.max() - sides) / 2, 2)
+        return boxes.clip(0, np.tile(sides, 2)), scores[keep], classes[keep]
+
+    images = letterboxed()
+    return Calls(end_to_end, lambda: model.predict(images, verbose=0))
+
+
+def sigmoid(x):
+    return np.tanh(x / 2) / 2 + 0.5  # without overflow
+
+
+def decode(raw_heads, heads, threshold):
+    """Raw heads (1, g, g, 3 * (5 + C)) -> boxes (n, 4) xyxy fractions, scores (n,), classes (n,)."""
+    boxes, scores = [], []
+    for raw, stride, anchors, scale_x_y in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
+        cells = raw.shape[1]
+        raw = raw.reshape(cells, cells, 3, -1)
+        y, x, anchor = np.nonzero(sigmoid(raw[..., 4]) >= threshold)  # only these can pass
+        raw = raw[y, x, anchor]  # (k, 5 + C)
+        centre = (sigmoid(raw[:, :2]) * scale_x_y - (scale_x_y - 1) / 2 + np.stack([x, y], -1)) / cells
+        half = np.exp(raw[:, 2:4]) * np.array(anchors)[anchor] / (cells * stride) / 2
+        boxes.append(np.concatenate([centre - half, centre + half], -1))
+        scores.append(sigmoid(raw[:, 4:5]) * sigmoid(raw[:, 5:]))
+    boxes, scores = np.concatenate(boxes), np.concatenate(scores)
+    rows, classes = np.nonzero(scores >= threshold)
+    return boxes[rows], scores[rows, classes], classes
+
+
+def greedy_nms(boxes, scores, iou_threshold):
+    """Boxes (n, 4) xyxy -> indices of those to keep, best first."""
+    area = np.prod(boxes[:, 2:] - boxes[:, :2], -1)
+    order, keep = np.argsort(-scores), []
+    while order.size:
+        best, rest = order[0], order[1:]
+        keep.append(best)
+        overlap = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
+        intersection = np.prod(overlap.clip(0), -1)
+        order = rest[intersection <= iou_threshold * (area[best] + area[rest] - intersection)]
+    return keep
+
+
+def opencv_dnn(setup, folder, _):
+    net = cv2.dnn.readNetFromDarknet(str(folder / "network.cfg"), str(folder / "network.weights"))
+    outputs, frame = net.getUnconnectedOutLayersNames(), setup.frame
+
+    def blob():
+        return cv2.dnn.blobFromImage(frame, 1 / 255, (setup.size, setup.size))
+
+    def network(images):
+        net.setInput(images)
+        return np.concatenate(net.forward(outputs))  # (boxes, 5 + C): centre, size, objectness, scores
+
+    def end_to_end():
+        found = network(blob())
+        rows, classes = np.nonzero(found[:, 5:] >= configs.YOLO_SCORE_THRESHOLD)
+        scores, boxes = found[rows, 5 + classes], found[rows, :4] * np.tile(frame.shape[1::-1], 2)
+        boxes[:, :2] -= boxes[:, 2:] / 2  # (n, 4) xywh, pixels
+        thresholds = configs.YOLO_SCORE_THRESHOLD, configs.YOLO_IOU_THRESHOLD
+        keep = list(cv2.dnn.NMSBoxesBatched(boxes, scores, classes, *thresholds))
+        return boxes[keep], scores[keep], classes[keep]
+
+    images = blob()
+    return Calls(end_to_end, lambda: network(images))
+
+
+CONTENDERS = (
+    Contender("tf FP32", "tf", "FP32", our_detector),
+    Contender("tf BF16", "tf", "BF16", our_detector),
+    Contender("openvino FP32", "openvino", "FP32", our_detector),
+    Contender("openvino BF16", "openvino", "BF16", our_detector),
+    Contender("openvino INT8", "openvino", "INT8", our_detector),
+    Contender("openvino INT8, calibrated on noise", "openvino", "INT8", our_detector, on_noise=True),
+    Contender("trt FP32", "trt", "FP32", our_detector),
+    Contender("trt FP16", "trt", "FP16", our_detector),
+    Contender("trt INT8", "trt", "INT8", our_detector),
+    Contender("Keras predict + NumPy NMS", "keras", None, keras_predict),
+    Contender("OpenCV DNN", "opencv", None, opencv_dnn),
+)
+PRECISIONS = tuple(dict.fromkeys(contender.precision for contender in CONTENDERS if contender.precision))

@@ -1,0 +1,99 @@
+"""What tools/benchmarks/speed.py has measured, as rows, as a CSV file, and against the budgets."""
+
+import csv
+from dataclasses import dataclass
+
+from tools.benchmarks.contenders import Contender, Setup
+from yolov3.files import whole_file
+
+HEADER = "contender|type|size|network ms|ms a frame|p99 ms|FPS|AP50|AP|peak MB"
+CSV_HEADER = [
+    "contender",
+    "framework",
+    "precision",
+    "type",
+    "size",
+    "network_ms",
+    "frame_ms",
+    "p99_ms",
+    "FPS",
+    "AP50",
+    "AP",
+    "peak_MB",
+    "note",
+]
+BUDGETS = (  # median of this over median of that; what of both; must be; for full networks, for tiny ones
+    ("tf FP32", "frame", "tf FP32", "network", "at most", 1.10, 1.25),
+    ("tf FP32", "network", "tf BF16", "network", "at least", 1.7, 1.7),
+    ("tf FP32", "network", "openvino INT8", "network", "at least", 3.5, 3.5),
+    ("tf FP32", "frame", "openvino INT8", "frame", "at least", 3.0, 3.0),
+    ("Keras predict + NumPy NMS", "network", "openvino INT8", "network", "at least", None, 10.0),
+    ("Keras predict + NumPy NMS", "frame", "tf FP32", "frame", "at least", 1.4, 2.5),
+    ("OpenCV DNN", "frame", "tf FP32", "frame", "at least", 1.8, 1.5),
+)
+INT8_MAY_LOSE = 1.0  # AP50 points
+
+
+@dataclass
+class Row:
+    """One line of the result; without figures, the note says why."""
+
+    contender: Contender
+    setup: Setup
+    note: str = ""
+    peak: float = None  # MB
+    network: float = None  # ms, median
+    frame: float = None  # ms, median, end to end
+    p99: float = None  # ms, end to end
+    AP50: float = None  # 0..1
+    AP: float = None
+
+    @property
+    def figures(self):
+        """In the tables' order; None for what was not measured."""
+        percent = (None if x is None else 100 * x for x in (self.AP50, self.AP))
+        return self.network, self.frame, self.p99, self.frame and 1000 / self.frame, *percent, self.peak
+
+    @property
+    def cells(self):
+        name = f"{self.contender.name}: {self.note}" if self.note else self.contender.name
+        decimals = 2, 2, 2, 1, 1, 1, 0
+        texts = ("-" if x is None else f"{x:.{n}f}" for x, n in zip(self.figures, decimals, strict=True))
+        return [name, self.setup.type, str(self.setup.size), *texts]
+
+    @property
+    def record(self):
+        """Its line in a CSV file."""
+        name, framework, precision, *_ = self.contender
+        figures = ("" if x is None else f"{x:.6g}" for x in self.figures)
+        return [name, framework, precision or "", self.setup.type, self.setup.size, *figures, self.note]
+
+
+def write_csv(path, rows):
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([CSV_HEADER, *(row.record for row in rows)])
+
+
+def check_budgets(rows):
+    """Rows -> one list of cells for each budget of each type and size."""
+    table = {(row.setup, row.contender.name): row for row in rows}
+    for setup in dict.fromkeys(row.setup for row in rows):
+        for over, what, under, of_what, sign, full, tiny in BUDGETS:
+            budget = tiny if setup.type.endswith("tiny") else full
+            a, b = table.get((setup, over)), table.get((setup, under))
+            if budget and a and b:
+                a, b = getattr(a, what), getattr(b, of_what)
+                name = f"{over} {what} / {under} {of_what}"
+                yield [name, *_judged(setup, a / b if a and b else None, sign, budget)]
+        a, b = (table.get((setup, name)) for name in ("tf FP32", "openvino INT8"))
+        if a and b and a.AP50 is not None and b.AP50 is not None:
+            lost = 100 * (a.AP50 - b.AP50)
+            yield ["AP50 points: tf FP32 - openvino INT8", *_judged(setup, lost, "at most", INT8_MAY_LOSE)]
+
+
+def _judged(setup, measured, sign, budget):
+    text, met = "not measured", "-"
+    if measured is not None:
+        text = f"{measured:.2f}"
+        met = "yes" if (measured <= budget if sign == "at most" else measured >= budget) else "NO"
+    return [setup.type, str(setup.size), text, f"{sign} {budget:.2f}", met]

@@ -1,0 +1,243 @@
+"""How fast train.py trains and how much memory it takes, beside the same step written bare, in the same run.
+
+python -m tools.benchmarks.training                        the configured network, on the pictures of TRAIN_ANNOT_PATH
+python -m tools.benchmarks.training mine.txt --batch 8     other pictures, another batch
+python -m tools.benchmarks.training --markdown bench.md
+
+Each round lets every contender of one precision do so many steps, in shuffled order; the first round is not counted.
+Peak memory is that of a process of its own, which trains a few steps: the whole process, Python and its libraries
+included.
+"""
+
+import argparse
+import dataclasses
+import functools
+import gc
+import math
+import tempfile
+import time
+from pathlib import Path
+
+from tools.benchmarks.measuring import describe_machine, measure_memory, run_in_rounds, table
+from train import configured_model
+from yolov3 import checks, configs, layers
+from yolov3.annotation_cli import read_pictures
+from yolov3.checkpoint import ModelSpec
+from yolov3.checks import UserError
+from yolov3.dataset import training_batches
+from yolov3.files import check_output
+from yolov3.runtimes.tf import allow_memory_growth
+from yolov3.training.augment import AUGMENTED
+from yolov3.training.callbacks import Backup, EpochMeans, TensorBoard, TerminateOnNaN
+from yolov3.training.loss import yolo_loss
+from yolov3.training.trainer import MAX_GRADIENT, WEIGHT_DECAY, Schedule, Trainer, make_network
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+SCHEDULE = Schedule(steps=10**6, warm_up=0, freeze=0, lr_init=1e-4, lr_end=1e-4, ema=0.998)  # no speed depends on it
+UNTIMED = 3  # steps of each round before the clock starts: by then the pipeline is as far ahead as it will be
+MEMORY_STEPS = 3  # timed ones behind the peak memory
+TRAIN, BARE, PLAIN = "train.py", "bare step, one cached batch", "plain Keras step, one cached batch"
+BUDGETS = {"FP32": 0.9, "BF16": 0.8}  # step rate of train.py over that of the bare step, at least
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setup:
+    """All that the contenders need."""
+
+    model: ModelSpec
+    records: list  # of Record
+    batch: int  # pictures
+
+    def batches(self):
+        """What train.py trains on: endless, augmented."""
+        augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=configs.TRAIN_FLIP)
+        return training_batches(
+            self.records, [self.model.input_size], self.batch, self.model.resize, augmentation, configs.TRAIN_SEED
+        )
+
+    @functools.cached_property
+    def cached_batch(self):
+        return next(iter(self.batches()))
+
+
+# --- Contenders: (setup, precision) -> callable that does so many steps -> milliseconds a step -----------------------
+
+
+@functools.cache
+def make_trainer(setup, precision):
+    model = setup.model
+    parts = make_network(model.name, len(model.classes), model.input_size, precision, configs.TRAIN_SEED)
+    trainer = Trainer(*parts, model.heads, setup.batch, SCHEDULE)
+    trainer.begin()
+    return trainer
+
+
+class Clock(keras.callbacks.Callback):
+    """Notes when each step ends."""
+
+    def on_train_begin(self, logs=None):
+        self.ends = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.ends.append(time.perf_counter())
+
+
+class NoValidation(keras.callbacks.Callback):
+    """In Validation's place: an epoch's end is not what is measured."""
+
+    records = ()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs.update(AP50=0.0, AP=0.0)
+
+
+def train_py(setup, precision):
+    """`fit` with all that train.py does beside it at each step, and a step's share of the backups."""
+    trainer, batches = make_trainer(setup, precision), setup.batches()
+
+    def run(steps):
+        clock, validation = Clock(), NoValidation()
+        with tempfile.TemporaryDirectory() as folder:
+            backup = Backup(trainer, f"{folder}/backup.npz", {}, math.inf, is_chief=True)
+            board = TensorBoard(f"{folder}/log", validation)
+            callbacks = [EpochMeans(), TerminateOnNaN(), backup, validation, board, clock]
+            trainer.fit(batches, steps_per_epoch=UNTIMED + steps, callbacks=callbacks, verbose=0, shuffle=False)
+            board.writer.close()
+            started = time.perf_counter()
+            backup.save()
+            share = (time.perf_counter() - started) / max(configs.TRAIN_BACKUP_SECONDS, 1)
+        return 1000 * (clock.ends[-1] - clock.ends[UNTIMED - 1]) / steps * (1 + share)
+
+    return run
+
+
+def repeated(step, batch):
+    """A step on one batch, again and again."""
+    step = tf.function(step, autograph=False)
+
+    def run(steps):
+        for _ in range(UNTIMED):
+            loss = step(batch)
+        float(loss)  # waits for a GPU
+        started = time.perf_counter()
+        for _ in range(steps):
+            loss = step(batch)
+        float(loss)
+        return 1000 * (time.perf_counter() - started) / steps
+
+    return run
+
+
+def bare_step(setup, precision):
+    trainer = make_trainer(setup, precision)
+    return repeated(lambda batch: trainer.train_step(batch)["loss"], setup.cached_batch)
+
+
+def plain_step(setup, precision):
+    """The step as one would write it by hand: Keras' own normalisation, no averaged weights."""
+    network = keras.models.clone_model(make_trainer(setup, precision).network, clone_function=as_keras_has_it)
+    optimizer = keras.optimizers.AdamW(1e-4, weight_decay=WEIGHT_DECAY, global_clipnorm=MAX_GRADIENT)
+    optimizer.build(network.trainable_variables)
+
+    def step(batch):
+        images, truth = batch
+        with tf.GradientTape() as tape:
+            terms = yolo_loss(network(images, training=True), truth, setup.model.heads)
+            loss = tf.reduce_mean(sum(terms.values()))
+        gradients = tape.gradient(loss, network.trainable_variables)
+        optimizer.apply(gradients, network.trainable_variables)
+        return loss
+
+    return repeated(step, setup.cached_batch)
+
+
+def as_keras_has_it(layer):
+    """A layer's copy; our normalisation becomes Keras'."""
+    kind = keras.layers.BatchNormalization if isinstance(layer, layers.BatchNormalization) else type(layer)
+    return kind.from_config(layer.get_config())
+
+
+CONTENDERS = {TRAIN: train_py, BARE: bare_step, PLAIN: plain_step}
+
+
+# --- Measuring -------------------------------------------------------------------------------------------------------
+
+
+def train_a_little(setup, make, precision):
+    allow_memory_growth()
+    make(setup, precision)(MEMORY_STEPS)
+
+
+def benchmark(setup, precision, rounds, steps):
+    """-> {contender: (median ms a step, peak MB)}; without figures, why."""
+    memory = {name: measure_memory(train_a_little, setup, make, precision) for name, make in CONTENDERS.items()}
+    if broken := [f"{name}, {precision}: {why}" for name, (_, why) in memory.items() if why]:
+        raise UserError(f"{broken[0]} Try a smaller --batch or --size")
+    calls = {name: functools.partial(make(setup, precision), steps) for name, make in CONTENDERS.items()}
+    milliseconds = run_in_rounds(calls, 1 + rounds, precision)
+    return {name: (np.median(values[1:]), memory[name][0]) for name, values in milliseconds.items()}
+
+
+def prepare(arguments):
+    """The constants and the command line -> Setup."""
+    model = configured_model()
+    if arguments.size:
+        model = dataclasses.replace(model, input_size=checks.check_input_size(arguments.size))
+    path = arguments.annotations.absolute() if arguments.annotations else configs.TRAIN_ANNOT_PATH
+    return Setup(model, read_pictures(path, len(model.classes)).records, arguments.batch)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("annotations", nargs="?", type=Path, help="annotation file (TRAIN_ANNOT_PATH)")
+    parser.add_argument("--precisions", nargs="+", default=list(BUDGETS), help=", ".join(BUDGETS))
+    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (5)")
+    parser.add_argument("--steps", type=int, default=10, help="of each contender in a round (10)")
+    parser.add_argument("--batch", type=int, default=configs.TRAIN_BATCH_SIZE, help="pictures (TRAIN_BATCH_SIZE)")
+    parser.add_argument("--size", type=int, help="network input, pixels, a multiple of 32 (TRAIN_INPUT_SIZE)")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the tables there too")
+    arguments = parser.parse_args()
+
+    for precision in arguments.precisions:
+        checks.choose("--precisions", precision, BUDGETS)
+    for name in ("rounds", "steps", "batch"):
+        if (value := getattr(arguments, name)) < 1:
+            raise UserError(f"--{name} is {value}, but it must be at least 1")
+    if arguments.markdown:
+        check_output(arguments.markdown, (".md",))
+    return arguments
+
+
+@checks.say_it_in_one_line
+def main():
+    arguments = parse_arguments()
+    allow_memory_growth()
+    setup = prepare(arguments)
+    rows, budgets = [], []
+    for precision in arguments.precisions:
+        figures = benchmark(setup, precision, arguments.rounds, arguments.steps)
+        make_trainer.cache_clear()
+        gc.collect()
+        for name, (median, peak) in figures.items():
+            rows.append([name, precision, f"{median:.1f}", f"{1000 * setup.batch / median:.1f}", f"{peak:.0f}"])
+        ratio, least = figures[BARE][0] / figures[TRAIN][0], BUDGETS[precision]
+        met = "yes" if ratio >= least else "NO"
+        budgets.append([f"{TRAIN} / {BARE}", precision, f"{ratio:.2f}", f"at least {least:.2f}", met])
+
+    model = setup.model
+    report = (
+        f"{describe_machine()}\n\n{model.name} at {model.input_size}, {len(model.classes)} classes, batch "
+        f"{setup.batch}, {arguments.rounds} rounds of {arguments.steps} steps; peak memory is of the whole process\n\n"
+        f"{table('contender|precision|median ms a step|pictures/s|peak MB', rows)}\n\n"
+        f"{table('ratio of step rates|precision|measured|budget|met', budgets)}\n"
+    )
+    print(f"\n{report}")
+    if arguments.markdown:
+        arguments.markdown.write_text(report, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Pictures of digits with their boxes, drawn with a random generator: the same generator gives the same picture.
+
+Every digit with a box can be read by a person: each is measured against what is around it, after light, blur and
+noise too, and drawn in another way or left out where it would drown.
+"""
+
+from dataclasses import dataclass, field
+
+from tools.digits.glyphs import DIGITS, LETTERS, random_lettering, write_row
+from tools.digits.surfaces import expose, light, random_colour, random_surface, similar_colour
+
+import cv2
+import numpy as np
+
+SIDES = 320, 640  # pixels, of pictures
+MIN_HEIGHT = 22  # pixels, of digits
+MAX_HEIGHT = 0.6  # of the picture's shorter side
+MAX_DIGITS = 8  # in a picture
+MAX_ANGLE = 20  # degrees that a row is turned; with shear and perspective more, but never so that a 6 may be a 9
+ROWS_TRIED = 5  # before a text is given up, each smaller than the one before
+PLACES_TRIED = 10  # for each
+MIN_VISIBLE = 0.85  # of each digit's ink must be inside the picture
+MAX_IOU = 0.1  # of the boxes of two digits
+CONTRAST = 28  # between ink and what is around it, CIELAB units, at least
+COLOUR_SHARE = 0.5  # of difference in colour in that, beside difference in lightness: eyes and JPEG see it less well
+SEPARATION = 2.5  # of the same, in standard deviations
+STRENGTHS = (1.0, 0.6, 0.3, 0.0)  # of light, blur and noise: the first that leaves all digits readable
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a row is painted. Colours are float (3,), RGB."""
+
+    ink: np.ndarray  # colour at the top
+    ink_below: np.ndarray  # at the bottom
+    cover: float  # 0..1, how little shines through
+    edge: np.ndarray  # colour of a rim around the ink; None: no rim
+    shadow: float  # 0..1, how dark
+    sheet: np.ndarray  # colour of a plate behind the row; None: no plate
+    disc: bool  # the plate is round
+
+
+@dataclass
+class Scene:
+    """A picture in the making, and the digits on it."""
+
+    picture: np.ndarray  # uint8 (H, W, 3), RGB
+    rows: list = field(default_factory=list)  # of (Row, left, top), cut to the picture
+    smallest: float = np.inf  # height of the smallest digits, pixels
+
+    @property
+    def boxes(self):
+        """float32 (n, 4), xyxy."""
+        boxes = [
+            box + [left, top, left, top]
+            for row, left, top in self.rows
+            for character, box in zip(row.text, row.boxes, strict=True)
+            if character in DIGITS
+        ]
+        return np.array(boxes, np.float32).reshape(-1, 4)
+
+    @property
+    def classes(self):
+        """int32 (n,)"""
+        return np.array([int(x) for row, _, _ in self.rows for x in row.text if x in DIGITS], np.int32)
+
+
+def draw_scene(rng):
+    """-> picture, uint8 (H, W, 3), RGB; boxes float32 (n, 4), xyxy pixels; classes int32 (n,)."""
+    height, width = rng.integers(SIDES[0], SIDES[1] + 1, 2)
+    scene = Scene(random_surface(rng, int(height), int(width)))
+    for text in random_texts(rng):
+        place(rng, scene, text)
+    for strength in STRENGTHS:
+        picture = expose(rng, light(rng, scene.picture, strength), strength, scene.smallest)
+        if all(is_readable(picture, *row) for row in scene.rows):
+            break
+    return picture, scene.boxes, scene.classes
+
+
+def random_texts(rng):
+    """Letters as distraction, and digits: alone, in numbers, and behind letters."""
+    texts = ["".join(rng.choice(list(LETTERS), rng.integers(1, 6))) for _ in range(rng.poisson(0.8))]
+    wanted = int(rng.integers(0, MAX_DIGITS + 1))
+    while wanted:
+        length = 1 if rng.random() < 0.6 else int(rng.integers(1, min(4, wanted) + 1))
+        prefix = rng.choice(list(LETTERS), rng.integers(1, 3)) if length > 1 and rng.random() < 0.25 else []
+        texts.append("".join([*prefix, *rng.choice(list(DIGITS), length)]))
+        wanted -= length
+    return texts
+
+
+def place(rng, scene, text):
+    """Writes the text somewhere where it covers nothing and can be read; nowhere, if no such place is found."""
+    tallest = min(MAX_HEIGHT * min(scene.picture.shape[:2]), 1.2 * scene.picture.shape[1] / len(text))
+    height = np.exp(rng.uniform(np.log(MIN_HEIGHT), np.log(tallest)))
+    lettering = random_lettering(rng, text)
+    for _ in range(ROWS_TRIED):
+        angle = np.clip(rng.normal(0, 9 if len(text) == 1 else 6), -MAX_ANGLE, MAX_ANGLE)
+        row = write_row(lettering, height, angle)
+        height = max(0.7 * height, MIN_HEIGHT)
+        if _max_iou(row.boxes) > MAX_IOU:
+            continue
+        for _ in range(PLACES_TRIED):
+            part, left, top = cut(rng, row, scene.picture.shape)
+            if part is None or any(_touch(part, left, top, *other) for other in scene.rows):
+                continue
+            region = scene.picture[top : top + part.masks.shape[1], left : left + part.masks.shape[2]]
+            painted = paint(region, part, random_style(rng))
+            if is_readable(painted, part):
+                region[:] = painted
+                scene.rows.append((part, left, top))
+                scene.smallest = min(scene.smallest, row.height)
+                return
+
+
+def cut(rng, row, shape):
+    """Lays the row anywhere on a picture of that shape -> Row cut to the picture, left, top; no Row if it lost much."""
+    _, height, width = row.masks.shape
+    left = int(rng.random() * (shape[1] - 0.76 * width) - 0.12 * width)
+    top = int(rng.random() * (shape[0] - 0.76 * height) - 0.12 * height)
+    x, y = max(-left, 0), max(-top, 0)
+    part = row.cut(x, y, shape[1] - left, shape[0] - top)
+    visible = part.masks.sum((1, 2)) / np.maximum(row.masks.sum((1, 2)), 1)
+    return (part if visible.min() >= MIN_VISIBLE else None), left + x, top + y
+
+
+def random_style(rng):
+    ink = random_colour(rng)
+    return Style(
+        ink,
+        ink_below=similar_colour(rng, ink, 30) if rng.random() < 0.4 else ink,
+        cover=rng.uniform(0.85, 1),
+        edge=random_colour(rng) if rng.random() < 0.2 else None,
+        shadow=rng.uniform(0.3, 0.8) if rng.random() < 0.2 else 0,
+        sheet=random_colour(rng) if rng.random() < 0.4 else None,
+        disc=rng.random() < 0.3,
+    )
+
+
+def paint(region, row, style):
+    """A region of a picture, uint8 (h, w, 3) -> the same with the row on it."""
+    region, everything = region.copy(), row.masks.max(0)
+    if style.sheet is not None:
+        if style.disc and len(row.text) == 1:
+            cv2.ellipse(region, cv2.minAreaRect(row.outline), style.sheet.tolist(), cv2.FILLED, cv2.LINE_AA)
+        else:
+            cv2.fillConvexPoly(region, row.outline.round().astype(np.int32), style.sheet.tolist(), cv2.LINE_AA)
+    region = region.astype(np.float32)
+    if style.shadow:
+        reach = max(1, round(0.06 * row.height))
+        thrown = cv2.GaussianBlur(np.roll(everything, (reach, reach), (0, 1)), (0, 0), reach / 2 + 0.5)
+        region *= 1 - style.shadow * thrown[..., np.newaxis]
+    if style.edge is not None:
+        rim = cv2.dilate(everything, np.ones((3, 3), np.uint8), iterations=max(1, round(0.025 * row.height)))
+        region += (style.edge - region) * rim[..., np.newaxis]
+    down = np.linspace(0, 1, len(region), dtype=np.float32)[:, np.newaxis, np.newaxis]
+    ink = style.ink + (style.ink_below - style.ink) * down
+    region += (ink - region) * (everything * style.cover)[..., np.newaxis]
+    return np.clip(region, 0, 255).astype(np.uint8)
+
+
+def is_readable(picture, row, left=0, top=0):
+    """Whether each digit of a row, cut to the picture, stands out from what is around it."""
+    _, height, width = row.masks.shape
+    region = picture[top : top + height, left : left + width].astype(np.float32) / 255
+    lab = cv2.cvtColor(region, cv2.COLOR_RGB2LAB) * np.float32([1, COLOUR_SHARE, COLOUR_SHARE])
+    any_ink = row.masks.max(0) > 0.05
+    reach = 2 * max(1, round(0.06 * row.height)) + 1
+    for character, mask in zip(row.text, row.masks, strict=True):
+        if character not in DIGITS:
+            continue
+        ink = lab[mask > 0.7]
+        around = lab[(cv2.dilate(mask, np.ones((reach, reach), np.uint8)) > 0.05) & ~any_ink]
+        if not len(ink) or not len(around):
+            return False
+        axis = ink.mean(0) - around.mean(0)
+        contrast = np.linalg.norm(axis)
+        spread = np.sqrt(((ink @ axis).var() + (around @ axis).var()) / 2) / max(contrast, 1e-6)
+        if contrast < CONTRAST or contrast < SEPARATION * spread:
+            return False
+    return True
+
+
+def _touch(row, left, top, other, other_left, other_top):
+    """Whether the rectangles of two rows overlap."""
+    _, height, width = row.masks.shape
+    _, other_height, other_width = other.masks.shape
+    apart = left >= other_left + other_width or other_left >= left + width
+    return not (apart or top >= other_top + other_height or other_top >= top + height)
+
+
+def _max_iou(boxes):
+    """The largest IoU of any two of the boxes (n, 4)."""
+    lower = np.maximum(boxes[:, np.newaxis, :2], boxes[:, :2])
+    upper = np.minimum(boxes[:, np.newaxis, 2:], boxes[:, 2:])
+    shared = np.maximum(upper - lower, 0).prod(-1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    return np.triu(shared / (area[:, np.newaxis] + area - shared), 1).max()

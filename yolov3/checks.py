@@ -1,0 +1,135 @@
+"""What a person may write in configs.py or on the command line, and what to say when it does not fit.
+
+`UserError` is the one exception meant for people: its text names the file or constant and the remedy, and
+scripts print it as one line and exit with code 1 (`say_it_in_one_line`).
+"""
+
+import errno
+import functools
+import numbers
+import os
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class UserError(ValueError):
+    """A wrong file, constant or argument, told in the user's words."""
+
+
+def choose(constant, value, choices):
+    """`value` if it is one of `choices`; otherwise a UserError that lists them."""
+    try:
+        known = value in choices
+    except TypeError:  # a list, where the choices are a table
+        known = False
+    if not known:
+        raise UserError(f"{constant} = {value!r} is not known: choose one of {', '.join(map(repr, choices))}")
+    return value
+
+
+def check_input_size(size, constant="YOLO_INPUT_SIZE"):
+    """Network input in pixels: the coarsest head sees one cell per 32 pixels, so S must be a multiple of 32."""
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 32 or size % 32:
+        near = max(32, round(size / 32) * 32) if isinstance(size, numbers.Integral) else 416
+        raise UserError(f"the input size ({constant}) is {size!r}: make it a multiple of 32, {near} for example")
+    return int(size)
+
+
+def check_threshold(constant, value):
+    """A score or IoU threshold, 0..1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        raise UserError(f"{constant} = {value!r} must be a number from 0 to 1")
+    return float(value)
+
+
+def check_amount(constant, value):
+    """A number, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 2**31:
+        raise UserError(f"{constant} = {value!r} must be a number, 0 or more")
+    return float(value)
+
+
+def check_count(constant, value, least):
+    """A whole number of that many or more."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value < 2**31:
+        raise UserError(f"{constant} = {value!r} must be a whole number, {least} or more")
+    return int(value)
+
+
+def project_path(path):
+    """A path as configs.py means it: relative to the project's root, wherever the script was started."""
+    return PROJECT / shell_path(path)
+
+
+def shell_path(path):
+    """A path as a command line means it: relative to where the script was started, ~ for the home folder."""
+    try:
+        return Path(path).expanduser()
+    except (TypeError, RuntimeError):
+        raise UserError(f"{path!r} is no path: name a file or folder") from None
+
+
+def as_given(word):
+    """A path of a command line as the shell gives it or, where nothing is there, as configs.py means it."""
+    return shell_path(word).absolute() if shell_path(word).exists() else word
+
+
+def read_class_names(path):
+    """A names file, one class a line -> tuple of str. Blank lines, a BOM and Windows line ends do no harm."""
+    file = project_path(path)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"class names file {path} is missing: write one class name a line into it") from None
+    except UnicodeDecodeError:
+        raise UserError(f"class names file {path} is not in UTF-8: save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"class names file {path} cannot be read: {error.strerror}") from None
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
+    if not names:
+        raise UserError(f"class names file {path} is empty: write one class name a line into it")
+    return names
+
+
+def class_names(classes):
+    """A names file, names in a list or tuple, or the tutorial's {number: name} -> tuple of str."""
+    if isinstance(classes, (str, os.PathLike)):
+        return read_class_names(classes)
+    names = classes.values() if isinstance(classes, dict) else classes
+    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"classes {classes!r} are none: give a names file or a list of names")
+    return tuple(names)
+
+
+def count_classes(classes):
+    """A names file, names, or already a count -> count."""
+    count = classes if isinstance(classes, int) else len(class_names(classes))
+    if count < 1:
+        raise UserError(f"a detector needs at least one class, not {count}")
+    return count
+
+
+def say_it_in_one_line(main):
+    """Decorator for a script's main(): UserError, or no space for the output -> one line on stderr and exit code 1;
+    Ctrl-C -> exit code 130; nobody reads the output any more (`| head`) -> 141, without a word."""
+
+    @functools.wraps(main)
+    def run(*args, **kwargs):
+        try:
+            result = main(*args, **kwargs)
+            sys.stdout.flush()
+            return result
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ENOSPC):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still flushes as it ends
+            sys.exit(141 if error.errno == errno.EPIPE else f"error: output cannot be written: {error.strerror}")
+
+    return run

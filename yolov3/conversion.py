@@ -1,0 +1,129 @@
+"""What the converters in tools/ share: the SavedModel to begin with, where the result goes, and one run from one to the
+other.
+
+A converter reads yolov3/configs.py, begins with the folder that tools/Convert_to_pb.py has written, and writes another
+one beside it, whole or not at all.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+
+from yolov3 import configs
+from yolov3.calibration import CalibrationInputs, choose_pictures
+from yolov3.checkpoint import check_replaceable, find, is_weights, read_about, read_model
+from yolov3.checks import UserError, as_given, check_count, check_input_size, choose, project_path, read_class_names
+from yolov3.networks import network_name
+from yolov3.runtimes import RUNTIMES, savedmodel
+from yolov3.runtimes.common import folder_name, folder_size, in_project, made_from
+
+
+def make_parser(description):
+    """Return an ArgumentParser with the option that every converter has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--overwrite", action="store_true", help="replace a folder that was made from something else")
+    return parser
+
+
+def convert(framework, precision, options, overwrite):
+    """Convert the SavedModel that configs.py means for another runtime, and tell how it went.
+
+    options  what the runtime's `write` takes. INT8 is calibrated on the pictures that configs.py names.
+    """
+    # 1. What to convert, and whether all that it takes is there
+    started, runtime = time.monotonic(), RUNTIMES[framework].module
+    runtime.check(precision, options)
+    source, spec = read_source()
+    target, folder = destination(source, spec, framework, precision, overwrite)
+    inputs, facts = calibration_inputs(spec) if precision == "INT8" else (None, {})
+
+    # 2. Written and tried
+    print(f"{in_project(source)}: {spec.name}, {len(spec.classes)} classes, {spec.input_size} pixels")
+    print("".join(f"{name.replace('_', ' ')}: {fact}\n" for name, fact in facts.items()), end="", flush=True)
+    written = runtime.write(folder, source, target, options, inputs, facts)
+    print(*written.lines, sep="\n", end="\n" * bool(written.lines))
+    seconds = time.monotonic() - started
+    print(f"within {written.worst:.1g} of TensorFlow on a picture; {folder_size(folder):.1f} MB, {seconds:.0f} s")
+    print(f"written: {folder}")
+
+
+def destination(source, spec, framework, precision, overwrite):
+    """Return the ModelSpec and the folder of a conversion. Raise UserError if one made from something else is there."""
+    target = replace(spec, framework=framework, precision=precision)
+    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / folder_name(target)
+    check_replaceable(folder, None if overwrite else made_from(source))
+    return target, folder
+
+
+def read_source():
+    """Return the Path and ModelSpec of the SavedModel that configs.py means. Raise UserError if it is missing,
+    half-written, or of another type, size or classes than configs.py says."""
+    name = network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
+    size = check_input_size(configs.YOLO_INPUT_SIZE)
+    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size}"
+    convert = "python tools/Convert_to_pb.py writes it"
+    if not folder.exists():
+        raise UserError(f"{folder} is missing: {convert}")
+    spec = read_model(folder)
+    if (spec.framework, spec.name, spec.input_size) != ("tf", name, size):
+        there = f"{spec.framework}, {spec.name} at {spec.input_size}"
+        raise UserError(f"{folder} is {there}, but yolov3/configs.py says {name} at {size}: {convert} anew")
+    if not (savedmodel.place(folder) / "saved_model.pb").exists():
+        raise UserError(f"{folder} holds no saved_model.pb: {convert} anew")
+    if (configured := configured_classes(spec.classes)) != spec.classes:
+        raise UserError(
+            f"{folder}, made from {read_about(folder).get('made_from')}, has {len(spec.classes)} classes "
+            f"({', '.join(spec.classes[:3])} ...), but those of yolov3/configs.py are {len(configured)} "
+            f"({', '.join(configured[:3])} ...): {convert} anew with --overwrite"
+        )
+    if configs.YOLO_FEATURES and not spec.features:
+        raise UserError(f"{folder} answers no features, but YOLO_FEATURES = True in yolov3/configs.py: {convert} anew")
+    return folder, spec
+
+
+def read_served(word):
+    """Return the Path, ModelSpec and model.json of a folder that answers `detect_bytes`, or of its name under
+    checkpoints/."""
+    folder = find(as_given(word), configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+    spec, about = read_model(folder), read_about(folder)
+    if is_weights(folder) or spec.framework == "openvino":
+        raise UserError(f"{folder} holds no SavedModel: python tools/Convert_to_pb.py writes one")
+    return folder, spec, about
+
+
+def configured_classes(of_source):
+    """Return the class names of the model that YOLO_CUSTOM_WEIGHTS or, without it, the Darknet weights mean; of a
+    conversion that is not there yet, those of the source."""
+    name = configs.YOLO_CUSTOM_WEIGHTS
+    if not name:
+        return read_class_names(configs.YOLO_COCO_CLASSES)
+    try:
+        weights = find(name, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+    except UserError:
+        if any(f"-{framework}-" in str(name) for framework in RUNTIMES):
+            return of_source
+        raise
+    return read_model(weights).classes if weights.is_dir() else read_class_names(configs.TRAIN_CLASSES)
+
+
+def calibration_inputs(spec):
+    """Return what configs.py says to calibrate INT8 on as CalibrationInputs, and what model.json is to say of it."""
+    source = configs.YOLO_CALIBRATION_IMAGES or configs.TEST_ANNOT_PATH
+    paths = choose_pictures(source, configs.YOLO_CALIBRATION_COUNT, configs.YOLO_MAX_PIXELS)
+    inputs = CalibrationInputs(paths, spec.input_size, spec.resize, configs.YOLO_MAX_PIXELS)
+    return inputs, {"calibrated_on": str(source), "calibration_count": len(paths)}
+
+
+def configured_trt_options():
+    """Return the YOLO_TRT_ constants, checked."""
+    from yolov3.runtimes.tftrt_engines import Options
+
+    sizes = configs.YOLO_TRT_BATCH_SIZES
+    if not isinstance(sizes, (tuple, list)) or not sizes:
+        raise UserError(f"YOLO_TRT_BATCH_SIZES = {sizes!r} must be whole numbers in brackets: (1,) or (1, 8)")
+    return Options(
+        check_count("YOLO_TRT_WORKSPACE", configs.YOLO_TRT_WORKSPACE, 1),
+        tuple(sorted({check_count("YOLO_TRT_BATCH_SIZES", size, 1) for size in sizes})),
+        check_count("YOLO_TRT_MIN_SEGMENT", configs.YOLO_TRT_MIN_SEGMENT, 1),
+        choose("YOLO_TRT_PORTABLE", configs.YOLO_TRT_PORTABLE, (True, False)),
+    )

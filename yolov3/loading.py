@@ -1,0 +1,171 @@
+"""The configured model: which weights, of what, run how. Constants of configs.py in, a `Detector` out.
+
+This is where configs.py is read for detection: an argument that is left out means what configs.py says now.
+"""
+
+from dataclasses import replace
+
+from yolov3 import configs
+from yolov3.checkpoint import ModelSpec, find, is_weights, read_about, read_model
+from yolov3.checks import (
+    UserError,
+    check_count,
+    check_input_size,
+    check_threshold,
+    choose,
+    class_names,
+    project_path,
+)
+from yolov3.detector import Detector
+from yolov3.images import RESIZES
+from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, network_name
+from yolov3.runtimes import RUNTIMES, RunOptions
+from yolov3.runtimes.tf import allow_memory_growth
+
+import numpy as np
+import tensorflow as tf
+
+PRECISIONS = ("FP32", "BF16")
+HINTS = ("LATENCY", "THROUGHPUT")
+SHIPPED = "model_data/yolov4-tiny-digits"  # the model of our own, which needs no download
+
+
+def Load_Yolo_model(
+    weights=None,
+    CLASSES=None,
+    input_size=None,
+    yolo_type=None,
+    tiny=None,
+    framework=None,
+    precision=None,
+    resize=None,
+    score_threshold=None,
+    iou_threshold=None,
+    features=None,
+):
+    """The configured spec as a `Detector`, ready for its first frame.
+
+    Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
+    of the type, downloaded if they are missing), CLASSES (a names file or names; a checkpoint brings its own),
+    input_size and resize (a checkpoint of weights runs at any), yolo_type, tiny, framework (that of the folder, if
+    weights are given), precision (of "tf"), the two thresholds, and features (YOLO_FEATURES; a conversion has them or
+    has not, and True refuses one without). Raises UserError.
+    """
+    options = RunOptions(
+        choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
+        choose("YOLO_OPENVINO_HINT", configs.YOLO_OPENVINO_HINT, HINTS),
+        check_count("YOLO_OPENVINO_THREADS", configs.YOLO_OPENVINO_THREADS, 0),
+    )
+    score_threshold = check_threshold("YOLO_SCORE_THRESHOLD", _configured(score_threshold, "YOLO_SCORE_THRESHOLD"))
+    iou_threshold = check_threshold("YOLO_IOU_THRESHOLD", _configured(iou_threshold, "YOLO_IOU_THRESHOLD"))
+    spec, weights = configured_model(weights, CLASSES, input_size, yolo_type, tiny, resize, framework, features)
+    if spec.framework == "tf":
+        spec = replace(spec, precision=options.precision)
+
+    allow_memory_growth()
+    network = RUNTIMES[spec.framework].module.load(spec, weights, options)
+    answered = network(tf.zeros((1, spec.input_size, spec.input_size, 3)))["predictions"].shape[-1] - 4
+    if answered != len(spec.classes):
+        raise UserError(f"{weights} answers {answered} classes, but its spec.json names {len(spec.classes)}")
+    detector = Detector(network, spec, score_threshold, iou_threshold)
+    detector([np.zeros((spec.input_size, spec.input_size, 3), np.uint8)])  # compiled here, not at the first frame
+    return detector
+
+
+def custom_weights():
+    """Which spec scripts for a spec of one's own take: YOLO_CUSTOM_WEIGHTS, unless that is what we ship; then the
+    trained one, checkpoints/{TRAIN_MODEL_NAME}, goes before it."""
+    if configs.YOLO_CUSTOM_WEIGHTS not in (None, "", SHIPPED):
+        return configs.YOLO_CUSTOM_WEIGHTS
+    try:
+        return find(configs.TRAIN_MODEL_NAME, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+    except UserError:
+        return SHIPPED
+
+
+def _configured(value, constant):
+    return getattr(configs, constant) if value is None else value
+
+
+def configured_model(
+    weights=None,
+    classes=None,
+    input_size=None,
+    yolo_type=None,
+    tiny=None,
+    resize=None,
+    framework=None,
+    features=None,
+):
+    """(ModelSpec, Path of its weights or folder) from the arguments of `Load_Yolo_model`, nothing loaded yet."""
+    if framework is not None or not weights:
+        framework = choose("YOLO_FRAMEWORK", _configured(framework, "YOLO_FRAMEWORK"), RUNTIMES)
+    yolo_type, tiny = _configured(yolo_type, "YOLO_TYPE"), _configured(tiny, "TRAIN_YOLO_TINY")
+    name = network_name(yolo_type, tiny)
+    size = check_input_size(_configured(input_size, "YOLO_INPUT_SIZE"))
+    resize = choose("YOLO_RESIZE", _configured(resize, "YOLO_RESIZE"), RESIZES)
+    wanted = choose("YOLO_FEATURES", _configured(features, "YOLO_FEATURES"), (True, False))
+    weights = weights or configs.YOLO_CUSTOM_WEIGHTS
+    classes_constant = "TRAIN_CLASSES"
+    if weights:
+        weights = find(weights, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
+    else:
+        weights, classes_constant = project_path(getattr(configs, NETWORKS[name].weights)), "YOLO_COCO_CLASSES"
+        if weights.is_dir():
+            raise UserError(f"{NETWORKS[name].weights} = {str(weights)!r} is a folder: name a Darknet .weights file")
+
+    if not weights.is_dir():
+        _check_framework(f"{weights} is a file of weights, which", "tf", framework)
+        classes = class_names(_configured(classes, classes_constant))
+        return ModelSpec(yolo_type, tiny, classes, size, resize, configured_heads(name), features=wanted), weights
+
+    made = read_model(weights)
+    if made.name != name:
+        raise UserError(
+            f"{weights} is {made.name}, but YOLO_TYPE and TRAIN_YOLO_TINY in yolov3/configs.py say {name}: change "
+            "them, or set YOLO_CUSTOM_WEIGHTS = None for Darknet's weights"
+        )
+    _check_framework(weights, made.framework, framework)
+    if made.input_size != size and not is_weights(weights):
+        raise UserError(
+            f"{weights} takes {made.input_size} x {made.input_size} pixels, but YOLO_INPUT_SIZE or TEST_INPUT_SIZE in "
+            f"yolov3/configs.py is {size}: change it, or convert for that size: python "
+            f"{RUNTIMES[made.framework].converter}"
+        )
+    if is_weights(weights):
+        return replace(made, input_size=size, resize=resize, features=wanted), weights
+    if features and not made.features:
+        steps = " && ".join(
+            f"python {step}" for step in dict.fromkeys((RUNTIMES["tf"].converter, RUNTIMES[made.framework].converter))
+        )
+        raise UserError(
+            f'{weights} answers no features, which TRACKER_EMBEDDER = "detector" needs: set it to "none" in '
+            "yolov3/configs.py; or set YOLO_FEATURES = True, name in YOLO_CUSTOM_WEIGHTS what the folder was made from "
+            f"({read_about(weights).get('made_from')}) and convert again: {steps}"
+        )
+    return replace(made, resize=resize), weights
+
+
+def _check_framework(weights, theirs, ours):
+    """Refuses what another framework than ours, if we have one in mind, is to run."""
+    choose(f"the framework of {weights}", theirs, RUNTIMES)
+    if ours not in (None, theirs):
+        raise UserError(
+            f'{weights} runs by YOLO_FRAMEWORK = "{theirs}", but it is "{ours}" in yolov3/configs.py: change it, or '
+            f"name in YOLO_CUSTOM_WEIGHTS a folder that {RUNTIMES[ours].converter} has written"
+        )
+
+
+def configured_heads(name, constant="YOLO_ANCHORS"):
+    """The published heads of a network, with the anchors of a constant in place of theirs if it has any."""
+    heads, anchors = NETWORKS[name].heads, getattr(configs, constant)
+    if anchors is None:
+        return heads
+    shape = (len(heads.strides), ANCHORS_PER_CELL, 2)
+    try:
+        array = np.array(anchors, float)
+    except (ValueError, TypeError):
+        array = np.empty(0)
+    if array.shape != shape or not (array > 0).all():
+        raise UserError(f"{constant} must be None or {shape[0]} heads of {shape[1]} (width, height) for {name}")
+    return heads._replace(anchors=tuple(map(tuple, array.tolist())))

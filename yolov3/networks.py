@@ -1,0 +1,98 @@
+"""The four networks as one table: what makes each, what its published weights were trained with, and where they lie.
+
+Reading the table takes no Keras. To add a network: a builder in yolov3.py or yolov4.py, a row here, and the constant
+for its weights in configs.py.
+"""
+
+import pkgutil
+from typing import NamedTuple
+
+from yolov3.checks import choose
+
+ANCHORS_PER_CELL = 3
+NMS_KINDS = ("iou", "diou")
+
+
+class Heads(NamedTuple):
+    """What turns a network's raw heads into boxes; one entry per head, smallest stride first."""
+
+    strides: tuple  # pixels of network input per cell
+    anchors: tuple  # per head three (width, height), pixels of network input
+    scale_x_y: tuple  # how far a centre may leave its cell; 1.0: not at all
+    nms: str  # "iou" or "diou", see `boxes.suppress`
+
+
+class Network(NamedTuple):
+    """One row of the table."""
+
+    type: str  # YOLO_TYPE
+    tiny: bool  # TRAIN_YOLO_TINY
+    builder: str  # module:function, (pictures, head channels) -> raw heads and the embedding map
+    heads: Heads  # those that the published weights were trained with
+    weights: str  # the constant in configs.py that names its Darknet weights
+    backbone: int  # convolutions of the backbone; the neck's follow
+
+    def build(self, pictures, head_channels):
+        """Return the raw heads, smallest stride first, and the embedding map of a symbolic picture batch."""
+        return pkgutil.resolve_name(self.builder)(pictures, head_channels)
+
+
+YOLOV3_ANCHORS = (
+    ((10, 13), (16, 30), (33, 23)),
+    ((30, 61), (62, 45), (59, 119)),
+    ((116, 90), (156, 198), (373, 326)),
+)
+YOLOV4_ANCHORS = (
+    ((12, 16), (19, 36), (40, 28)),
+    ((36, 75), (76, 55), (72, 146)),
+    ((142, 110), (192, 243), (459, 401)),
+)
+# The published weights of both tiny networks were trained with mask = 1,2,3 in the fine head, which uses the fourth
+# anchor twice and the first never. Today's yolov3-tiny.cfg says mask = 0,1,2, which costs the official weights 16
+# points of AP50.
+TINY_ANCHORS = (
+    ((23, 27), (37, 58), (81, 82)),
+    ((81, 82), (135, 169), (344, 319)),
+)
+NETWORKS = {
+    "yolov3": Network(
+        "yolov3",
+        False,
+        "yolov3.yolov3:yolov3",
+        Heads((8, 16, 32), YOLOV3_ANCHORS, (1.0, 1.0, 1.0), "iou"),
+        "YOLO_V3_WEIGHTS",
+        52,
+    ),
+    "yolov3-tiny": Network(
+        "yolov3",
+        True,
+        "yolov3.yolov3:yolov3_tiny",
+        Heads((16, 32), TINY_ANCHORS, (1.0, 1.0), "iou"),
+        "YOLO_V3_TINY_WEIGHTS",
+        7,
+    ),
+    "yolov4": Network(
+        "yolov4",
+        False,
+        "yolov3.yolov4:yolov4",
+        Heads((8, 16, 32), YOLOV4_ANCHORS, (1.2, 1.1, 1.05), "diou"),
+        "YOLO_V4_WEIGHTS",
+        72,
+    ),
+    "yolov4-tiny": Network(
+        "yolov4",
+        True,
+        "yolov3.yolov4:yolov4_tiny",
+        Heads((16, 32), TINY_ANCHORS, (1.05, 1.05), "diou"),
+        "YOLO_V4_TINY_WEIGHTS",
+        15,
+    ),
+}
+TYPES = tuple(dict.fromkeys(row.type for row in NETWORKS.values()))
+
+
+def network_name(yolo_type, tiny):
+    """Return the name of a network in the table: ("yolov4", True) -> "yolov4-tiny". Raise UserError if none."""
+    choose("YOLO_TYPE", yolo_type, TYPES)
+    choose("TRAIN_YOLO_TINY", tiny, (True, False))
+    return next(name for name, row in NETWORKS.items() if (row.type, row.tiny) == (yolo_type, bool(tiny)))

@@ -1,0 +1,143 @@
+"""TensorFlow: Darknet's weights and checkpoints of weights as one frozen function, SavedModels, and writing them."""
+
+import contextlib
+import shutil
+
+from yolov3.boxes import decode, finish
+from yolov3.checkpoint import is_weights, read_weights, write_about
+from yolov3.checks import UserError, project_path
+from yolov3.files import whole_folder
+from yolov3.runtimes import Written, savedmodel
+from yolov3.runtimes.common import PICTURE, TOLERANCE, check_same, cpu_flags, in_project, sample_images
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+
+RAW_HEAD = "raw_head_{}"  # what each is called in the frozen graph, behind a prefix; converters look for it
+
+
+def load(spec, weights, options):
+    """Weights as one frozen function, or a SavedModel, which holds that same function -> network."""
+    if options.precision == "BF16":
+        check_bfloat16()
+    if weights.is_dir() and not is_weights(weights):
+        network = savedmodel.load_network(weights, spec)
+        frozen = network.function
+    else:
+        network = frozen = freeze(keras_network(spec, weights), spec.heads)
+    return in_mixed_precision(frozen) if options.precision == "BF16" else network
+
+
+def keras_network(spec, weights):
+    """The Keras model with the weights of a checkpoint folder or a Darknet .weights file, which is fetched if it is a
+    missing official one."""
+    from yolov3.darknet import fetch_weights, load_arrays, load_yolo_weights  # here, since only this
+    from yolov3.yolov4 import Create_Yolo  # runtime needs Keras 3
+
+    network = Create_Yolo(spec.input_size, spec.type, spec.tiny, spec.classes, spec.features)
+    if weights.is_dir():
+        load_arrays(network, read_weights(weights), weights)
+    else:
+        fetch_weights(weights)
+        load_yolo_weights(network, weights)
+    return network
+
+
+def freeze(keras_model, heads):
+    """A Keras model of raw heads, and features if it has them -> a network: one function with its weights as constants,
+    so that TensorFlow fuses convolution, normalisation and activation into one kernel."""
+    trained = [variable.numpy() for variable in keras_model.trainable_variables]
+    moving = [variable.numpy() for variable in keras_model.non_trainable_variables]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *keras_model.input_shape[1:]))], autograph=False)
+    def predict(images):
+        constants = [tf.constant(array) for array in trained], [tf.constant(array) for array in moving]
+        outputs, _ = keras_model.stateless_call(*constants, images, training=False)
+        raw_heads, features = outputs[: len(heads.strides)], outputs[len(heads.strides) :]
+        raw_heads = [tf.identity(x, name=RAW_HEAD.format(i)) for i, x in enumerate(raw_heads)]
+        return dict(zip(("predictions", "features"), (decode(raw_heads, heads), *features), strict=False))
+
+    return predict.get_concrete_function()
+
+
+# --- Where it runs ---------------------------------------------------------------------------------------------------
+
+
+def check_bfloat16():
+    """Raise UserError where oneDNN cannot do BF16: on an x86 CPU without AVX512, and no GPU to run on instead."""
+    flags = cpu_flags()
+    if "avx2" in flags and "avx512f" not in flags and not tf.config.list_physical_devices("GPU"):
+        raise UserError('YOLO_PRECISION = "BF16" needs a CPU with AVX512, which this one does not have: use "FP32"')
+
+
+def in_mixed_precision(frozen):
+    """A frozen network, run with its convolutions in bfloat16 (CPU, oneDNN) or float16 (GPU).
+
+    The graph rewrite goes with the call, not with the process, whose other functions stay as they are.
+    """
+    on_gpu = tf.config.list_physical_devices("GPU")
+    rewrite = "auto_mixed_precision" if on_gpu else "auto_mixed_precision_onednn_bfloat16"
+    config = tf.compat.v1.ConfigProto()
+    setattr(config.graph_options.rewrite_options, rewrite, RewriterConfig.ON)
+    config = config.SerializeToString()
+
+    def network(images):
+        types = [tf.float32] * len(frozen.outputs)
+        outputs = tf.raw_ops.PartitionedCall(args=[images], Tout=types, f=frozen, config_proto=config)
+        return tf.nest.pack_sequence_as(frozen.structured_outputs, outputs)
+
+    return network
+
+
+def allow_memory_growth():
+    """Let TensorFlow take GPU memory as it needs it, rather than all of it at once."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # TensorFlow runs already: too late to change, and no harm
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+
+# --- Writing ---------------------------------------------------------------------------------------------------------
+
+
+def check(precision, options):
+    """A SavedModel takes nothing but TensorFlow to write."""
+
+
+def write(folder, source, spec, options, inputs=None, facts=()):
+    """Write weights as a SavedModel folder, checked against the Keras model on a picture.
+
+    source  a .weights file or a checkpoint folder of weights
+    options  {"score_threshold", "iou_threshold", "max_pixels", "version": the number of its subfolder, or None}
+    """
+    network = keras_network(spec, source)
+    baked = {name: option for name, option in options.items() if name != "version"}
+    version = options.get("version")
+    with whole_folder(folder) as part:
+        place = part / str(version) if version else part
+        for other in folder.glob("*/saved_model.pb") if version else ():  # a server changes over from one to another
+            if other.parent.name not in (place.name, "variables"):
+                shutil.copytree(other.parent, part / other.parent.name)
+        savedmodel.save(place, freeze(network, spec.heads), spec, **baked)
+        write_about(part, spec, in_project(source), **baked, **dict(facts))
+
+        def predict(images):
+            return decode(network(images)[: len(spec.heads.strides)], spec.heads)
+
+        images = sample_images(spec)
+        answers = savedmodel.load_network(part, spec)(images)["predictions"]
+        worst = check_same(answers, predict(images), folder)
+        check_bytes(part, spec, predict, folder, **baked)
+        return Written(worst)
+
+
+def check_bytes(part, spec, predict, folder, score_threshold, iou_threshold, max_pixels):
+    """Raise UserError if a SavedModel's `detect_bytes` does not find on the sample's file what `predict` says."""
+    files = tf.constant([project_path(PICTURE).read_bytes()])
+    images, sizes, readable = savedmodel.read_files(files, spec.input_size, spec.resize, max_pixels)
+    found = savedmodel.load(part, "detect_bytes")(image_bytes=files)
+    if not readable:  # YOLO_MAX_PIXELS is smaller
+        return
+    _, scores, _, valid = finish(predict(images), sizes, score_threshold, iou_threshold, spec)
+    if found["valid_detections"] != valid or not np.allclose(found["scores"], scores, atol=TOLERANCE):
+        raise UserError(f"{folder} would find something else on the file {PICTURE}: it is not written")

@@ -1,0 +1,151 @@
+"""TensorRT on an NVIDIA GPU, by TF-TRT: a folder with engines run, and written from a SavedModel.
+
+TensorRT gets the network up to its raw heads. The boxes' arithmetic behind them stays in TensorFlow, in float32: eight
+bits are too few for a place in pixels. No Keras.
+"""
+
+import contextlib
+import multiprocessing
+import tempfile
+import uuid
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from yolov3.checkpoint import read_about, write_about
+from yolov3.checks import UserError
+from yolov3.files import whole_folder
+from yolov3.runtimes import Written, savedmodel
+from yolov3.runtimes.common import TOLERANCE, baked, check_same, made_from, sample_images
+from yolov3.runtimes.tf import allow_memory_growth
+from yolov3.runtimes.tftrt import check_tensorrt, import_converter, op_converters
+from yolov3.runtimes.tftrt_engines import (
+    DEFAULTS,
+    Converted,
+    convert,
+    rename_engines,
+    report,
+    save_raw_heads,
+    share_of_engines,
+)
+
+import numpy as np
+import tensorflow as tf
+
+
+def load(spec, folder, options):
+    """A folder that tools/Convert_to_TRT.py has written, on an NVIDIA GPU."""
+    check_tensorrt()
+    import_converter()  # makes TRTEngineOp known
+    sizes = read_about(folder).get("batch_sizes")
+    if not isinstance(sizes, list) or not all(isinstance(size, int) and size > 0 for size in sizes) or not sizes:
+        raise UserError(f"{folder}/model.json does not say which batch_sizes it has engines for: convert again")
+    return in_batches(savedmodel.load_network(folder, spec), sizes)
+
+
+def in_batches(network, sizes):
+    """A network, run by batches of those sizes alone, the last one filled up: TF-TRT has no engine for others and would
+    run them in TensorFlow, in another precision and slower."""
+
+    def call(images):
+        answers, first = [], 0
+        while first < len(images):
+            left = len(images) - first
+            size = min((size for size in sizes if size >= left), default=max(sizes))
+            batch = images[first : first + size]
+            missing = size - len(batch)
+            answer = network(tf.pad(batch, [(0, missing), (0, 0), (0, 0), (0, 0)]))
+            answers.append({name: output[: len(batch)] for name, output in answer.items()})
+            first += size
+        if len(answers) == 1:
+            return answers[0]
+        return {name: tf.concat([answer[name] for answer in answers], 0) for name in answers[0]}
+
+    return call
+
+
+# --- Writing ---------------------------------------------------------------------------------------------------------
+
+
+def check(precision, options):
+    """Raise UserError at the first thing that TF-TRT lacks."""
+    check_tensorrt(options.workspace)
+
+
+def write(folder, source, spec, options=DEFAULTS, inputs=None, facts=()):
+    """Write a SavedModel folder as a TensorRT folder, checked against TensorFlow on a picture.
+
+    inputs, facts  what INT8 is calibrated on, and what model.json is to say of it
+    """
+    thresholds, images = baked(source), sample_images(spec)
+    sizes = ", ".join(map(str, options.batch_sizes))
+    print(f"building {spec.precision} engines for batches of {sizes}, which takes minutes", flush=True)
+    made = {"batch_sizes": options.batch_sizes, "portable": options.portable}
+    allow_memory_growth()
+    try:
+        with exact_float32(), scratch_folder() as scratch, whole_folder(folder) as part:
+            heads, converted = Path(scratch) / "heads", Path(scratch) / "converted"
+            save_raw_heads(heads, source, spec)
+            graph = convert(heads, converted, spec.precision, options, images.numpy(), inputs)
+            share = share_of_engines(graph)
+            if not share.engines:
+                raise UserError("TF-TRT has left the whole network in TensorFlow: lower YOLO_TRT_MIN_SEGMENT")
+            rename_engines(converted, f"trt{uuid.uuid4().hex[:8]}")
+            elsewhere(add_signatures, part, converted, spec, *thresholds.values())
+            write_about(part, spec, made_from(source), **thresholds, **dict(facts), **made)
+            batches = [np.repeat(images, size, 0) for size in options.batch_sizes]  # an engine for each
+            network = savedmodel.load_network(source, spec)
+            expected = [network(tf.constant(images))["predictions"] for images in batches]
+            tolerance = TOLERANCE if spec.precision == "FP32" else np.inf
+            answers = zip(elsewhere(answer, part, spec, batches), expected, strict=True)
+            worst = max(check_same(ours, theirs, folder, tolerance) for ours, theirs in answers)
+            return Written(worst, report(share, op_converters(), options.min_segment))
+    except UserError:
+        raise
+    except (tf.errors.OpError, RuntimeError, ValueError, BrokenProcessPool) as error:  # TF-TRT's and TensorRT's own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"TensorRT does not take {source} ({reason}): TF_CPP_MIN_LOG_LEVEL=0 says more") from None
+
+
+def elsewhere(function, *arguments):
+    """function(*arguments), in a process of its own: one that has engines loaded cannot load them once more."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare) as process:
+        return process.submit(function, *arguments).result()
+
+
+def prepare():
+    allow_memory_growth()
+    import_converter()  # makes TRTEngineOp known
+
+
+def add_signatures(folder, converted, spec, *baked):
+    savedmodel.save(folder, Converted(converted, spec), spec, *baked)
+
+
+def answer(folder, spec, batches):
+    network = savedmodel.load_network(folder, spec)
+    return [network(tf.constant(images))["predictions"].numpy() for images in batches]
+
+
+@contextlib.contextmanager
+def scratch_folder():
+    """A temporary folder that all others go into meanwhile: TF-TRT makes some, engines in them, and leaves them."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before
+
+
+@contextlib.contextmanager
+def exact_float32():
+    """GPUs since Ampere round the factors of float32 convolutions to ten bits, in TensorFlow and TensorRT, unless
+    told not to."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)

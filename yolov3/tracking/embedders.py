@@ -1,0 +1,134 @@
+"""What objects look like, in numbers, so that a tracker can tell them apart: pooled from the detector's own features,
+or by a re-identification network. No Keras.
+
+An embedder is a function (frame, boxes) -> appearances float32 (n, d): a frame uint8 (H, W, 3), RGB, and boxes (n, 4),
+xyxy in its pixels. Two appearances are compared by the angle between them.
+"""
+
+import os
+from pathlib import Path
+
+from yolov3.checks import UserError, project_path
+from yolov3.runtimes.openvino import import_openvino
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of red, green, blue, 0..1
+
+
+def load_embedder(path):
+    """A re-identification network in a file, .pb or .onnx -> an embedder. Raises UserError."""
+    if not isinstance(path, (str, os.PathLike)) or Path(path).suffix.lower() not in NETWORK_FILES:
+        raise UserError(f"TRACKER_EMBEDDER = {path!r} is not known: {CHOICES}")
+    file = project_path(path)
+    if not file.is_file():
+        raise UserError(f"TRACKER_EMBEDDER: {file} is {'no file' if file.exists() else 'missing'}; {CHOICES}")
+    probe = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    two = np.array([[0, 0, 32, 64], [8, 0, 64, 64]], np.float32)
+    try:
+        embed = NETWORK_FILES[file.suffix.lower()](file)
+        answer = embed(probe, two)
+    except (RuntimeError, tf.errors.OpError) as error:  # OpenVINO's and TensorFlow's own
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"TRACKER_EMBEDDER: {file} does not take two crops at once ({reason})") from None
+    if answer.ndim != 2 or len(answer) != 2 or not answer.shape[1]:
+        raise UserError(f"TRACKER_EMBEDDER: {file} answers {answer.shape} for two crops, not a row of numbers for each")
+
+    def checked(frame, boxes):
+        if not len(boxes):
+            return answer[:0]
+        features = embed(frame, boxes)
+        if not np.isfinite(features).all():
+            raise UserError(f"TRACKER_EMBEDDER: {file} answers numbers that are not finite")
+        return features
+
+    checked(probe, two)
+    return checked
+
+
+def frozen_graph(file):
+    """A frozen TensorFlow graph as Deep SORT's mars-small128.pb: images uint8 (n, h, w, 3), BGR -> features (n, d).
+
+    Crops get the aspect of its input about the box's middle, as they had in that network's training.
+    """
+    graph_def = tf.compat.v1.GraphDef()
+    try:
+        graph_def.ParseFromString(file.read_bytes())
+        wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+        images, features = (wrapped.graph.get_tensor_by_name(f"{name}:0") for name in ("images", "features"))
+    except Exception as error:  # protobuf's own class, or ValueError, or KeyError
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"TRACKER_EMBEDDER: {file} is no frozen graph, images -> features ({reason})") from None
+    shape = images.shape.as_list()
+    if images.dtype != tf.uint8 or not _is_picture_batch(shape, 3) or features.shape.rank != 2:
+        raise UserError(
+            f"TRACKER_EMBEDDER: {file} takes {images.dtype.name} {shape} and answers {features.shape}: it must take "
+            "uint8 (n, height, width, 3) and answer (n, numbers)"
+        )
+    network = wrapped.prune(images, features)
+
+    def embed(frame, boxes):
+        crops = cut_out(frame, boxes, shape[1], shape[2], keep_aspect=True)
+        return network(tf.constant(crops[..., ::-1])).numpy()
+
+    return embed
+
+
+def onnx_network(file):
+    """An ONNX network as torchreid's, float32 (n, 3, h, w), RGB by ImageNet's mean and deviation -> (n, d)."""
+    openvino = import_openvino()
+    core = openvino.Core()
+    try:
+        graph = core.read_model(file)
+    except RuntimeError:
+        raise UserError(f"TRACKER_EMBEDDER: {file} is no ONNX file that OpenVINO can read") from None
+    shapes = [[x if isinstance(x, int) else None for x in _lengths(port)] for port in (*graph.inputs, *graph.outputs)]
+    if len(shapes) != 2 or not _is_picture_batch(shapes[0], 1) or len(shapes[1]) != 2:
+        raise UserError(
+            f"TRACKER_EMBEDDER: {file} takes and answers {shapes}: it must take (n, 3, height, width) and answer "
+            "(n, numbers)"
+        )
+    _, channels, height, width = shapes[0]
+    graph.reshape([-1, channels, height, width])  # all crops of a frame at once
+    request = core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+    scale = 1 / (255 * np.array(IMAGENET_DEVIATION, np.float32))
+    shift = -np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_DEVIATION, np.float32)
+
+    def embed(frame, boxes):
+        crops = cut_out(frame, boxes, height, width)
+        request.infer([np.ascontiguousarray((crops * scale + shift).transpose(0, 3, 1, 2))])
+        return request.get_output_tensor().data.copy()
+
+    return embed
+
+
+NETWORK_FILES = {".pb": frozen_graph, ".onnx": onnx_network}
+CHOICES = f'"detector", "none", or a re-identification network in a file: {", ".join(NETWORK_FILES)}'
+
+
+def _is_picture_batch(shape, channels_at):
+    """Any or a fixed number of pictures, three channels there, height and width known."""
+    return shape is not None and len(shape) == 4 and shape[channels_at] == 3 and None not in shape[1:]
+
+
+def _lengths(port):
+    return [side.get_length() if side.is_static else None for side in port.partial_shape]
+
+
+def cut_out(frame, boxes, height, width, keep_aspect=False):
+    """What boxes (n, 4), xyxy in pixels, show of a frame, each resized -> uint8 (n, height, width, 3).
+
+    keep_aspect  make the box as wide as its height and the crop's aspect want it
+    """
+    crops = np.empty((len(boxes), height, width, 3), np.uint8)
+    frame_height, frame_width = frame.shape[:2]
+    for crop, (x1, y1, x2, y2) in zip(crops, boxes, strict=True):
+        if keep_aspect:
+            middle, half = (x1 + x2) / 2, (y2 - y1) * width / height / 2
+            x1, x2 = middle - half, middle + half
+        left, top = int(np.clip(x1, 0, frame_width - 1)), int(np.clip(y1, 0, frame_height - 1))
+        right, bottom = int(np.clip(x2, left + 1, frame_width)), int(np.clip(y2, top + 1, frame_height))
+        cv2.resize(frame[top:bottom, left:right], (width, height), dst=crop)
+    return crops
