@@ -194,7 +194,7 @@ def test_model_json_tells_what_it_is_and_what_it_was_made_from(made):
 @pytest.mark.parametrize("precision", ["FP32", "BF16"])
 def test_the_detector_runs_a_saved_model(made, detector, precision):
     loaded = Load_Yolo_model(made / f"yolov4-tiny-{SIZE}", input_size=SIZE, precision=precision)
-    assert (loaded.model.framework, loaded.model.precision) == ("tf", precision)
+    assert (loaded.spec.framework, loaded.spec.precision) == ("tf", precision)
     other = detector if precision == "FP32" else Load_Yolo_model(SHIPPED, input_size=SIZE, precision=precision)
     assert_same(loaded(frames()), other(frames()))
 
@@ -213,7 +213,7 @@ def test_openvino_finds_the_same_boxes_in_any_batch(made, detector, monkeypatch,
     monkeypatch.setattr(configs, "YOLO_OPENVINO_HINT", hint)
     monkeypatch.setattr(configs, "YOLO_OPENVINO_THREADS", threads)
     loaded = Load_Yolo_model(made / f"yolov4-tiny-openvino-FP32-{SIZE}", input_size=SIZE)
-    assert (loaded.model.framework, loaded.model.precision) == ("openvino", "FP32")
+    assert (loaded.spec.framework, loaded.spec.precision) == ("openvino", "FP32")
     for count in (1, 3, 1, 6):
         assert_same(loaded(frames(count)), detector(frames(count)))
 

@@ -179,7 +179,7 @@ def test_a_video_that_breaks_off_is_written_as_far_as_it_goes(detector, tmp_path
 
 def test_ctrl_c_leaves_a_playable_video_of_what_was_read(detector, tmp_path):
     class Interrupted:
-        model, names, calls = detector.spec, detector.names, 0
+        spec, names, calls = detector.spec, detector.names, 0
 
         def __call__(self, *args):
             self.calls += 1
@@ -213,7 +213,7 @@ def test_more_ctrl_c_while_the_last_frames_are_written_does_no_harm(detector, tm
             os.kill(os.getpid(), signal.SIGINT)
 
     class Interrupted:
-        model, names, calls = detector.spec, detector.names, 0
+        spec, names, calls = detector.spec, detector.names, 0
 
         def __call__(self, *args):
             self.calls += 1

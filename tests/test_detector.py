@@ -204,7 +204,7 @@ def test_without_arguments_configs_decide_at_call_time(configured, detector):
     configured(YOLO_SCORE_THRESHOLD=0.2, YOLO_IOU_THRESHOLD=0.6, YOLO_RESIZE="stretch", YOLO_INPUT_SIZE=96)
     loaded = Load_Yolo_model()
     assert (loaded.score_threshold, loaded.iou_threshold) == (0.2, 0.6)
-    assert (loaded.model.resize, loaded.model.input_size, loaded.names) == ("stretch", 96, NAMES)
+    assert (loaded.spec.resize, loaded.spec.input_size, loaded.names) == ("stretch", 96, NAMES)
     assert loaded.fit(frames((48, 80))).shape == (1, 96, 96, 3)
 
 
@@ -284,7 +284,7 @@ def test_a_checkpoint_found_by_its_bare_name_detects_as_its_weights_do(configure
     configured(YOLO_CUSTOM_WEIGHTS="yolov4_custom", TRAIN_CLASSES="nowhere.names")  # it brings its own classes
     picture = frames((48, 80))
     loaded = Load_Yolo_model()
-    assert loaded.model == MODEL
+    assert loaded.spec == MODEL
     assert_same(loaded(picture)[0], detector(picture)[0])
 
 

@@ -123,7 +123,7 @@ def test_a_server_that_is_not_there_is_said(pictures):
 
 def test_a_folder_with_versions_is_a_checkpoint_like_any_other(folder):
     assert savedmodel.place(folder) == folder / "3"
-    assert Load_Yolo_model(folder, input_size=SIZE).model.framework == "tf"
+    assert Load_Yolo_model(folder, input_size=SIZE).spec.framework == "tf"
 
 
 def test_tensorflows_own_command_line_runs_both_signatures(folder, tmp_path):

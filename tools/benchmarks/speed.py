@@ -200,13 +200,13 @@ def main():
     materials = choose_materials(arguments, frame, any(contender.precision == "INT8" for contender in contenders))
     conditions = list(dict.fromkeys(map(str, materials)))
     if arguments.annotations:
-        checked = read_annotated(arguments.annotations, arguments.pictures, len(materials[0].model.classes))
+        checked = read_annotated(arguments.annotations, arguments.pictures, len(materials[0].spec.classes))
         conditions.append(f"AP50 and AP on {len(checked.records)} pictures of {arguments.annotations}")
 
     # 2. Measuring
     rows = []
     for _, group in itertools.groupby(
-        materials, lambda x: (x.model.name, None if x.model.tiny else x.model.input_size)
+        materials, lambda x: (x.spec.name, None if x.spec.tiny else x.spec.input_size)
     ):
         rows += benchmark(list(group), contenders, arguments.rounds, checked)
         gc.collect()  # several full networks at once would fill the memory
