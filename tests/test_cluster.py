@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from yolov3 import configs
-from yolov3.detector import Load_Yolo_model
+from yolov3.detector import SHIPPED, Load_Yolo_model
 from yolov3.images import read_picture
 from yolov3.settings import PROJECT, UserError
 
@@ -46,7 +46,7 @@ SCRIPT = f"""
 import sys
 sys.path[:0] = {[str(PROJECT / "tools"), str(PROJECT)]!r}
 from yolov3 import configs
-configs.YOLO_INPUT_SIZE = {SIZE}
+configs.YOLO_INPUT_SIZE, configs.YOLO_CUSTOM_WEIGHTS = {SIZE}, {SHIPPED!r}
 import Detect_cluster
 Detect_cluster.main()
 """
@@ -60,6 +60,7 @@ def at_home():
         patch.syspath_prepend(str(PROJECT / "tools"))
         patch.setenv("RAY_TMPDIR", place)
         patch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
+        patch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", SHIPPED)
         yield
     shutil.rmtree(place, ignore_errors=True)
 

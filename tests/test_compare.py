@@ -22,6 +22,7 @@ def script(monkeypatch, tmp_path):
     import Compare_frameworks
 
     monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", 64)
+    monkeypatch.setattr(configs, "YOLO_TYPE", "yolov4")
     monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(tmp_path / "checkpoints"))
     monkeypatch.setattr(Compare_frameworks, "ROUNDS", 1)
     monkeypatch.chdir(tmp_path)

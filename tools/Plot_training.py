@@ -1,7 +1,7 @@
 """Draws how a training went, from what train.py wrote for TensorBoard: loss, precision, learning rate.
 
 python tools/Plot_training.py                              the configured training -> training.png
-python tools/Plot_training.py log/yolov4_custom_Tiny --png curves.png
+python tools/Plot_training.py log/yolo_custom_Tiny --png curves.png
 """
 
 import argparse

@@ -16,9 +16,10 @@ import tensorflow as tf
 from yolov3 import configs, savedmodel
 from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import check_replaceable, find, is_weights, read_about, read_model
+from yolov3.detector import configured_model
 from yolov3.frameworks import FRAMEWORKS
 from yolov3.images import fit, read_picture
-from yolov3.settings import PROJECT, UserError, architecture, as_given, check_input_size, project_path, read_class_names
+from yolov3.settings import PROJECT, UserError, architecture, as_given, check_input_size, project_path
 
 PICTURE = "IMAGES/digits/00000.jpg"  # what a conversion is tried on
 BAKED = ("score_threshold", "iou_threshold", "max_pixels")
@@ -57,7 +58,8 @@ def baked(source):
 def read_source():
     """The SavedModel that configs.py means -> its Path and Model. Raises UserError if it is missing, half-written, or
     of another type, size or classes than configs.py says."""
-    name = architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
+    configured = configured_source()
+    name = configured.name if configured else architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
     size = check_input_size(configs.YOLO_INPUT_SIZE)
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size}"
     convert = "python tools/Convert_to_pb.py writes it"
@@ -69,11 +71,11 @@ def read_source():
         raise UserError(f"{folder} is {there}, but yolov3/configs.py says {name} at {size}: {convert} anew")
     if not (savedmodel.place(folder) / "saved_model.pb").exists():
         raise UserError(f"{folder} holds no saved_model.pb: {convert} anew")
-    if (configured := configured_classes(model.classes)) != model.classes:
+    if configured and configured.classes != model.classes:
         raise UserError(
             f"{folder}, made from {read_about(folder).get('made_from')}, has {len(model.classes)} classes "
-            f"({', '.join(model.classes[:3])} ...), but those of yolov3/configs.py are {len(configured)} "
-            f"({', '.join(configured[:3])} ...): {convert} anew with --overwrite"
+            f"({', '.join(model.classes[:3])} ...), but those of yolov3/configs.py are {len(configured.classes)} "
+            f"({', '.join(configured.classes[:3])} ...): {convert} anew with --overwrite"
         )
     if configs.YOLO_FEATURES and not model.features:
         raise UserError(f"{folder} answers no features, but YOLO_FEATURES = True in yolov3/configs.py: {convert} anew")
@@ -89,19 +91,17 @@ def read_served(word):
     return folder, model, about
 
 
-def configured_classes(of_source):
-    """The class names of the model that YOLO_CUSTOM_WEIGHTS or, without it, the Darknet weights mean. If it names a
-    conversion that is not there yet, those of the source."""
+def configured_source():
+    """The Model that YOLO_CUSTOM_WEIGHTS or, without it, the Darknet weights mean; None if it names a conversion that
+    is not there yet."""
     name = configs.YOLO_CUSTOM_WEIGHTS
-    if not name:
-        return read_class_names(configs.YOLO_COCO_CLASSES)
+    is_conversion = any(f"-{framework}-" in str(name) for framework in FRAMEWORKS)
     try:
-        weights = find(name, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+        return configured_model(name, framework=None if name else "tf")[0]
     except UserError:
-        if any(f"-{framework}-" in str(name) for framework in FRAMEWORKS):
-            return of_source
+        if is_conversion:
+            return None
         raise
-    return read_model(weights).classes if weights.is_dir() else read_class_names(configs.TRAIN_CLASSES)
 
 
 def in_project(path):

@@ -38,15 +38,20 @@ def detect_from_command_line(
         follow=make_follower and make_follower(),
         mot_path=make_follower and arguments.mot,
     )
-    summary = job.run(load(), score_threshold=score_threshold)
+    detector = load()
+    print(f"{detector.name}: {detector.model}")
+    summary = job.run(detector, score_threshold=score_threshold)
 
     found = summary.found
     if job.source.count == 1 and found is not None:
         for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True):
             print(f"{label} {score:.2f} at {', '.join(f'{x:.0f}' for x in box)}")
-        print(f"{summary.boxes} {'box' if summary.boxes == 1 else 'boxes'}")
+        if summary.boxes:
+            print(f"{summary.boxes} {'box' if summary.boxes == 1 else 'boxes'}")
     else:
         print(f"{summary.frames} frames, {summary.boxes} boxes; {summary.rates()}")
+    if summary.frames and not summary.boxes:
+        print(nothing_found(detector, "TRACKER_HIGH_SCORE" if make_follower else "YOLO_SCORE_THRESHOLD", only))
     if make_follower and found is not None:
         print(found.seen())
     for path in filter(None, (job.output, job.json_path, job.mot_path) if summary.frames else ()):
@@ -54,6 +59,16 @@ def detect_from_command_line(
     for problem in summary.problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if summary.problems else 0
+
+
+def nothing_found(detector, constant, only):
+    """What was looked for in vain. constant: names the score threshold; only: names of the classes wanted, or None."""
+    model, wanted = detector.model, f" of {', '.join(only)}" if only else ""
+    threshold = getattr(configs, constant)
+    return (
+        f"0 boxes{wanted} with a score over {threshold:g} ({model.name}, {len(model.classes)} classes): "
+        f"lower {constant} in yolov3/configs.py for doubtful ones, or take a model that knows what is shown"
+    )
 
 
 def read_pictures(path, class_count):
@@ -70,13 +85,15 @@ def tell_left_out(problems):
         print(f"left out: {problem}", file=sys.stderr)
 
 
-def check_names(of_model, annotated):
-    """Refuses a model whose classes are not those that the annotations number."""
+def check_names(of_model, annotated, place=None):
+    """Refuses a model whose classes are not those that the annotations number, which stand in a names file at `place`;
+    None: TRAIN_CLASSES."""
+    place = place or f"TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}"
     pairs = enumerate(itertools.zip_longest(of_model, annotated, fillvalue="nothing"))
     for number, (ours, theirs) in pairs:
         if ours != theirs:
             raise UserError(
-                f"class {number} of the model is {ours}, but {theirs} in TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}, "
-                f"which the annotations number ({len(of_model)} and {len(annotated)} classes): in yolov3/configs.py "
-                "name the model's own classes, and pictures annotated with them"
+                f"class {number} of the model is {ours}, but {theirs} in {place}, which the annotations number "
+                f"({len(of_model)} and {len(annotated)} classes): measure a model of these classes, or in "
+                "yolov3/configs.py name the model's own, and pictures annotated with them"
             )

@@ -15,7 +15,8 @@ from yolov3 import configs
 from yolov3.appearance import pool
 from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS
 from yolov3.checkpoint import Model, find, is_weights, read_about, read_model
-from yolov3.frameworks import CONVERTERS, FRAMEWORKS, Runtime, allow_memory_growth
+from yolov3.darknet import OFFICIAL
+from yolov3.frameworks import CONVERTERS, FRAMEWORKS, Runtime, allow_memory_growth, small_steps
 from yolov3.images import RESIZES, fit, refit
 from yolov3.savedmodel import finish
 from yolov3.settings import (
@@ -70,8 +71,9 @@ class Detections:
 class Detector:
     """detector(frames) -> one Detections per frame. Made by `Load_Yolo_model`."""
 
-    def __init__(self, network, model, score_threshold, iou_threshold):
+    def __init__(self, network, model, score_threshold, iou_threshold, name=None):
         self.model = model
+        self.name = name or model.name  # of the file or folder it comes from
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.network = network  # see frameworks
@@ -89,8 +91,8 @@ class Detector:
 
         threshold = tf.TensorSpec((), tf.float32)
         predictions = tf.TensorSpec((None, None, 4 + len(model.classes)), tf.float32)
-        self._fit_frame = _small_steps(fit_frame, tf.TensorSpec((None, None, 3), tf.uint8))
-        self._finish = _small_steps(finish_batch, predictions, tf.TensorSpec((None, 2), tf.int32), threshold, threshold)
+        self._fit_frame = small_steps(fit_frame, tf.TensorSpec((None, None, 3), tf.uint8))
+        self._finish = small_steps(finish_batch, predictions, tf.TensorSpec((None, 2), tf.int32), threshold, threshold)
         self._look = look
 
     @property
@@ -146,22 +148,6 @@ class Detector:
         return np.split(pooled, np.cumsum(valid)[:-1])
 
 
-def _small_steps(function, *specs):
-    """A function of tensors as a graph, traced once, for all sizes that the specs allow. One thread goes from step to
-    step: to have another take over costs more than a step. Beside other devices than CPUs, TensorFlow decides."""
-    graph = tf.function(function, autograph=False).get_concrete_function(*specs)
-    types = [output.dtype for output in graph.outputs]
-    only_cpus = all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
-    executor = "SINGLE_THREADED_EXECUTOR" if only_cpus else ""
-
-    def run(*tensors):
-        arguments = [*tensors, *graph.captured_inputs]
-        outputs = tf.raw_ops.PartitionedCall(args=arguments, Tout=types, f=graph, executor_type=executor)
-        return tf.nest.pack_sequence_as(graph.structured_outputs, outputs)
-
-    return run
-
-
 def Load_Yolo_model(
     weights=None,
     CLASSES=None,
@@ -178,10 +164,10 @@ def Load_Yolo_model(
     """The configured model as a `Detector`, ready for its first frame.
 
     Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
-    of the type, downloaded if they are missing), CLASSES (a names file or names; a checkpoint brings its own),
-    input_size and resize (a checkpoint of weights runs at any), yolo_type, tiny, framework (that of the folder, if
-    weights are given), precision (of "tf"), the two thresholds, and features (YOLO_FEATURES; a conversion has them or
-    has not, and True refuses one without). Raises UserError.
+    of the type, downloaded if they are missing), CLASSES (a names file or names), yolo_type and tiny (a checkpoint
+    folder has these three of its own), input_size and resize (a checkpoint of weights runs at any), framework (that of
+    the folder, if weights are given), precision (of "tf"), the two thresholds, and features (YOLO_FEATURES; a
+    conversion has them or has not, and True refuses one without). Raises UserError.
     """
     runtime = Runtime(
         choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
@@ -199,14 +185,14 @@ def Load_Yolo_model(
     answered = network(tf.zeros((1, model.input_size, model.input_size, 3)))["predictions"].shape[-1] - 4
     if answered != len(model.classes):
         raise UserError(f"{weights} answers {answered} classes, but its model.json names {len(model.classes)}")
-    detector = Detector(network, model, score_threshold, iou_threshold)
+    detector = Detector(network, model, score_threshold, iou_threshold, weights.name)
     detector([np.zeros((model.input_size, model.input_size, 3), np.uint8)])  # compiled here, not at the first frame
     return detector
 
 
 def custom_weights():
-    """Which model scripts for a model of one's own take: YOLO_CUSTOM_WEIGHTS, unless that is what we ship; then the
-    trained one, checkpoints/{TRAIN_MODEL_NAME}, goes before it."""
+    """Which model scripts for a model of one's own take: YOLO_CUSTOM_WEIGHTS; while that is None or what we ship, the
+    trained one, checkpoints/{TRAIN_MODEL_NAME}, or else what we ship."""
     if configs.YOLO_CUSTOM_WEIGHTS not in (None, "", SHIPPED):
         return configs.YOLO_CUSTOM_WEIGHTS
     try:
@@ -237,26 +223,21 @@ def configured_model(
     size = check_input_size(_configured(input_size, "YOLO_INPUT_SIZE"))
     resize = choose("YOLO_RESIZE", _configured(resize, "YOLO_RESIZE"), RESIZES)
     wanted = choose("YOLO_FEATURES", _configured(features, "YOLO_FEATURES"), (True, False))
-    weights = weights or configs.YOLO_CUSTOM_WEIGHTS
-    classes_constant = "TRAIN_CLASSES"
-    if weights:
-        weights = find(weights, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
-    else:
-        weights, classes_constant = project_path(getattr(configs, DARKNET_WEIGHTS[name])), "YOLO_COCO_CLASSES"
-        if weights.is_dir():
-            raise UserError(f"{DARKNET_WEIGHTS[name]} = {str(weights)!r} is a folder: name a Darknet .weights file")
+    custom = weights or configs.YOLO_CUSTOM_WEIGHTS
+    weights = project_path(getattr(configs, DARKNET_WEIGHTS[name]))
+    if custom:
+        weights = find(custom, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
+    elif weights.is_dir():
+        raise UserError(f"{DARKNET_WEIGHTS[name]} = {str(weights)!r} is a folder: name a Darknet .weights file")
 
     if not weights.is_dir():
         _check_framework(f"{weights} is a file of weights, which", "tf", framework)
+        name, classes_constant = _kind(weights, name)
         classes = class_names(_configured(classes, classes_constant))
-        return Model(yolo_type, tiny, classes, size, resize, configured_heads(name), features=wanted), weights
+        yolo_type, _, tiny = name.partition("-")
+        return Model(yolo_type, bool(tiny), classes, size, resize, configured_heads(name), features=wanted), weights
 
     made = read_model(weights)
-    if made.name != name:
-        raise UserError(
-            f"{weights} is {made.name}, but YOLO_TYPE and TRAIN_YOLO_TINY in yolov3/configs.py say {name}: change "
-            "them, or set YOLO_CUSTOM_WEIGHTS = None for Darknet's weights"
-        )
     _check_framework(weights, made.framework, framework)
     if made.input_size != size and not is_weights(weights):
         raise UserError(
@@ -273,6 +254,16 @@ def configured_model(
             f"({read_about(weights).get('made_from')}) and convert again: {steps}"
         )
     return replace(made, resize=resize), weights
+
+
+def _kind(weights, name):
+    """The network of a .weights file, `name` unless its place tells, and the constant that names its classes."""
+    for network in (name, *DARKNET_WEIGHTS):
+        if weights == project_path(getattr(configs, DARKNET_WEIGHTS[network])):
+            return network, "YOLO_COCO_CLASSES"
+    has_80 = weights.stat().st_size == OFFICIAL[f"{name}.weights"][1]  # classes, as Darknet's own have
+    is_darknets = has_80 and len(class_names(configs.TRAIN_CLASSES)) != 80
+    return name, "YOLO_COCO_CLASSES" if is_darknets else "TRAIN_CLASSES"
 
 
 def _check_framework(weights, theirs, ours):

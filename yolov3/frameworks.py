@@ -64,6 +64,22 @@ def keras_network(model, weights):
     return network
 
 
+def small_steps(function, *specs):
+    """A function of tensors as a graph, traced once, for all sizes that the specs allow. One thread goes from step to
+    step: to have another take over costs more than a step. Beside other devices than CPUs, TensorFlow decides."""
+    graph = tf.function(function, autograph=False).get_concrete_function(*specs)
+    types = [output.dtype for output in graph.outputs]
+    only_cpus = all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
+    executor = "SINGLE_THREADED_EXECUTOR" if only_cpus else ""
+
+    def run(*tensors):
+        arguments = [*tensors, *graph.captured_inputs]
+        outputs = tf.raw_ops.PartitionedCall(args=arguments, Tout=types, f=graph, executor_type=executor)
+        return tf.nest.pack_sequence_as(graph.structured_outputs, outputs)
+
+    return run
+
+
 def freeze(keras_model, heads):
     """A Keras model of raw heads, and features if it has them -> a network: one function with its weights as constants,
     so that TensorFlow fuses convolution, normalisation and activation into one kernel."""
