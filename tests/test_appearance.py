@@ -44,6 +44,7 @@ def made(tmp_path_factory):
         import Convert_to_pb
 
         constants = {"TRAIN_CHECKPOINTS_FOLDER": str(folder), "YOLO_INPUT_SIZE": SIZE, "YOLO_FEATURES": True}
+        constants |= {"YOLO_CUSTOM_WEIGHTS": SHIPPED}
         constants |= {"YOLO_OPENVINO_QUANTIZE_MODE": "FP32", "NEURON_CHIP": "cpu", "NEURON_TRANSFER": "float32"}
         for name, value in constants.items():
             patch.setattr(configs, name, value)

@@ -24,17 +24,7 @@ NO_NETWORK = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0
 def project(tmp_path):
     """A copy of the project; call it with constants to edit its configs.py."""
     root = tmp_path / "project"
-    left_out = (
-        "results",
-        "checkpoints",
-        "log",
-        "tests",
-        "__pycache__",
-        "yolov4*.weights",
-        "yolov3.weights",
-        "train",
-        "test",
-    )
+    left_out = "results", "checkpoints", "log", "tests", "__pycache__", "yolov4*.weights", "train", "test"
     shutil.copytree(PROJECT, root, ignore=shutil.ignore_patterns(".*", *left_out))
 
     def edit(**constants):
