@@ -29,7 +29,7 @@ PHOTOGRAPHS = "astronaut", "chelsea", "coffee"  # from left to right
 SCENE_HEIGHT = 360  # pixels
 SIZE = 640, 360  # of the video, in pixels: width and height
 FPS = 25
-SECONDS = 8
+SECONDS = 7
 WALL = (238, 236, 232), (218, 216, 212)  # RGB, at the top and at the bottom
 FRAME, FRAME_PIXELS = (252, 252, 250), 6
 SHADOW, SHADOW_PIXELS = 0.3, 7  # how much darker the wall is behind a picture, and how far that reaches
@@ -47,9 +47,9 @@ class Framed(NamedTuple):
 
 
 HUNG = (  # the first is behind all others
-    Framed("chelsea", slice(20, 395), slice(None), 165, (520, 98), (115, 98)),
-    Framed("coffee", slice(90, 550), slice(None), 165, (118, 262), (525, 262)),
-    Framed("astronaut", slice(20, None), slice(430), 170, (116, 98), (530, 150)),
+    Framed("chelsea", slice(20, 395), slice(None), 160, (517, 268), (149, 271)),
+    Framed("coffee", slice(90, 550), slice(None), 165, (149, 94.5), (517, 93)),
+    Framed("astronaut", slice(20, None), slice(430), 170, (100, 240), (540, 255)),
 )
 
 
