@@ -91,7 +91,7 @@ def test_as_cloned_objects_of_80_classes_keep_their_numbers_while_they_pass(trac
 def test_nothing_found_says_by_which_threshold_and_model(track, tmp_path, capsys, monkeypatch):
     grey = tmp_path / "grey.png"
     cv2.imwrite(str(grey), np.full((60, 80, 3), 127, np.uint8))
-    assert track(grey, TRACKER_EMBEDDER="none", TRACKER_HIGH_SCORE=0.45) == 0
+    assert track(grey, DETECT_OUTPUT="", TRACKER_EMBEDDER="none", TRACKER_HIGH_SCORE=0.45) == 0
     said = "0 boxes with a score over 0.45 (yolov4-tiny, 10 classes): lower TRACKER_HIGH_SCORE in yolov3/configs.py"
     assert said in capsys.readouterr().out
     monkeypatch.setattr(configs, "YOLO_SCORE_THRESHOLD", 0.25)
