@@ -467,6 +467,18 @@ def test_a_folder_that_does_not_fit_configs_is_refused_naming_both(made, monkeyp
             Load_Yolo_model()
 
 
+def test_a_model_of_80_classes_is_not_calibrated_on_digits(convert):
+    convert("pb", YOLO_CUSTOM_WEIGHTS=None)
+    with pytest.raises(UserError, match="name pictures like those it will see in YOLO_CALIBRATION_IMAGES"):
+        convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", YOLO_CALIBRATION_IMAGES=None)
+
+
+def test_a_checkpoint_is_converted_whatever_type_is_configured(convert, tmp_path):
+    for target in ("pb", "openvino"):
+        convert(target, YOLO_TYPE="yolov3", TRAIN_YOLO_TINY=False)
+    assert {x.name for x in tmp_path.iterdir()} == {f"yolov4-tiny-{SIZE}", f"yolov4-tiny-openvino-FP32-{SIZE}"}
+
+
 def test_weights_that_are_nan_are_refused(convert, tmp_path):
     arrays = read_weights(PROJECT / SHIPPED)
     arrays[7] = np.full_like(arrays[7], np.nan)

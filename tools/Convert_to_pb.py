@@ -94,7 +94,7 @@ def main():
         raise UserError(f"{weights} is a conversion already: name in YOLO_CUSTOM_WEIGHTS what it was made from")
     if named in (None, "", SHIPPED) and (trained := custom_weights()) != SHIPPED:
         trained = in_project(trained)
-        print(f"converting {in_project(weights)}, not {trained}, which you have trained: YOLO_CUSTOM_WEIGHTS names it")
+        print(f"converting {in_project(weights)}, not {trained}: name what you have trained in YOLO_CUSTOM_WEIGHTS")
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / model.folder_name
     check_replaceable(folder, None if arguments.overwrite else in_project(weights))
 

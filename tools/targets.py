@@ -19,7 +19,7 @@ from yolov3.checkpoint import check_replaceable, find, is_weights, read_about, r
 from yolov3.detector import configured_model
 from yolov3.frameworks import FRAMEWORKS
 from yolov3.images import fit, read_picture
-from yolov3.settings import PROJECT, UserError, architecture, as_given, check_input_size, project_path
+from yolov3.settings import PROJECT, UserError, architecture, as_given, check_input_size, project_path, read_class_names
 
 PICTURE = "IMAGES/digits/00000.jpg"  # what a conversion is tried on
 BAKED = ("score_threshold", "iou_threshold", "max_pixels")
@@ -131,6 +131,11 @@ def check_same(answers, expected, folder, tolerance=TOLERANCE):
 def calibration_inputs(model):
     """What configs.py says to calibrate INT8 on -> CalibrationInputs, and what model.json is to say of it."""
     source = configs.YOLO_CALIBRATION_IMAGES or configs.TEST_ANNOT_PATH
+    if not configs.YOLO_CALIBRATION_IMAGES and model.classes != read_class_names(configs.TRAIN_CLASSES):
+        raise UserError(
+            f"TEST_ANNOT_PATH = {source!r} shows classes of TRAIN_CLASSES, which this model does not have: name "
+            "pictures like those it will see in YOLO_CALIBRATION_IMAGES in yolov3/configs.py"
+        )
     paths = choose_pictures(source, configs.YOLO_CALIBRATION_COUNT, configs.YOLO_MAX_PIXELS)
     inputs = CalibrationInputs(paths, model.input_size, model.resize, configs.YOLO_MAX_PIXELS)
     return inputs, {"calibrated_on": str(source), "calibration_count": len(paths)}

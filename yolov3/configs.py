@@ -86,7 +86,7 @@ YOLO_TRT_PORTABLE = False  # True: without engines, for other GPUs, each of whic
 YOLO_OPENVINO_MAX_DROP = None  # AP50 points INT8 may lose on the test set; layers go back to FP32; None: any
 
 # INT8 is calibrated on real pictures, like those it will see.
-YOLO_CALIBRATION_IMAGES = None  # folder, glob or annotation file; None: the test set, TEST_ANNOT_PATH
+YOLO_CALIBRATION_IMAGES = None  # folder, glob or annotation file; None: TEST_ANNOT_PATH, for a model of its classes
 YOLO_CALIBRATION_COUNT = 100  # pictures, chosen at random from these
 
 # AWS Neuron: tools/Convert_to_Neuron.py, checkpoints/{type}[-tiny]-neuron-{size}
@@ -98,6 +98,7 @@ NEURON_TRANSFER = "float16"  # of pictures and scores between host and chip: "fl
 
 # --- Your own model ------------------------------------------------------------------------------------------------
 
+# As cloned digits are learnt. model_data/yolov4-tiny-digits was made by these constants and YOLO_TYPE = "yolov4".
 TRAIN_CLASSES = "model_data/digits/digits.names"  # its classes, one name a line
 TRAIN_ANNOT_PATH = "model_data/digits/digits_train.txt"  # its pictures and boxes: path x1,y1,x2,y2,class ... a line
 TEST_ANNOT_PATH = "model_data/digits/digits_test.txt"  # those it is measured on, in the same format
