@@ -155,7 +155,12 @@ def test_ctrl_c_ends_a_running_script_cleanly_with_a_playable_video(project, tmp
     for _ in range(2000):
         writer.write(np.zeros((240, 320, 3), np.uint8))
     writer.release()
-    root = project(YOLO_INPUT_SIZE=64, YOLO_CUSTOM_WEIGHTS="random.weights", TRAIN_CLASSES="model_data/coco/coco.names")
+    root = project(
+        YOLO_TYPE="yolov4",
+        YOLO_INPUT_SIZE=64,
+        YOLO_CUSTOM_WEIGHTS="random.weights",
+        TRAIN_CLASSES="model_data/coco/coco.names",
+    )
     make = "from yolov3.utils import *; from yolov3.yolov4 import *; save_yolo_weights(Create_Yolo(), 'random.weights')"
     subprocess.run([sys.executable, "-c", make], cwd=root, check=True)
 
