@@ -130,6 +130,7 @@ def test_a_folder_without_features_says_how_to_convert_again(made, tmp_path, mon
 
     monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(tmp_path))
     monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
+    monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", SHIPPED)
     monkeypatch.setattr(sys, "argv", ["script"])
     Convert_to_pb.main.__wrapped__()
     folder = tmp_path / FOLDERS["tf"]
