@@ -1,10 +1,10 @@
-"""Detect with a model of your own: YOLO_CUSTOM_WEIGHTS or, while that is the model we ship, the one you trained,
-checkpoints/{TRAIN_MODEL_NAME}, as soon as it is there.
+"""Detect with a model of your own: YOLO_CUSTOM_WEIGHTS or, while that is None, the one you trained,
+checkpoints/{TRAIN_MODEL_NAME}. Until it is there, the digits model that comes along.
 
     python detection_custom.py [SOURCE] [--output PATH] [--json PATH] [--only NAME,NAME] [--show]
 
-SOURCE and options are those of detection_demo.py. A checkpoint folder brings its class names; for a Darknet
-.weights file TRAIN_CLASSES names them.
+SOURCE is DETECT_CUSTOM_SOURCE in yolov3/configs.py if left out; the options are those of detection_demo.py. A
+checkpoint folder brings its class names; for a Darknet .weights file TRAIN_CLASSES names them.
 """
 
 import sys
@@ -18,9 +18,10 @@ from yolov3.utils import Load_Yolo_model
 
 @say_it_in_one_line
 def main():
-    return detect_from_command_line(
-        __doc__, lambda: Load_Yolo_model(custom_weights(), framework=configs.YOLO_FRAMEWORK)
-    )
+    def load():
+        return Load_Yolo_model(custom_weights(), framework=configs.YOLO_FRAMEWORK)
+
+    return detect_from_command_line(__doc__, load, configs.DETECT_CUSTOM_SOURCE)
 
 
 if __name__ == "__main__":

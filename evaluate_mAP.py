@@ -1,13 +1,18 @@
 """Measure a detector on annotated pictures: COCO's AP, a row for each class, precision-recall curves, speed.
 
 python evaluate_mAP.py                   the model that detection_custom.py uses, on TEST_ANNOT_PATH
-python evaluate_mAP.py mine.txt          on other pictures, annotated with the same classes
+python evaluate_mAP.py coco64.txt        the model of these annotations' classes, on other pictures
 python evaluate_mAP.py --weights PATH    a checkpoint folder, its bare name, or a .weights file
 python evaluate_mAP.py --output FOLDER   where the results go; results/evaluation if left out
 
-Annotations number the classes of TRAIN_CLASSES. The model must have the same names in the same order: else one class
-would be measured by another's boxes. Thresholds, input size and batch size are TEST_... in yolov3/configs.py. The
-table tells precision and recall of each class for the score threshold that gives its best F1, at IoU 0.5.
+TEST_ANNOT_PATH numbers the classes of TRAIN_CLASSES. Other annotations number those of the .names file beside them,
+as the converters in tools/ write it; without one, those of TRAIN_CLASSES or YOLO_COCO_CLASSES, whichever the model has.
+
+Which model: that of --weights, else YOLO_CUSTOM_WEIGHTS. While this is None, annotations with the classes of
+YOLO_COCO_CLASSES measure Darknet's weights, as detection_demo.py uses them; all others measure your own model, as
+detection_custom.py does. It must have the annotated names in the same order: else one class would be measured by
+another's boxes. Thresholds, input size and batch size are TEST_... in yolov3/configs.py. The table tells precision and
+recall of each class for the score threshold that gives its best F1, at IoU 0.5.
 
 Writes precision_recall.png, detections.json (COCO's results) and truth.json (COCO's annotations, with the same ids):
     truth = COCO("truth.json"); COCOeval(truth, truth.loadRes("detections.json"), "bbox")
@@ -18,6 +23,7 @@ import sys
 
 from yolov3 import configs
 from yolov3.annotation_cli import check_names, read_pictures, tell_left_out
+from yolov3.annotations import largest_class
 from yolov3.checks import (
     as_given,
     check_threshold,
@@ -28,9 +34,8 @@ from yolov3.checks import (
 )
 from yolov3.evaluation import evaluate
 from yolov3.files import check_writable
-from yolov3.loading import custom_weights
+from yolov3.loading import SHIPPED, Load_Yolo_model, configured_model, custom_weights
 from yolov3.report import draw_curves, table, write_coco_json
-from yolov3.utils import Load_Yolo_model
 
 OUTPUT = "results/evaluation"
 DRAWN, SAMPLES = "model_data/digits/digits_test.txt", "IMAGES/digits/digits.txt"  # the samples come with the project
@@ -42,10 +47,14 @@ def parse_arguments():
     parser.add_argument("--weights", metavar="PATH", help="model to measure (that of detection_custom.py)")
     parser.add_argument("--output", metavar="FOLDER", help=f"folder for the results ({OUTPUT})")
     arguments = parser.parse_args()
-    annotations = default_annotations() if arguments.annotations is None else arguments.annotations
-    arguments.annotations = as_given(annotations)
+    arguments.names_file = configs.TRAIN_CLASSES
+    if arguments.annotations is None:
+        arguments.annotations = default_annotations()
+    else:
+        arguments.annotations = as_given(arguments.annotations)
+        arguments.names_file = names_beside(project_path(arguments.annotations))
     arguments.framework = configs.YOLO_FRAMEWORK if arguments.weights is None else None  # that of the folder
-    arguments.weights = custom_weights() if arguments.weights is None else as_given(arguments.weights)
+    arguments.weights = choose_weights(arguments) if arguments.weights is None else as_given(arguments.weights)
     arguments.output = project_path(OUTPUT) if arguments.output is None else shell_path(arguments.output).absolute()
     return arguments
 
@@ -58,6 +67,41 @@ def default_annotations():
     return SAMPLES
 
 
+def names_beside(file):
+    """The names file of an annotation file -> Path: the one named like it or, where there is just one, any beside it;
+    None if there is none."""
+    named = file.with_suffix(".names")
+    others = list(file.parent.glob("*.names"))
+    return named if named.exists() else others[0] if len(others) == 1 else None
+
+
+def choose_weights(arguments):
+    """The weights to measure if none are named; None: Darknet's, as detection_demo.py uses them."""
+    own = custom_weights()
+    if configs.YOLO_CUSTOM_WEIGHTS:
+        return own
+    ours, coco = (read_class_names(names) for names in (configs.TRAIN_CLASSES, configs.YOLO_COCO_CLASSES))
+    if arguments.names_file is None:  # as cloned, numbers that the digits do not have can only be COCO's
+        means_coco = own == SHIPPED and largest_class(arguments.annotations) >= len(ours)
+    else:
+        annotated = read_class_names(arguments.names_file)
+        means_coco = annotated == coco and (annotated != ours or own == SHIPPED)
+    return None if means_coco else own
+
+
+def annotated_names(arguments, model):
+    """The class names that the annotations number. Raises UserError if the model has others."""
+    if arguments.names_file is not None:
+        names = read_class_names(arguments.names_file)
+    elif model.classes == (coco := read_class_names(configs.YOLO_COCO_CLASSES)):
+        names = coco
+    else:
+        names = read_class_names(configs.TRAIN_CLASSES)
+    is_constant = arguments.names_file in (None, configs.TRAIN_CLASSES)
+    check_names(model.classes, names, None if is_constant else arguments.names_file)
+    return names
+
+
 @say_it_in_one_line
 def main():
     # 1. What to measure, and on what
@@ -66,15 +110,14 @@ def main():
     check_writable(arguments.output)
     constants = ("TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD")
     thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]
-    names = read_class_names(configs.TRAIN_CLASSES)
+    chosen = {"input_size": configs.TEST_INPUT_SIZE, "framework": arguments.framework}
+    names = annotated_names(arguments, configured_model(arguments.weights, **chosen)[0])
     checked = read_pictures(arguments.annotations, len(names))
-    detector = Load_Yolo_model(arguments.weights, input_size=configs.TEST_INPUT_SIZE, framework=arguments.framework)
-    check_names(detector.names, names)
+    detector = Load_Yolo_model(arguments.weights, **chosen)
 
     # 2. Measuring
-    model, batch_size = detector.spec, configs.TEST_BATCH_SIZE
-    runtime = f"{model.framework} {model.precision}"
-    print(f"{arguments.annotations}, by {model.name} at {model.input_size} pixels, {model.resize}, {runtime}")
+    batch_size = configs.TEST_BATCH_SIZE
+    print(f"{detector.name}: {detector.spec}; on {arguments.annotations}")
     data = checked.records, checked.sizes, names
     scores = evaluate(detector, *data, *thresholds, batch_size, configs.YOLO_MAX_PIXELS)
     tell_left_out(scores.problems)

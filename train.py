@@ -108,7 +108,7 @@ def check_constants():
         choose(constant, getattr(configs, constant), (True, False))
     name = configs.TRAIN_MODEL_NAME
     if not isinstance(name, str) or not name.strip(" ."):
-        raise UserError(f"TRAIN_MODEL_NAME = {name!r} names no folder: call it yolov4_custom, for example")
+        raise UserError(f"TRAIN_MODEL_NAME = {name!r} names no folder: call it yolo_custom, for example")
 
 
 def configured_sizes():

@@ -46,6 +46,7 @@ def made(tmp_path_factory):
         import Convert_to_pb
 
         constants = {"TRAIN_CHECKPOINTS_FOLDER": str(folder), "YOLO_INPUT_SIZE": SIZE, "YOLO_FEATURES": True}
+        constants |= {"YOLO_CUSTOM_WEIGHTS": SHIPPED}
         constants |= {"YOLO_OPENVINO_QUANTIZE_MODE": "FP32", "NEURON_CHIP": "cpu", "NEURON_TRANSFER": "float32"}
         for name, value in constants.items():
             patch.setattr(configs, name, value)
@@ -131,6 +132,7 @@ def test_a_folder_without_features_says_how_to_convert_again(made, tmp_path, mon
 
     monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(tmp_path))
     monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
+    monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", SHIPPED)
     monkeypatch.setattr(sys, "argv", ["script"])
     Convert_to_pb.main.__wrapped__()
     folder = tmp_path / FOLDERS["tf"]

@@ -19,7 +19,7 @@ from pathlib import Path
 from yolov3 import configs
 from yolov3.checks import PROJECT, UserError
 from yolov3.images import read_picture
-from yolov3.loading import Load_Yolo_model
+from yolov3.loading import SHIPPED, Load_Yolo_model
 
 import numpy as np
 import psutil
@@ -46,7 +46,7 @@ SCRIPT = f"""
 import sys
 sys.path[:0] = {[str(PROJECT / "tools"), str(PROJECT)]!r}
 from yolov3 import configs
-configs.YOLO_INPUT_SIZE = {SIZE}
+configs.YOLO_INPUT_SIZE, configs.YOLO_CUSTOM_WEIGHTS = {SIZE}, {SHIPPED!r}
 import Detect_cluster
 Detect_cluster.main()
 """
@@ -59,6 +59,7 @@ def at_home():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_TMPDIR", place)
         patch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
+        patch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", SHIPPED)
         yield
     shutil.rmtree(place, ignore_errors=True)
 

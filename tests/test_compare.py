@@ -20,6 +20,7 @@ from conftest import draw_red_and_green
 def script(monkeypatch, tmp_path):
     """The script as a module, at 64 pixels; run(*arguments) calls it from the command line, in tmp_path."""
     monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", 64)
+    monkeypatch.setattr(configs, "YOLO_TYPE", "yolov4")
     monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(tmp_path / "checkpoints"))
     monkeypatch.setattr(compare_frameworks, "ROUNDS", 1)
     monkeypatch.chdir(tmp_path)

@@ -307,8 +307,8 @@ def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
     for record in records[1::2]:
         shutil.copy(record.picture, tmp_path / "calibration")
     weights = shared / "weights" / "yolov4-tiny-voc.weights"
-    constants = {"YOLO_CUSTOM_WEIGHTS": str(weights), "TRAIN_CLASSES": str(shared / "darknet" / "voc.names")}
-    convert("pb", YOLO_INPUT_SIZE=416, **constants)
+    constants = {"TRAIN_CLASSES": str(shared / "darknet" / "voc.names")}
+    convert("pb", YOLO_INPUT_SIZE=416, YOLO_TYPE="yolov4", YOLO_CUSTOM_WEIGHTS=str(weights), **constants)
     calibration = {"YOLO_CALIBRATION_IMAGES": str(tmp_path / "calibration"), "YOLO_CALIBRATION_COUNT": 32}
     convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", **calibration)
 
@@ -415,7 +415,7 @@ def test_a_source_that_does_not_fit_configs_is_refused_naming_both(convert, made
     shutil.copytree(made / folder.name, folder)
     (tmp_path / "two.names").write_text("a\nb\n")
     with pytest.raises(UserError, match=r"has 10 classes \(0, 1, 2 ...\), but those of yolov3/configs.py are 2 \(a, b"):
-        convert("openvino", YOLO_CUSTOM_WEIGHTS=None, YOLO_COCO_CLASSES=str(tmp_path / "two.names"))
+        convert("openvino", YOLO_TYPE="yolov4", YOLO_CUSTOM_WEIGHTS=None, YOLO_COCO_CLASSES=str(tmp_path / "two.names"))
     (folder / "model.json").write_text((made / folder.name / "model.json").read_text().replace("160", "192"))
     with pytest.raises(UserError, match="is tf, yolov4-tiny at 192, but yolov3/configs.py says yolov4-tiny at 160"):
         convert("openvino", YOLO_CUSTOM_WEIGHTS=SHIPPED)
@@ -459,15 +459,23 @@ def test_a_folder_that_does_not_fit_configs_is_refused_naming_both(made, monkeyp
             {"YOLO_CUSTOM_WEIGHTS": f"yolov4-{SIZE}", "YOLO_FRAMEWORK": "tf", "YOLO_INPUT_SIZE": 416},
             "160 x 160 pixels, but YOLO_INPUT_SIZE .* is 416",
         ),
-        (
-            {"YOLO_INPUT_SIZE": SIZE, "TRAIN_YOLO_TINY": False, "YOLO_CUSTOM_WEIGHTS": f"yolov4-tiny-{SIZE}"},
-            "say yolov4:",
-        ),
     ):
         for name, value in constants.items():
             monkeypatch.setattr(configs, name, value)
         with pytest.raises(UserError, match=message):
             Load_Yolo_model()
+
+
+def test_a_model_of_80_classes_is_not_calibrated_on_digits(convert):
+    convert("pb", YOLO_CUSTOM_WEIGHTS=None)
+    with pytest.raises(UserError, match="name pictures like those it will see in YOLO_CALIBRATION_IMAGES"):
+        convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", YOLO_CALIBRATION_IMAGES=None)
+
+
+def test_a_checkpoint_is_converted_whatever_type_is_configured(convert, tmp_path):
+    for target in ("pb", "openvino"):
+        convert(target, YOLO_TYPE="yolov3", TRAIN_YOLO_TINY=False)
+    assert {x.name for x in tmp_path.iterdir()} == {f"yolov4-tiny-{SIZE}", f"yolov4-tiny-openvino-FP32-{SIZE}"}
 
 
 def test_weights_that_are_nan_are_refused(convert, tmp_path):
@@ -523,6 +531,7 @@ def test_killed_in_the_middle_nothing_looks_finished(tmp_path):
     code = (
         "import sys; sys.path.insert(0, 'tools'); import Convert_to_pb as tool; from yolov3 import configs\n"
         f"configs.TRAIN_CHECKPOINTS_FOLDER, configs.YOLO_INPUT_SIZE = {str(tmp_path)!r}, {SIZE}\n"
+        f"configs.YOLO_CUSTOM_WEIGHTS = {SHIPPED!r}\n"
         "sys.argv = ['x']; tool.main()"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.DEVNULL)

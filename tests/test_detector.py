@@ -3,14 +3,15 @@
 import json
 import os
 import resource
+from dataclasses import replace
 
 from yolov3 import configs
 from yolov3.checkpoint import ModelSpec, find, read_model, read_weights, write_checkpoint
-from yolov3.checks import UserError, read_class_names
+from yolov3.checks import PROJECT, UserError, read_class_names
 from yolov3.darknet import convolutions, get_arrays, load_yolo_weights, save_yolo_weights
 from yolov3.detector import Detector
 from yolov3.files import whole_folder
-from yolov3.loading import Load_Yolo_model
+from yolov3.loading import Load_Yolo_model, configured_model
 from yolov3.networks import NETWORKS
 from yolov3.yolov4 import Create_Yolo
 
@@ -298,13 +299,14 @@ def test_a_checkpoint_is_found_with_and_without_its_tiny(network, tmp_path):
         ("yolov4-tiny-416", True, "yolov4-tiny-416"),
         ("both", True, "both_Tiny"),
         ("both", False, "both"),
+        ("yolov4_custom", False, "yolov4_custom_Tiny"),
         ("yolov4_custom_Tiny/", True, "yolov4_custom_Tiny"),
         ("yolov4-tiny-416", False, "yolov4-tiny-416"),
     ):
         assert find(name, tiny, tmp_path) == tmp_path / found
         assert find(tmp_path / name, tiny, "elsewhere") == tmp_path / found
-    with pytest.raises(UserError, match="yolov4_custom is not there; .* holds both, both_Tiny, yolov4-tiny-416, y"):
-        find("yolov4_custom", False, tmp_path)
+    with pytest.raises(UserError, match="yolov4-416 is not there; .* holds both, both_Tiny, yolov4-tiny-416, y"):
+        find("yolov4-416", False, tmp_path)
 
 
 def test_half_precision_halves_a_checkpoint_and_keeps_its_numbers(network, tmp_path):
@@ -325,11 +327,35 @@ def test_model_json_says_all_of_it(network, tmp_path):
     assert {"type", "tiny", "input_size", "strides", "scale_x_y", "resize", "made_from"} <= set(about)
 
 
-def test_a_checkpoint_of_another_network_is_refused_with_both_names(configured, network, tmp_path):
-    write(tmp_path / "checkpoints" / "mine", network)
-    configured(YOLO_CUSTOM_WEIGHTS="mine", YOLO_TYPE="yolov3")
-    with pytest.raises(UserError, match=r"mine is yolov4-tiny, but YOLO_TYPE and .* say yolov3-tiny"):
-        Load_Yolo_model()
+@pytest.mark.parametrize(("yolo_type", "tiny"), [("yolov3", True), ("yolov4", False), ("yolov3", False)])
+def test_a_checkpoint_says_itself_which_network_it_is(configured, network, detector, tmp_path, yolo_type, tiny):
+    write(tmp_path / "checkpoints" / "mine_Tiny", network)
+    configured(YOLO_CUSTOM_WEIGHTS="mine", YOLO_TYPE=yolo_type, TRAIN_YOLO_TINY=tiny)
+    loaded = Load_Yolo_model()
+    assert loaded.model == MODEL
+    assert_same(loaded(frames((48, 80)))[0], detector(frames((48, 80)))[0])
+
+
+def test_a_model_is_told_in_one_line(detector):
+    assert detector.name == "random.weights"
+    assert str(MODEL) == "yolov4-tiny, 3 classes (cat, dog, cup), tf FP32, 64 letterbox"
+    many = replace(MODEL, classes=tuple("abcd"), framework="openvino", precision="INT8", resize="stretch")
+    assert str(many) == "yolov4-tiny, 4 classes (a, b, c ...), openvino INT8, 64 stretch"
+    assert "1 class (a)" in str(replace(MODEL, classes=("a",)))
+
+
+def test_darknets_own_weights_are_known_by_their_place_or_their_size(configured, tmp_path):
+    official, copy = PROJECT / "model_data" / "yolov3-tiny.weights", tmp_path / "copy.weights"
+    copy.symlink_to(official)
+    for weights, yolo_type in ((official, "yolov4"), (official, "yolov3"), (copy, "yolov3")):
+        configured(YOLO_TYPE=yolo_type)
+        model, _ = configured_model(weights)
+        assert (model.name, len(model.classes), model.classes[0]) == ("yolov3-tiny", 80, "person")
+    mine = tmp_path / "mine.names"
+    mine.write_text("".join(f"{i}\n" for i in range(80)))
+    configured(TRAIN_CLASSES=str(mine))
+    assert configured_model(copy)[0].classes == tuple(map(str, range(80)))
+    assert configured_model(official)[0].classes[0] == "person"
 
 
 def test_a_checkpoint_whose_classes_were_edited_is_refused(configured, network, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import resource
+import shutil
 import sys
 import time
 
@@ -11,7 +12,7 @@ import evaluate_mAP
 from yolov3 import configs
 from yolov3.annotations import Record
 from yolov3.checkpoint import ModelSpec, write_checkpoint
-from yolov3.checks import UserError
+from yolov3.checks import PROJECT, UserError
 from yolov3.darknet import convolutions, get_arrays
 from yolov3.detector import Detections
 from yolov3.evaluation import SUMMARY, evaluate
@@ -386,6 +387,47 @@ def test_annotations_and_weights_from_the_command_line(script, model, tmp_path, 
     assert "2 pictures with 1 boxes" in capsys.readouterr().out
     images = json.loads((tmp_path / "out" / "truth.json").read_text())["images"]
     assert [x["file_name"] for x in images] == ["0.png", "1.png"]
+
+
+DIGITS, COCO_NAMES = "model_data/digits/digits.names", "model_data/coco/coco.names"
+
+
+@pytest.mark.parametrize(
+    ("names", "number", "trained", "measured"),
+    [
+        (COCO_NAMES, 0, False, "yolov3-tiny.weights: yolov3-tiny, 80 classes (person, "),
+        (COCO_NAMES, 0, True, "yolov3-tiny.weights: "),
+        (DIGITS, 0, False, "yolov4-tiny-digits: yolov4-tiny, 10 classes (0, 1, 2 ...)"),
+        (None, 79, False, "yolov3-tiny.weights: "),  # beyond the digits
+        (None, 9, False, "yolov4-tiny-digits: "),
+        (None, 0, True, "mine_Tiny: yolov4-tiny, 3 classes (cat, dog, cup)"),
+    ],
+)
+def test_the_model_measured_is_that_of_the_annotated_classes(
+    names, number, trained, measured, script, model, constants, tmp_path, capsys
+):
+    place = tmp_path / "annotated"
+    place.mkdir()
+    (place / "some.txt").write_text(f"{tmp_path / '0.png'} 0,0,120,100,{number}\n")
+    if names:
+        shutil.copy(PROJECT / names, place / "some.names")
+    if trained:
+        shutil.copytree(model, tmp_path / "checkpoints" / "mine_Tiny")
+    own = {"YOLO_CUSTOM_WEIGHTS": None, "TRAIN_CHECKPOINTS_FOLDER": str(tmp_path / "checkpoints")}
+    classes = constants["TRAIN_CLASSES"] if trained else DIGITS
+    assert script(place / "some.txt", **own, TRAIN_MODEL_NAME="mine", TRAIN_CLASSES=classes) == 0
+    assert capsys.readouterr().out.startswith(measured)
+
+
+def test_darknets_weights_are_measured_by_their_own_names_without_editing_configs(script, tmp_path, capsys):
+    (tmp_path / "some.txt").write_text("0.png 0,0,120,100,79\n")
+    (tmp_path / "my.names").rename(tmp_path / "elsewhere")
+    weights = "--weights", "model_data/yolov3-tiny.weights"
+    assert script(tmp_path / "some.txt", *weights, TRAIN_CLASSES=DIGITS) == 0
+    assert "toothbrush" in capsys.readouterr().out
+    samples = PROJECT / "IMAGES" / "digits" / "digits.txt"
+    assert "class 0 of the model is person, but 0 in " in script(samples, *weights, TRAIN_CLASSES=DIGITS)
+    assert "but 0 in TRAIN_CLASSES" in script(*weights, TRAIN_CLASSES=DIGITS)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def source(tools, tmp_path_factory):
     """A folder of checkpoints with the shipped model as a SavedModel in it."""
     folder = tmp_path_factory.mktemp("checkpoints")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"TRAIN_CHECKPOINTS_FOLDER": str(folder), "YOLO_INPUT_SIZE": SIZE}.items():
+        constants = {"TRAIN_CHECKPOINTS_FOLDER": str(folder), "YOLO_CUSTOM_WEIGHTS": SHIPPED}
+        for name, value in {**constants, "YOLO_INPUT_SIZE": SIZE}.items():
             patch.setattr(configs, name, value)
         patch.setattr(sys, "argv", ["script"])
         tools[0].main.__wrapped__()
@@ -43,7 +44,7 @@ def convert(tools, source, monkeypatch):
 
     def run(*options, **constants):
         defaults = {"TRAIN_CHECKPOINTS_FOLDER": str(source), "YOLO_INPUT_SIZE": SIZE, "NEURON_CHIP": "cpu"}
-        for name, value in {**defaults, **constants}.items():
+        for name, value in {**defaults, "YOLO_CUSTOM_WEIGHTS": SHIPPED, **constants}.items():
             monkeypatch.setattr(configs, name, value)
         monkeypatch.setattr(sys, "argv", ["script", *options])
         tools[1].main.__wrapped__()

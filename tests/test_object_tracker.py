@@ -4,6 +4,7 @@ import inspect
 import json
 import sys
 
+import detection_demo
 import object_tracker
 from deep_sort import Tracker
 from yolov3 import configs
@@ -78,6 +79,29 @@ def test_a_video_becomes_numbered_boxes_in_every_file(track, clip, tmp_path, cap
     assert len(set(first) & set(last)) >= 3  # a second later they are still who they were
     capture = cv2.VideoCapture(str(video))
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 24
+
+
+def test_as_cloned_objects_of_80_classes_keep_their_numbers_while_they_pass(track, tmp_path, capsys):
+    lines, mot = tmp_path / "tracks.jsonl", tmp_path / "tracks.txt"
+    assert track("--json", lines, "--mot", mot, YOLO_CUSTOM_WEIGHTS=None) == 0
+    assert "seen: 1 x cat, 1 x cup, 1 x person\n" in capsys.readouterr().out
+    lines = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert set(lines[0]["classes"]) == set(lines[-1]["classes"]) == {"cat", "cup", "person"}
+
+
+def test_nothing_found_says_by_which_threshold_and_model(track, tmp_path, capsys, monkeypatch):
+    grey = tmp_path / "grey.png"
+    cv2.imwrite(str(grey), np.full((60, 80, 3), 127, np.uint8))
+    assert track(grey, DETECT_OUTPUT="", TRACKER_EMBEDDER="none", TRACKER_HIGH_SCORE=0.45) == 0
+    said = "0 boxes with a score over 0.45 (yolov4-tiny, 10 classes): lower TRACKER_HIGH_SCORE in yolov3/configs.py"
+    assert said in capsys.readouterr().out
+    monkeypatch.setattr(configs, "YOLO_SCORE_THRESHOLD", 0.25)
+    monkeypatch.setattr(sys, "argv", ["detection_demo.py", str(grey), "--only", "9,1"])
+    assert detection_demo.main.__wrapped__() == 0
+    _, line, *_ = capsys.readouterr().out.splitlines()
+    assert line.startswith(
+        "0 boxes of 9, 1 with a score over 0.25 (yolov4-tiny, 10 classes): lower YOLO_SCORE_THRESHOLD"
+    )
 
 
 def test_some_classes_only(track, clip, tmp_path):

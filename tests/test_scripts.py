@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-SHARED = PROJECT.parent / "shared" / "data"
 NO_NETWORK = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}  # nobody listens there
 
 
@@ -25,7 +24,7 @@ NO_NETWORK = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0
 def project(tmp_path):
     """A copy of the project; call it with constants to edit its configs.py."""
     root = tmp_path / "project"
-    left_out = "results", "checkpoints", "log", "tests", "__pycache__", "*.weights", "train", "test"
+    left_out = "results", "checkpoints", "log", "tests", "__pycache__", "yolov4*.weights", "train", "test"
     shutil.copytree(PROJECT, root, ignore=shutil.ignore_patterns(".*", *left_out))
 
     def edit(**constants):
@@ -69,13 +68,13 @@ def assert_one_line(result, *parts):
 
 
 def test_offline_the_missing_official_weights_are_one_line_with_url_and_place(project):
-    root = project(YOLO_CUSTOM_WEIGHTS=None)
+    root = project(YOLO_TYPE="yolov4")
     assert_one_line(
         run(root, "detection_demo.py"),
         "https://github.com/AlexeyAB/darknet/releases/download/darknet_yolo_v4_pre/yolov4-tiny.weights",
         str(root / "model_data" / "yolov4-tiny.weights"),
     )
-    assert not list((root / "model_data").glob("*.weights*"))
+    assert [path.name for path in (root / "model_data").glob("*.weights*")] == ["yolov3-tiny.weights"]
 
 
 @pytest.mark.parametrize(
@@ -89,15 +88,36 @@ def test_a_wrong_constant_is_one_line(project, constants, parts):
     assert_one_line(run(project(**constants), "detection_demo.py"), *parts)
 
 
-def test_as_cloned_digits_are_found_by_both_scripts_and_measured(project):
+def labels(out):
+    """The class names of the boxes that a script has printed, in order."""
+    return [line.split()[0] for line in out.splitlines() if " at " in line]
+
+
+def test_as_cloned_things_of_80_classes_are_found_and_only_those_that_are_there(project):
     root = project()
     code, out, err = run(root, "detection_demo.py")
+    assert (code, err) == (0, "")
+    model, *_ = out.splitlines()
+    assert model == "yolov3-tiny.weights: yolov3-tiny, 80 classes (person, bicycle, car ...), tf FP32, 416 letterbox"
+    assert sorted(labels(out)) == ["cat", "cup", "person"]
+    assert cv2.imread(str(root / "results" / "scene.jpg")).shape == (360, 1441, 3)
+    assert not list((root / "model_data").glob("*.part"))
+
+
+def test_as_cloned_a_photograph_outside_is_understood(project, shared):
+    code, out, err = run(project(), "detection_demo.py", shared / "images" / "dog.jpg")
+    assert (code, err) == (0, "")
+    assert {"dog", "bicycle"} <= set(labels(out)) <= {"dog", "bicycle", "car", "truck"}
+    assert {"car", "truck"} & set(labels(out))
+
+
+def test_as_cloned_a_model_of_ones_own_finds_digits_and_is_measured(project):
+    root = project()
+    code, out, err = run(root, "detection_custom.py")
     assert code == 0, err
+    assert out.startswith("yolov4-tiny-digits: yolov4-tiny, 10 classes (0, 1, 2 ...), ")
     assert re.search(r"24 frames, [1-9]\d+ boxes", out)
     assert len(list((root / "results").glob("*.jpg"))) == 24
-    code, out, err = run(root, "detection_custom.py", root / "IMAGES" / "digits" / "00000.jpg")
-    assert code == 0, err
-    assert {line.split()[0] for line in out.splitlines() if " at " in line} <= set("0123456789")
     (root / "model_data" / "digits" / "digits_test.txt").unlink(missing_ok=True)
     code, out, err = run(root, "evaluate_mAP.py")
     assert code == 0, err
@@ -117,17 +137,15 @@ def test_a_model_of_ones_own_goes_before_the_one_that_comes_along(monkeypatch, t
     assert custom_weights() == "checkpoints/other"
 
 
-def test_dog_bicycle_and_car_on_darknets_picture(project):
-    if not SHARED.exists():
-        pytest.skip("needs ../shared: the trained VOC weights and Darknet's dog.jpg are not part of the project")
+def test_dog_bicycle_and_car_on_darknets_picture(project, shared):
     root = project(
-        YOLO_V4_TINY_WEIGHTS=str(SHARED / "weights" / "yolov4-tiny-voc.weights"),
-        YOLO_COCO_CLASSES=str(SHARED / "darknet" / "voc.names"),
-        YOLO_CUSTOM_WEIGHTS=None,
+        YOLO_TYPE="yolov4",
+        YOLO_V4_TINY_WEIGHTS=str(shared / "weights" / "yolov4-tiny-voc.weights"),
+        YOLO_COCO_CLASSES=str(shared / "darknet" / "voc.names"),
     )
-    code, out, err = run(root, "detection_demo.py", SHARED / "images" / "dog.jpg")
+    code, out, err = run(root, "detection_demo.py", shared / "images" / "dog.jpg")
     assert (code, err) == (0, "")
-    assert {line.split()[0] for line in out.splitlines() if " at " in line} == {"dog", "bicycle", "car"}
+    assert set(labels(out)) == {"dog", "bicycle", "car"}
     assert cv2.imread(str(root / "results" / "dog.jpg")).shape == (576, 768, 3)
 
 
@@ -137,7 +155,12 @@ def test_ctrl_c_ends_a_running_script_cleanly_with_a_playable_video(project, tmp
     for _ in range(2000):
         writer.write(np.zeros((240, 320, 3), np.uint8))
     writer.release()
-    root = project(YOLO_INPUT_SIZE=64, YOLO_CUSTOM_WEIGHTS="random.weights", TRAIN_CLASSES="model_data/coco/coco.names")
+    root = project(
+        YOLO_TYPE="yolov4",
+        YOLO_INPUT_SIZE=64,
+        YOLO_CUSTOM_WEIGHTS="random.weights",
+        TRAIN_CLASSES="model_data/coco/coco.names",
+    )
     make = "from yolov3.utils import *; from yolov3.yolov4 import *; save_yolo_weights(Create_Yolo(), 'random.weights')"
     subprocess.run([sys.executable, "-c", make], cwd=root, check=True)
 

@@ -33,7 +33,8 @@ def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         import Convert_to_pb
 
-        for name, value in {"TRAIN_CHECKPOINTS_FOLDER": str(checkpoints), "YOLO_INPUT_SIZE": SIZE}.items():
+        constants = {"TRAIN_CHECKPOINTS_FOLDER": str(checkpoints), "YOLO_CUSTOM_WEIGHTS": SHIPPED}
+        for name, value in {**constants, "YOLO_INPUT_SIZE": SIZE}.items():
             patch.setattr(configs, name, value)
         patch.setattr(sys, "argv", ["script", "--version", "3"])
         Convert_to_pb.main.__wrapped__()

@@ -42,8 +42,9 @@ def main():
     spec, weights = configured_model(named, framework=None if named else "tf")
     if weights.is_dir() and not is_weights(weights):
         raise UserError(f"{weights} is a conversion already: name in YOLO_CUSTOM_WEIGHTS what it was made from")
-    if named == SHIPPED and (trained := custom_weights()) != SHIPPED:
-        print(f"converting what YOLO_CUSTOM_WEIGHTS names, not {in_project(trained)}, which you have trained")
+    if named in (None, "", SHIPPED) and (trained := custom_weights()) != SHIPPED:
+        trained = in_project(trained)
+        print(f"converting {in_project(weights)}, not {trained}: name what you have trained in YOLO_CUSTOM_WEIGHTS")
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / folder_name(spec)
     check_replaceable(folder, None if arguments.overwrite else in_project(weights))
 

@@ -114,7 +114,8 @@ def main():
     unreadable, boxes, seconds = (sum(getattr(part, x) for part in done) for x in ("unreadable", "boxes", "seconds"))
     before = f"; {pictures - left} in {parts - len(done)} were done before" if left < pictures else ""
     print(f"{left} pictures in {len(done)} parts{before}")
-    print(f"{boxes} boxes; {unreadable} pictures could not be read: column error says why")
+    looked = f" with a score over {run['score_threshold']:g} ({model.name}, {len(model.classes)} classes)"
+    print(f"{boxes} boxes{'' if boxes else looked}; {unreadable} pictures could not be read: column error says why")
     print(f"{time.monotonic() - started:.0f} s; {left / seconds:.1f} pictures a second and worker, start-up apart")
     print(f"written: {arguments.output}")
 

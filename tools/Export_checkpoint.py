@@ -1,7 +1,7 @@
 """Writes a trained checkpoint for others: as Darknet's .weights, or as a folder of half the size.
 
-python tools/Export_checkpoint.py yolov4_custom mine.weights               for Darknet, OpenCV and all that read it
-python tools/Export_checkpoint.py yolov4_custom model_data/mine --overwrite    the same folder in float16
+python tools/Export_checkpoint.py yolo_custom mine.weights                 for Darknet, OpenCV and all that read it
+python tools/Export_checkpoint.py yolo_custom model_data/mine --overwrite      the same folder in float16
 
 The checkpoint is a folder, or its bare name under checkpoints/. A .weights file says neither classes nor anchors: they
 are printed as the lines of the cfg that they belong in.

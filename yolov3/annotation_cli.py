@@ -96,13 +96,17 @@ def tell_left_out(problems):
         print(f"left out: {problem}", file=sys.stderr)
 
 
-def check_names(of_model, annotated):
-    """Refuses a model whose classes are not those that the annotations number."""
+def check_names(of_model, annotated, place=None):
+    """Raise UserError if the classes of a model are not those that the annotations number.
+
+    place  the names file of the annotations; None: TRAIN_CLASSES
+    """
+    place = place or f"TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}"
     pairs = enumerate(itertools.zip_longest(of_model, annotated, fillvalue="nothing"))
     for number, (ours, theirs) in pairs:
         if ours != theirs:
             raise UserError(
-                f"class {number} of the model is {ours}, but {theirs} in TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}, "
-                f"which the annotations number ({len(of_model)} and {len(annotated)} classes): in yolov3/configs.py "
-                "name the model's own classes, and pictures annotated with them"
+                f"class {number} of the model is {ours}, but {theirs} in {place}, which the annotations number "
+                f"({len(of_model)} and {len(annotated)} classes): measure a model of these classes, or in "
+                "yolov3/configs.py name the model's own, and pictures annotated with them"
             )

@@ -79,6 +79,12 @@ def annotated_pictures(path):
     return [find_picture(name, project_path(path).parent) for name in names if name]
 
 
+def largest_class(path):
+    """The largest class number in an annotation file, whatever else is wrong with it; -1 if it has no box."""
+    boxes = (box for _, line in _lines(path) for box in BOX.findall(line))
+    return max((float(box.rpartition(",")[2]) for box in boxes), default=-1)
+
+
 def check_annotations(path, class_count, max_pixels):
     """An annotation file -> Checked. Pictures are opened as far as their headers: right ones may still end early.
 

@@ -18,6 +18,7 @@ from yolov3.networks import NETWORKS, NMS_KINDS, Heads, network_name
 import numpy as np
 
 PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
+SHOWN = 3  # classes that are named where a model is told in one line
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,27 @@ class ModelSpec:
         """One of the four: yolov3, yolov3-tiny, yolov4, yolov4-tiny."""
         return network_name(self.type, self.tiny)
 
+    def __str__(self):
+        """yolov3-tiny, 80 classes (person, bicycle, car ...), tf FP32, 416 letterbox"""
+        classes = ", ".join(self.classes[:SHOWN]) + (" ..." if len(self.classes) > SHOWN else "")
+        kind = f"{self.framework} {self.precision}, {self.input_size} {self.resize}"
+        return f"{self.name}, {len(self.classes)} class{'es' * (len(self.classes) > 1)} ({classes}), {kind}"
+
 
 def find(name, tiny, folder):
     """What YOLO_CUSTOM_WEIGHTS names -> Path of a file or folder: a path, or a bare name under `folder`.
 
-    For a tiny network its part of the name may be left out: yolov4_custom finds yolov4_custom_Tiny, and
-    yolov4-416 finds yolov4-tiny-416. Raises UserError that lists what is there.
+    A tiny network's part of the name may be left out: yolo_custom finds yolo_custom_Tiny, which goes before
+    yolo_custom if `tiny`, else behind it; if `tiny`, yolov4-416 finds yolov4-tiny-416, too. Raises UserError that lists
+    what is there.
     """
     path = Path(str(name))
     candidates = [path]
+    if path.name:
+        candidates.append(path.with_name(f"{path.name}_Tiny"))
     if tiny and path.name:  # its own name first: a full network of that name may be there too
         inserted = path.name.replace("yolov4-", "yolov4-tiny-").replace("yolov3-", "yolov3-tiny-")
-        candidates = [path.with_name(f"{path.name}_Tiny"), path.with_name(inserted), path]
+        candidates = [candidates[1], path.with_name(inserted), path]
     for candidate in candidates:
         for place in (project_path(candidate), project_path(folder) / candidate):
             if place.exists():

@@ -36,15 +36,20 @@ def detect_from_command_line(
         follow=make_follower and make_follower(),
         mot_path=make_follower and arguments.mot,
     )
-    summary = job.run(load(), score_threshold=score_threshold)
+    detector = load()
+    print(f"{detector.name}: {detector.spec}")
+    summary = job.run(detector, score_threshold=score_threshold)
 
     found = summary.found
     if job.source.count == 1 and found is not None:
         for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True):
             print(f"{label} {score:.2f} at {', '.join(f'{x:.0f}' for x in box)}")
-        print(f"{summary.boxes} {'box' if summary.boxes == 1 else 'boxes'}")
+        if summary.boxes:
+            print(f"{summary.boxes} {'box' if summary.boxes == 1 else 'boxes'}")
     else:
         print(f"{summary.frames} frames, {summary.boxes} boxes; {summary.rates()}")
+    if summary.frames and not summary.boxes:
+        print(nothing_found(detector, "TRACKER_HIGH_SCORE" if make_follower else "YOLO_SCORE_THRESHOLD", only))
     if make_follower and found is not None:
         print(found.seen())
     for path in filter(None, (job.output, job.json_path, job.mot_path) if summary.frames else ()):
@@ -52,3 +57,13 @@ def detect_from_command_line(
     for problem in summary.problems:
         print(f"error: {problem}", file=sys.stderr)
     return 1 if summary.problems else 0
+
+
+def nothing_found(detector, constant, only):
+    """What was looked for in vain. constant: names the score threshold; only: names of the classes wanted, or None."""
+    spec, wanted = detector.spec, f" of {', '.join(only)}" if only else ""
+    threshold = getattr(configs, constant)
+    return (
+        f"0 boxes{wanted} with a score over {threshold:g} ({spec.name}, {len(spec.classes)} classes): "
+        f"lower {constant} in yolov3/configs.py for doubtful ones, or take a model that knows what is shown"
+    )

@@ -6,14 +6,15 @@ them, win over the constants.
 
 # --- The network ---------------------------------------------------------------------------------------------------
 
-YOLO_TYPE = "yolov4"  # "yolov3" or "yolov4"
+# Darknet's weights and training go by these; a checkpoint folder says itself what it is.
+YOLO_TYPE = "yolov3"  # "yolov3" or "yolov4"
 TRAIN_YOLO_TINY = True  # True: the tiny version of that type, eight times faster; False: the full one
 YOLO_INPUT_SIZE = 416  # pixels, a multiple of 32; larger sees smaller things and is slower: 320, 416, 512, 608
 YOLO_ANCHORS = None  # None: the published ones; or per head, smallest stride first, three (width, height) in pixels
 
 # --- Its weights ---------------------------------------------------------------------------------------------------
 
-# Darknet weights of the four networks. Official ones are downloaded when they are missing.
+# Darknet weights of the four networks. Those of yolov3-tiny come along; others are downloaded when they are missing.
 YOLO_V3_WEIGHTS = "model_data/yolov3.weights"
 YOLO_V4_WEIGHTS = "model_data/yolov4.weights"
 YOLO_V3_TINY_WEIGHTS = "model_data/yolov3-tiny.weights"
@@ -26,8 +27,9 @@ YOLO_TRT_QUANTIZE_MODE = "INT8"  # "INT8", "FP16" or "FP32"
 YOLO_OPENVINO_QUANTIZE_MODE = "INT8"  # "INT8", "BF16" (CPUs with AVX512-BF16 or AMX) or "FP32"
 
 # The weights to detect with: a checkpoint folder, its bare name under checkpoints/, or a .weights file, whose classes
-# TRAIN_CLASSES names. None: the Darknet weights above. As cloned it is the model we ship, which finds digits.
-YOLO_CUSTOM_WEIGHTS = "model_data/yolov4-tiny-digits"
+# TRAIN_CLASSES names. None: the Darknet weights above; in detection_custom.py the model you trained or, until there is
+# one, model_data/yolov4-tiny-digits.
+YOLO_CUSTOM_WEIGHTS = None
 
 # --- How it runs ---------------------------------------------------------------------------------------------------
 
@@ -41,7 +43,8 @@ YOLO_MAX_PIXELS = 120_000_000  # a picture file with more is refused before it i
 
 # --- Detection -----------------------------------------------------------------------------------------------------
 
-DETECT_SOURCE = "IMAGES/digits"  # picture, folder, glob, video, camera index or stream, when none is named
+DETECT_SOURCE = "IMAGES/scene.jpg"  # picture, folder, glob, video, camera index or stream, when none is named
+DETECT_CUSTOM_SOURCE = "IMAGES/digits"  # the same for detection_custom.py
 DETECT_OUTPUT = "results"  # folder for annotated pictures and videos, when no --output is named; "" for none
 YOLO_SCORE_THRESHOLD = 0.3  # 0..1, a box must exceed it; object_tracker.py goes by TRACKER_..._SCORE instead
 YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
@@ -49,7 +52,7 @@ YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
 # --- Tracking ------------------------------------------------------------------------------------------------------
 
 # object_tracker.py: Deep SORT. Frames are of 1 / TRACKER_FRAME_RATE seconds, whatever rate a video has.
-TRACKER_SOURCE = "IMAGES/digits.mp4"  # video, camera index or stream, when none is named
+TRACKER_SOURCE = "IMAGES/passing.mp4"  # video, camera index or stream, when none is named
 TRACKER_EMBEDDER = "detector"  # how objects are told by their looks: "detector", "none", or a .pb or .onnx file
 TRACKER_CLASS_AGNOSTIC = False  # True: a track may change its class (car, truck); False: never
 TRACKER_TRAIL = 45  # frames of the video that the trail drawn behind an object goes back; 0: none
@@ -83,7 +86,7 @@ YOLO_TRT_PORTABLE = False  # True: without engines, for other GPUs, each of whic
 YOLO_OPENVINO_MAX_DROP = None  # AP50 points INT8 may lose on the test set; layers go back to FP32; None: any
 
 # INT8 is calibrated on real pictures, like those it will see.
-YOLO_CALIBRATION_IMAGES = None  # folder, glob or annotation file; None: the test set, TEST_ANNOT_PATH
+YOLO_CALIBRATION_IMAGES = None  # folder, glob or annotation file; None: TEST_ANNOT_PATH, for a model of its classes
 YOLO_CALIBRATION_COUNT = 100  # pictures, chosen at random from these
 
 # AWS Neuron: tools/Convert_to_Neuron.py, checkpoints/{type}[-tiny]-neuron-{size}
@@ -95,10 +98,11 @@ NEURON_TRANSFER = "float16"  # of pictures and scores between host and chip: "fl
 
 # --- Your own model ------------------------------------------------------------------------------------------------
 
+# As cloned digits are learnt. model_data/yolov4-tiny-digits was made by these constants and YOLO_TYPE = "yolov4".
 TRAIN_CLASSES = "model_data/digits/digits.names"  # its classes, one name a line
 TRAIN_ANNOT_PATH = "model_data/digits/digits_train.txt"  # its pictures and boxes: path x1,y1,x2,y2,class ... a line
 TEST_ANNOT_PATH = "model_data/digits/digits_test.txt"  # those it is measured on, in the same format
-TRAIN_MODEL_NAME = "yolov4_custom"  # its checkpoint: checkpoints/{TRAIN_MODEL_NAME}, and _Tiny for a tiny one
+TRAIN_MODEL_NAME = "yolo_custom"  # its checkpoint: checkpoints/{TRAIN_MODEL_NAME}, and _Tiny for a tiny one
 TRAIN_CHECKPOINTS_FOLDER = "checkpoints"
 
 # --- Training ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from yolov3 import configs
 from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import check_replaceable, find, is_weights, read_about, read_model
 from yolov3.checks import UserError, as_given, check_count, check_input_size, choose, project_path, read_class_names
+from yolov3.loading import configured_model
 from yolov3.networks import network_name
 from yolov3.runtimes import RUNTIMES, savedmodel
 from yolov3.runtimes.common import folder_name, folder_size, in_project, made_from
@@ -58,7 +59,8 @@ def destination(source, spec, framework, precision, overwrite):
 def read_source():
     """Return the Path and ModelSpec of the SavedModel that configs.py means. Raise UserError if it is missing,
     half-written, or of another type, size or classes than configs.py says."""
-    name = network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
+    configured = configured_source()
+    name = configured.name if configured else network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
     size = check_input_size(configs.YOLO_INPUT_SIZE)
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size}"
     convert = "python tools/Convert_to_pb.py writes it"
@@ -70,11 +72,11 @@ def read_source():
         raise UserError(f"{folder} is {there}, but yolov3/configs.py says {name} at {size}: {convert} anew")
     if not (savedmodel.place(folder) / "saved_model.pb").exists():
         raise UserError(f"{folder} holds no saved_model.pb: {convert} anew")
-    if (configured := configured_classes(spec.classes)) != spec.classes:
+    if configured and configured.classes != spec.classes:
         raise UserError(
             f"{folder}, made from {read_about(folder).get('made_from')}, has {len(spec.classes)} classes "
-            f"({', '.join(spec.classes[:3])} ...), but those of yolov3/configs.py are {len(configured)} "
-            f"({', '.join(configured[:3])} ...): {convert} anew with --overwrite"
+            f"({', '.join(spec.classes[:3])} ...), but those of yolov3/configs.py are {len(configured.classes)} "
+            f"({', '.join(configured.classes[:3])} ...): {convert} anew with --overwrite"
         )
     if configs.YOLO_FEATURES and not spec.features:
         raise UserError(f"{folder} answers no features, but YOLO_FEATURES = True in yolov3/configs.py: {convert} anew")
@@ -91,24 +93,26 @@ def read_served(word):
     return folder, spec, about
 
 
-def configured_classes(of_source):
-    """Return the class names of the model that YOLO_CUSTOM_WEIGHTS or, without it, the Darknet weights mean; of a
-    conversion that is not there yet, those of the source."""
+def configured_source():
+    """Return the ModelSpec that YOLO_CUSTOM_WEIGHTS or, without it, the Darknet weights mean; None if it names a
+    conversion that is not there yet."""
     name = configs.YOLO_CUSTOM_WEIGHTS
-    if not name:
-        return read_class_names(configs.YOLO_COCO_CLASSES)
     try:
-        weights = find(name, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+        return configured_model(name, framework=None if name else "tf")[0]
     except UserError:
         if any(f"-{framework}-" in str(name) for framework in RUNTIMES):
-            return of_source
+            return None
         raise
-    return read_model(weights).classes if weights.is_dir() else read_class_names(configs.TRAIN_CLASSES)
 
 
 def calibration_inputs(spec):
     """Return what configs.py says to calibrate INT8 on as CalibrationInputs, and what model.json is to say of it."""
     source = configs.YOLO_CALIBRATION_IMAGES or configs.TEST_ANNOT_PATH
+    if not configs.YOLO_CALIBRATION_IMAGES and spec.classes != read_class_names(configs.TRAIN_CLASSES):
+        raise UserError(
+            f"TEST_ANNOT_PATH = {source!r} shows classes of TRAIN_CLASSES, which this model does not have: name "
+            "pictures like those it will see in YOLO_CALIBRATION_IMAGES in yolov3/configs.py"
+        )
     paths = choose_pictures(source, configs.YOLO_CALIBRATION_COUNT, configs.YOLO_MAX_PIXELS)
     inputs = CalibrationInputs(paths, spec.input_size, spec.resize, configs.YOLO_MAX_PIXELS)
     return inputs, {"calibrated_on": str(source), "calibration_count": len(paths)}

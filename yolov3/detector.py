@@ -47,8 +47,9 @@ class Detections:
 class Detector:
     """detector(frames) -> one Detections per frame. Made by `Load_Yolo_model`."""
 
-    def __init__(self, network, spec, score_threshold, iou_threshold):
+    def __init__(self, network, spec, score_threshold, iou_threshold, name=None):
         self.spec = spec
+        self.name = name or spec.name  # of the file or folder it comes from
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.network = network  # see runtimes

@@ -16,6 +16,7 @@ from yolov3.checks import (
     class_names,
     project_path,
 )
+from yolov3.darknet import OFFICIAL
 from yolov3.detector import Detector
 from yolov3.images import RESIZES
 from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, network_name
@@ -46,10 +47,10 @@ def Load_Yolo_model(
     """The configured spec as a `Detector`, ready for its first frame.
 
     Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
-    of the type, downloaded if they are missing), CLASSES (a names file or names; a checkpoint brings its own),
-    input_size and resize (a checkpoint of weights runs at any), yolo_type, tiny, framework (that of the folder, if
-    weights are given), precision (of "tf"), the two thresholds, and features (YOLO_FEATURES; a conversion has them or
-    has not, and True refuses one without). Raises UserError.
+    of the type, downloaded if they are missing), CLASSES (a names file or names), yolo_type and tiny (a checkpoint
+    folder has these three of its own), input_size and resize (a checkpoint of weights runs at any), framework (that of
+    the folder, if weights are given), precision (of "tf"), the two thresholds, and features (YOLO_FEATURES; a
+    conversion has them or has not, and True refuses one without). Raises UserError.
     """
     options = RunOptions(
         choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
@@ -67,14 +68,14 @@ def Load_Yolo_model(
     answered = network(tf.zeros((1, spec.input_size, spec.input_size, 3)))["predictions"].shape[-1] - 4
     if answered != len(spec.classes):
         raise UserError(f"{weights} answers {answered} classes, but its spec.json names {len(spec.classes)}")
-    detector = Detector(network, spec, score_threshold, iou_threshold)
+    detector = Detector(network, spec, score_threshold, iou_threshold, weights.name)
     detector([np.zeros((spec.input_size, spec.input_size, 3), np.uint8)])  # compiled here, not at the first frame
     return detector
 
 
 def custom_weights():
-    """Which spec scripts for a spec of one's own take: YOLO_CUSTOM_WEIGHTS, unless that is what we ship; then the
-    trained one, checkpoints/{TRAIN_MODEL_NAME}, goes before it."""
+    """Return the weights that scripts for a model of one's own take: YOLO_CUSTOM_WEIGHTS; while that is None or what we
+    ship, the trained ones, checkpoints/{TRAIN_MODEL_NAME}, or else what we ship."""
     if configs.YOLO_CUSTOM_WEIGHTS not in (None, "", SHIPPED):
         return configs.YOLO_CUSTOM_WEIGHTS
     try:
@@ -105,26 +106,21 @@ def configured_model(
     size = check_input_size(_configured(input_size, "YOLO_INPUT_SIZE"))
     resize = choose("YOLO_RESIZE", _configured(resize, "YOLO_RESIZE"), RESIZES)
     wanted = choose("YOLO_FEATURES", _configured(features, "YOLO_FEATURES"), (True, False))
-    weights = weights or configs.YOLO_CUSTOM_WEIGHTS
-    classes_constant = "TRAIN_CLASSES"
-    if weights:
-        weights = find(weights, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
-    else:
-        weights, classes_constant = project_path(getattr(configs, NETWORKS[name].weights)), "YOLO_COCO_CLASSES"
-        if weights.is_dir():
-            raise UserError(f"{NETWORKS[name].weights} = {str(weights)!r} is a folder: name a Darknet .weights file")
+    custom = weights or configs.YOLO_CUSTOM_WEIGHTS
+    weights = project_path(getattr(configs, NETWORKS[name].weights))
+    if custom:
+        weights = find(custom, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
+    elif weights.is_dir():
+        raise UserError(f"{NETWORKS[name].weights} = {str(weights)!r} is a folder: name a Darknet .weights file")
 
     if not weights.is_dir():
         _check_framework(f"{weights} is a file of weights, which", "tf", framework)
+        name, classes_constant = _kind(weights, name)
         classes = class_names(_configured(classes, classes_constant))
-        return ModelSpec(yolo_type, tiny, classes, size, resize, configured_heads(name), features=wanted), weights
+        row = NETWORKS[name]
+        return ModelSpec(row.type, row.tiny, classes, size, resize, configured_heads(name), features=wanted), weights
 
     made = read_model(weights)
-    if made.name != name:
-        raise UserError(
-            f"{weights} is {made.name}, but YOLO_TYPE and TRAIN_YOLO_TINY in yolov3/configs.py say {name}: change "
-            "them, or set YOLO_CUSTOM_WEIGHTS = None for Darknet's weights"
-        )
     _check_framework(weights, made.framework, framework)
     if made.input_size != size and not is_weights(weights):
         raise UserError(
@@ -144,6 +140,16 @@ def configured_model(
             f"({read_about(weights).get('made_from')}) and convert again: {steps}"
         )
     return replace(made, resize=resize), weights
+
+
+def _kind(weights, name):
+    """Return the network of a .weights file, `name` unless its place tells, and the constant that names its classes."""
+    for network in (name, *NETWORKS):
+        if weights == project_path(getattr(configs, NETWORKS[network].weights)):
+            return network, "YOLO_COCO_CLASSES"
+    has_80 = weights.stat().st_size == OFFICIAL[f"{name}.weights"][1]  # classes, as Darknet's own have
+    is_darknets = has_80 and len(class_names(configs.TRAIN_CLASSES)) != 80
+    return name, "YOLO_COCO_CLASSES" if is_darknets else "TRAIN_CLASSES"
 
 
 def _check_framework(weights, theirs, ours):

@@ -18,7 +18,11 @@ import numpy as np
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-SHARED_CONSTANTS = {"YOLO_CALIBRATION_IMAGES": "IMAGES/digits", "YOLO_CALIBRATION_COUNT": 24}
+SHARED_CONSTANTS = {
+    "YOLO_CUSTOM_WEIGHTS": "model_data/yolov4-tiny-digits",
+    "YOLO_CALIBRATION_IMAGES": "IMAGES/digits",
+    "YOLO_CALIBRATION_COUNT": 24,
+}
 BATCH_SIZES = (1, 4)
 PRECISIONS = ("FP32", "FP16", "INT8")
 AP50_LOST = {"FP32": 0.1, "FP16": 1.0, "INT8": 1.0}  # points

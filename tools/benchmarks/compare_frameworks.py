@@ -19,6 +19,7 @@ from tools.benchmarks.measuring import run_in_rounds, table, timed
 from yolov3 import configs
 from yolov3.checkpoint import find, is_weights, read_model
 from yolov3.checks import UserError, as_given, check_input_size, project_path, say_it_in_one_line, shell_path
+from yolov3.conversion import configured_source
 from yolov3.detector import Detections, Detector
 from yolov3.files import check_output
 from yolov3.images import read_picture
@@ -51,8 +52,9 @@ def choose_checkpoints(named):
     """-> list of what to load; None: what configs.py means."""
     if named:
         return [as_given(word) for word in named]
-    size = check_input_size(configs.YOLO_INPUT_SIZE)
-    wanted = network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY), size
+    configured = configured_source()
+    name = configured.name if configured else network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
+    wanted = name, check_input_size(configs.YOLO_INPUT_SIZE)
     folders = sorted(project_path(configs.TRAIN_CHECKPOINTS_FOLDER).glob("[!.]*"))
     return [None, *(folder for folder in folders if kind(folder) == wanted)]
 

@@ -68,7 +68,10 @@ def choose_materials(arguments, frame, with_int8):
     if weights:
         weights = find(as_given(weights), configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
         if weights.is_dir():
-            types = arguments.types or [read_model(weights).name]
+            name = read_model(weights).name
+            if arguments.types not in (None, [name]):
+                raise UserError(f"{weights} is {name}: leave out --types")
+            types = [name]
             if not is_weights(weights):
                 raise UserError(f"{weights} is a conversion: name by --weights what it was made from")
     materials, calibrations = [], {}

@@ -1,7 +1,7 @@
 """Draws how a training went, from what train.py wrote for TensorBoard: loss, precision, learning rate.
 
 python -m tools.benchmarks.plot_training                              the configured training -> training.png
-python -m tools.benchmarks.plot_training log/yolov4_custom_Tiny --png curves.png
+python -m tools.benchmarks.plot_training log/yolo_custom_Tiny --png curves.png
 """
 
 import argparse

@@ -205,9 +205,7 @@ def main():
 
     # 2. Measuring
     rows = []
-    for _, group in itertools.groupby(
-        materials, lambda x: (x.spec.name, None if x.spec.tiny else x.spec.input_size)
-    ):
+    for _, group in itertools.groupby(materials, lambda x: (x.spec.name, None if x.spec.tiny else x.spec.input_size)):
         rows += benchmark(list(group), contenders, arguments.rounds, checked)
         gc.collect()  # several full networks at once would fill the memory
 
