@@ -20,9 +20,10 @@ from yolov3 import cli, configs
 from yolov3.augment import AUGMENTED, PLAIN
 from yolov3.callbacks import Backup, EpochMeans, Keep, TensorBoard, TerminateOnNaN, Validation, averaged_network
 from yolov3.checkpoint import Model, find, read_model, read_weights
-from yolov3.darknet import fetch_weights, load_arrays, transfer_yolo_weights
+from yolov3.darknet import convolutions, load_arrays, transfer_yolo_weights
 from yolov3.dataset import readable, training_batches
 from yolov3.detector import DARKNET_WEIGHTS, Detector, configured_heads
+from yolov3.downloads import fetch_weights
 from yolov3.frameworks import allow_memory_growth
 from yolov3.images import RESIZES
 from yolov3.outputs import check_writable
@@ -139,7 +140,8 @@ def load_first_weights(network, model):
     elif configs.TRAIN_TRANSFER:
         weights = getattr(configs, DARKNET_WEIGHTS[model.name])
         fetch_weights(weights)
-        transfer_yolo_weights(network, weights)
+        taken = transfer_yolo_weights(network, weights)
+        print(f"TRAIN_TRANSFER: {taken} of {len(convolutions(network))} convolutions begin with {weights}")
 
 
 def make_batches(records, model, strategy):

@@ -36,8 +36,8 @@ from cluster_workers import Job, detect_parts, plan_workers, ray_running  # noqa
 from tqdm import tqdm  # noqa: E402
 
 from yolov3 import configs  # noqa: E402
-from yolov3.darknet import fetch_weights  # noqa: E402
 from yolov3.detector import configured_model  # noqa: E402
+from yolov3.downloads import fetch_weights  # noqa: E402
 from yolov3.settings import UserError, check_count, check_threshold, say_it_in_one_line, shell_path  # noqa: E402
 
 

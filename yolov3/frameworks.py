@@ -21,6 +21,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 from yolov3 import savedmodel
 from yolov3.boxes import decode
 from yolov3.checkpoint import is_weights, read_weights
+from yolov3.downloads import fetch_weights
 from yolov3.neuron import neuron_network
 from yolov3.settings import UserError
 from yolov3.tftrt import tensorrt_network
@@ -52,8 +53,8 @@ def tensorflow_network(model, weights, runtime):
 def keras_network(model, weights):
     """The Keras model with the weights of a checkpoint folder or a Darknet .weights file, which is fetched if it is a
     missing official one."""
-    from yolov3.darknet import fetch_weights, load_arrays, load_yolo_weights  # here, since only this
-    from yolov3.yolov4 import Create_Yolo  # framework needs Keras 3
+    from yolov3.darknet import load_arrays, load_yolo_weights  # here, since only this framework needs Keras 3
+    from yolov3.yolov4 import Create_Yolo
 
     network = Create_Yolo(model.input_size, model.type, model.tiny, model.classes, model.features)
     if weights.is_dir():
