@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from yolov3.boxes import ANCHORS_PER_CELL
-from yolov3.settings import TYPES, UserError, architecture, project_path
+from yolov3.settings import TYPES, UserError, architecture, constants_to_set, project_path
 from yolov3.yolov4 import Create_Yolo
 
 MOST_CLASSES = 1000  # of a file that ends behind some of the heads: with more, a cut-off file would often pass for one
@@ -189,14 +189,9 @@ def _why_not(model, path, count):
         whole = found[kind].convolutions == len(_all_ends()[kind])
         return not whole, architecture(*kind) != model.name, found[kind].classes
 
-    yolo_type, tiny = kind = min(found, key=likeliness)
+    kind = min(found, key=likeliness)
     name, holds, convolutions_of_all = architecture(*kind), found[kind], len(_all_ends()[kind])
-    changes = []
-    if not model.name.startswith(yolo_type):
-        changes.append(f'YOLO_TYPE = "{yolo_type}"')
-    if model.name.endswith("tiny") != tiny:
-        changes.append(f"TRAIN_YOLO_TINY = {tiny}")
-    remedy = [f"set {' and '.join(changes)}"] if changes else []
+    remedy = [constants_to_set(name, model.name)] if name != model.name else []
     if holds.convolutions < convolutions_of_all:
         what = f"the first {holds.convolutions} of {convolutions_of_all} convolutions of {name}"
         remedy.append("begin a training with it (TRAIN_TRANSFER); to detect takes whole weights")

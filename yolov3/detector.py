@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from yolov3 import configs
 from yolov3.appearance import pool
-from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS
 from yolov3.checkpoint import Model, find, is_weights, read_about, read_model
 from yolov3.frameworks import CONVERTERS, FRAMEWORKS, Runtime, allow_memory_growth
+from yolov3.heads import heads_of_file
 from yolov3.images import RESIZES, fit, refit
 from yolov3.savedmodel import finish
 from yolov3.settings import (
@@ -179,9 +179,9 @@ def Load_Yolo_model(
 
     Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
     of the type, downloaded if they are missing), CLASSES (a names file or names; a checkpoint brings its own),
-    input_size and resize (a checkpoint of weights runs at any), yolo_type, tiny, framework (that of the folder, if
-    weights are given), precision (of "tf"), the two thresholds, and features (YOLO_FEATURES; a conversion has them or
-    has not, and True refuses one without). Raises UserError.
+    input_size (that of its cfg, if a .weights file has one) and resize (a checkpoint of weights runs at any),
+    yolo_type, tiny, framework (that of the folder, if weights are given), precision (of "tf"), the two thresholds, and
+    features (YOLO_FEATURES; a conversion has them or has not, and True refuses one without). Raises UserError.
     """
     runtime = Runtime(
         choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
@@ -249,7 +249,8 @@ def configured_model(
     if not weights.is_dir():
         _check_framework(f"{weights} is a file of weights, which", "tf", framework)
         classes = class_names(_configured(classes, classes_constant))
-        return Model(yolo_type, tiny, classes, size, resize, configured_heads(name), features=wanted), weights
+        heads, cfg_size = heads_of_file(weights, name, len(classes), classes_constant, input_size)
+        return Model(yolo_type, tiny, classes, cfg_size or size, resize, heads, features=wanted), weights
 
     made = read_model(weights)
     if made.name != name:
@@ -283,18 +284,3 @@ def _check_framework(weights, theirs, ours):
             f'{weights} runs by YOLO_FRAMEWORK = "{theirs}", but it is "{ours}" in yolov3/configs.py: change it, or '
             f"name in YOLO_CUSTOM_WEIGHTS a folder that {CONVERTERS[ours]} has written"
         )
-
-
-def configured_heads(name, constant="YOLO_ANCHORS"):
-    """The published heads of a network, with the anchors of a constant in place of theirs if it has any."""
-    heads, anchors = PUBLISHED_HEADS[name], getattr(configs, constant)
-    if anchors is None:
-        return heads
-    shape = (len(heads.strides), ANCHORS_PER_CELL, 2)
-    try:
-        array = np.array(anchors, float)
-    except (ValueError, TypeError):
-        array = np.empty(0)
-    if array.shape != shape or not (array > 0).all():
-        raise UserError(f"{constant} must be None or {shape[0]} heads of {shape[1]} (width, height) for {name}")
-    return heads._replace(anchors=tuple(map(tuple, array.tolist())))

@@ -37,6 +37,17 @@ def architecture(yolo_type, tiny):
     return choose("YOLO_TYPE", yolo_type, TYPES) + ("-tiny" if tiny else "")
 
 
+def constants_to_set(wanted, now):
+    """("yolov3-tiny", "yolov4-tiny") -> 'set YOLO_TYPE = "yolov3"': what makes the one network of the other."""
+    yolo_type, _, tiny = wanted.partition("-")
+    changes = []
+    if now.partition("-")[0] != yolo_type:
+        changes.append(f'YOLO_TYPE = "{yolo_type}"')
+    if now.partition("-")[2] != tiny:
+        changes.append(f"TRAIN_YOLO_TINY = {bool(tiny)}")
+    return f"set {' and '.join(changes)}"
+
+
 def check_input_size(size, constant="YOLO_INPUT_SIZE"):
     """Network input in pixels: the coarsest head sees one cell per 32 pixels, so S must be a multiple of 32."""
     if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 32 or size % 32:
