@@ -9,7 +9,7 @@ from oracle import centre_form, importer_answers, random_picture, random_weights
 
 from yolov3 import configs
 from yolov3.boxes import PUBLISHED_HEADS, decode
-from yolov3.cfg import read_cfg
+from yolov3.cfg import input_size, read_cfg
 from yolov3.checkpoint import Model, read_model, read_weights, write_checkpoint
 from yolov3.darknet import get_arrays, load_yolo_weights
 from yolov3.detector import Load_Yolo_model
@@ -68,7 +68,7 @@ def test_opencv_finds_the_same_boxes_by_the_files_as_they_are_written(export, tm
     np.testing.assert_allclose(mine[:, 4:][shown], theirs[:, 5:][shown], atol=1e-4)
 
     cfg = read_cfg(tmp_path / "mine.cfg", name)
-    assert (cfg.classes, cfg.input_size) == (3, 64)
+    assert (cfg.classes, input_size(cfg.net)) == (3, 64)
     np.testing.assert_allclose(np.array(cfg.heads.anchors), np.array(heads.anchors), rtol=1e-8)
     assert cfg.heads._replace(anchors=None) == heads._replace(anchors=None)
 
@@ -82,7 +82,10 @@ def test_weights_and_cfg_detect_as_the_checkpoint_does(export, tmp_path, monkeyp
     capsys.readouterr()
     by_cfg = Load_Yolo_model(tmp_path / "mine.weights", ["a", "b"], score_threshold=0.1, framework="tf")
     said = capsys.readouterr().out
-    assert f"{tmp_path}/mine.cfg gives the anchors, 2 classes and 64 x 64 pixels, in place of YOLO_INPUT_SIZE" in said
+    assert (
+        f"{tmp_path}/mine.cfg gives the anchors, 2 classes, an input of 64 x 64 pixels, in place of YOLO_INPUT_SIZE"
+        in said
+    )
     by_folder = Load_Yolo_model(tmp_path / "trained", input_size=64, score_threshold=0.1, framework="tf")
     for one, other in zip(by_cfg([picture]), by_folder([picture]), strict=True):
         assert len(one) > 0

@@ -23,6 +23,7 @@ import yolov3  # noqa: E402, F401  before TensorFlow, which it keeps quiet
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from measuring import run_in_rounds, table, timed  # noqa: E402
+from targets import configured_size  # noqa: E402
 
 from yolov3 import configs  # noqa: E402
 from yolov3.checkpoint import find, is_weights, read_model  # noqa: E402
@@ -34,7 +35,6 @@ from yolov3.settings import (  # noqa: E402
     UserError,
     architecture,
     as_given,
-    check_input_size,
     project_path,
     say_it_in_one_line,
     shell_path,
@@ -61,8 +61,7 @@ def choose_checkpoints(named):
     """-> list of what to load; None: what configs.py means."""
     if named:
         return [as_given(word) for word in named]
-    size = check_input_size(configs.YOLO_INPUT_SIZE)
-    wanted = architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY), size
+    wanted = architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY), configured_size()
     folders = sorted(project_path(configs.TRAIN_CHECKPOINTS_FOLDER).glob("[!.]*"))
     return [None, *(folder for folder in folders if kind(folder) == wanted)]
 

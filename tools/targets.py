@@ -5,6 +5,7 @@ one beside it, whole or not at all.
 """
 
 import argparse
+import contextlib
 from dataclasses import replace
 
 import yolov3  # noqa: F401  before TensorFlow, which it keeps quiet
@@ -15,8 +16,11 @@ import tensorflow as tf
 
 from yolov3 import configs, savedmodel
 from yolov3.calibration import CalibrationInputs, choose_pictures
+from yolov3.cfg import input_size, read_sections
 from yolov3.checkpoint import check_replaceable, find, is_weights, read_about, read_model
+from yolov3.detector import DARKNET_WEIGHTS
 from yolov3.frameworks import FRAMEWORKS
+from yolov3.heads import cfg_file
 from yolov3.images import fit, read_picture
 from yolov3.settings import PROJECT, UserError, architecture, as_given, check_input_size, project_path, read_class_names
 
@@ -58,7 +62,7 @@ def read_source():
     """The SavedModel that configs.py means -> its Path and Model. Raises UserError if it is missing, half-written, or
     of another type, size or classes than configs.py says."""
     name = architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
-    size = check_input_size(configs.YOLO_INPUT_SIZE)
+    size = configured_size()
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size}"
     convert = "python tools/Convert_to_pb.py writes it"
     if not folder.exists():
@@ -78,6 +82,17 @@ def read_source():
     if configs.YOLO_FEATURES and not model.features:
         raise UserError(f"{folder} answers no features, but YOLO_FEATURES = True in yolov3/configs.py: {convert} anew")
     return folder, model
+
+
+def configured_size():
+    """The input size of what tools/Convert_to_pb.py makes: that of a .weights file's cfg, or YOLO_INPUT_SIZE."""
+    name = architecture(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
+    weights = configs.YOLO_CUSTOM_WEIGHTS or getattr(configs, DARKNET_WEIGHTS[name])
+    with contextlib.suppress(UserError):  # it may be a conversion that is not there yet
+        weights = find(weights, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+        if not weights.is_dir() and (cfg := cfg_file(weights)):
+            return input_size(read_sections(cfg)[0])
+    return check_input_size(configs.YOLO_INPUT_SIZE)
 
 
 def read_served(word):

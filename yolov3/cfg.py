@@ -75,9 +75,12 @@ class Section:
 def read_sections(file: Path) -> list[Section]:
     """Return the sections of a cfg, [net] first. Comments and line ends may be of any kind. Raises UserError."""
     try:
-        text = file.read_bytes().decode("utf-8-sig", "replace")
+        data = file.read_bytes() if file.is_file() or not file.exists() else b"\0"  # a device may have no end
     except OSError as error:
         raise UserError(f"cfg {file} cannot be read: {error.strerror}") from None
+    if b"\0" in data:
+        raise UserError(f"{file} is not a Darknet cfg: it is not a text file")
+    text = data.decode("utf-8-sig", "replace")
     sections = []
     for number, written in enumerate(re.split("\r\n|\n|\r", text), 1):
         line = "".join(written.split("#")[0].split())  # Darknet drops white space wherever it stands
@@ -107,13 +110,13 @@ class Cfg(NamedTuple):
     heads: Heads
     classes: int  # how many
 
-    @property
-    def input_size(self) -> int:
-        """Return width and height, which must be the same, in pixels. Raises UserError."""
-        width, height = (self.net.whole(side, 0) for side in ("width", "height"))
-        if width != height:
-            raise self.net.error(f"width={width} and height={height} must be the same", "height")
-        return check_input_size(width, f"width and height in {self.file}")
+
+def input_size(net: Section) -> int:
+    """Return width and height of a [net], which must be the same, in pixels. Raises UserError."""
+    width, height = (net.whole(side, 0) for side in ("width", "height"))
+    if width != height:
+        raise net.error(f"width={width} and height={height} must be the same", "height")
+    return check_input_size(width, f"width and height in {net.file}")
 
 
 def read_cfg(file: Path, name: str) -> Cfg:

@@ -7,7 +7,7 @@ import numpy as np
 
 from yolov3 import configs
 from yolov3.boxes import ANCHORS_PER_CELL, PUBLISHED_HEADS, Heads
-from yolov3.cfg import Cfg, read_cfg
+from yolov3.cfg import Cfg, input_size, read_cfg
 from yolov3.downloads import OFFICIAL, is_official
 from yolov3.settings import UserError, project_path
 
@@ -27,13 +27,18 @@ def configured_heads(name: str, constant: str = "YOLO_ANCHORS") -> Heads:
     return heads._replace(anchors=tuple(map(tuple, array.tolist())))
 
 
-def configured_cfg(weights: Path, name: str) -> Cfg | None:
+def cfg_file(weights: Path) -> Path | None:
     """Return the cfg of a .weights file: the one that YOLO_CFG names, or that of the same name beside it, if there is
-    one. Raises UserError if it is not one of the network of that name."""
-    if configs.YOLO_CFG:
-        return read_cfg(project_path(configs.YOLO_CFG), name)
+    one."""
     beside = weights.with_suffix(".cfg")
-    return read_cfg(beside, name) if beside.is_file() else None
+    return project_path(configs.YOLO_CFG) if configs.YOLO_CFG else beside if beside.is_file() else None
+
+
+def configured_cfg(weights: Path, name: str) -> Cfg | None:
+    """Return what the cfg of a .weights file says, if it has one. Raises UserError if that is not one of the network of
+    that name."""
+    file = cfg_file(weights)
+    return read_cfg(file, name) if file else None
 
 
 def heads_of_file(weights: Path, name: str, classes: int, constant: str, size: int | None) -> tuple[Heads, int | None]:
@@ -48,11 +53,13 @@ def heads_of_file(weights: Path, name: str, classes: int, constant: str, size: i
         return configured_heads(name), size
     if cfg.classes != classes:
         raise UserError(f"{cfg.file} has {cfg.classes} classes, but {classes} are named: name a file in {constant}")
-    size = cfg.input_size if size is None else size
-    passed_over = [f"YOLO_INPUT_SIZE = {configs.YOLO_INPUT_SIZE}"] * (size != configs.YOLO_INPUT_SIZE)
-    passed_over += ["YOLO_ANCHORS"] * (configs.YOLO_ANCHORS is not None)
+    given, passed_over = [f"{classes} classes"], ["YOLO_ANCHORS"] * (configs.YOLO_ANCHORS is not None)
+    if size is None:
+        size = input_size(cfg.net)
+        given.append(f"an input of {size} x {size} pixels")
+        passed_over += [f"YOLO_INPUT_SIZE = {configs.YOLO_INPUT_SIZE}"] * (size != configs.YOLO_INPUT_SIZE)
     instead = f", in place of {' and '.join(passed_over)}" if passed_over else ""
-    _say_once(f"{cfg.file} gives the anchors, {classes} classes and {size} x {size} pixels{instead}")
+    _say_once(f"{cfg.file} gives the anchors, {', '.join(given)}{instead}")
     return cfg.heads, size
 
 
