@@ -24,12 +24,13 @@ from yolov3.checks import (
     read_class_names,
     say_it_in_one_line,
 )
-from yolov3.darknet import fetch_weights, load_arrays, transfer_yolo_weights
+from yolov3.darknet import convolutions, load_arrays, transfer_yolo_weights
 from yolov3.dataset import readable, training_batches
 from yolov3.detector import Detector
+from yolov3.downloads import fetch_weights
 from yolov3.files import check_writable
+from yolov3.heads import configured_cfg, configured_heads, tell_unofficial
 from yolov3.images import RESIZES
-from yolov3.loading import configured_heads
 from yolov3.networks import NETWORKS, network_name
 from yolov3.runtimes.tf import allow_memory_growth
 from yolov3.training.augment import AUGMENTED, PLAIN
@@ -68,8 +69,8 @@ FRACTIONS = "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC", "TEST_
 SWITCHES = "TRAIN_FLIP", "TRAIN_DATA_AUG"
 # fmt: off
 CONTINUE_WITH = (  # an interrupted training goes on only while these constants are what they were
-    "YOLO_TYPE", "TRAIN_YOLO_TINY", "YOLO_ANCHORS", "TRAIN_ANCHORS", "YOLO_RESIZE", "TRAIN_CLASSES", "TRAIN_ANNOT_PATH",
-    "TEST_ANNOT_PATH", "TRAIN_INPUT_SIZE", "TRAIN_MULTISCALE", "TRAIN_BATCH_SIZE", "TRAIN_EPOCHS",
+    "YOLO_TYPE", "TRAIN_YOLO_TINY", "YOLO_ANCHORS", "TRAIN_ANCHORS", "YOLO_CFG", "YOLO_RESIZE", "TRAIN_CLASSES",
+    "TRAIN_ANNOT_PATH", "TEST_ANNOT_PATH", "TRAIN_INPUT_SIZE", "TRAIN_MULTISCALE", "TRAIN_BATCH_SIZE", "TRAIN_EPOCHS",
     "TRAIN_WARMUP_EPOCHS", "TRAIN_FREEZE_EPOCHS", "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_SEED",
     "TRAIN_DATA_AUG", "TRAIN_MOSAIC", "TRAIN_FLIP",
 )
@@ -84,7 +85,10 @@ def configured_model():
     name = network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
     classes, size = read_class_names(configs.TRAIN_CLASSES), configured_sizes()[0]
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
-    heads = configured_heads(name, "YOLO_ANCHORS" if configs.TRAIN_ANCHORS is None else "TRAIN_ANCHORS")
+    cfg = configured_cfg(project_path(getattr(configs, NETWORKS[name].weights)), name) if transfers() else None
+    heads = cfg.heads if cfg else configured_heads(name)
+    if configs.TRAIN_ANCHORS is not None:
+        heads = heads._replace(anchors=configured_heads(name, "TRAIN_ANCHORS").anchors)
     return ModelSpec(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, heads)
 
 
@@ -131,6 +135,11 @@ def configured_schedule(steps_per_epoch):
     )
 
 
+def transfers():
+    """Whether a training begins with Darknet's weights."""
+    return configs.TRAIN_TRANSFER and not configs.TRAIN_FROM_CHECKPOINT
+
+
 def load_first_weights(network, model):
     """What training begins with: a checkpoint's weights, Darknet's, or fresh ones."""
     if configs.TRAIN_FROM_CHECKPOINT:
@@ -142,10 +151,12 @@ def load_first_weights(network, model):
                 f"with {len(model.classes)}: name another in yolov3/configs.py"
             )
         load_arrays(network, read_weights(folder), folder)
-    elif configs.TRAIN_TRANSFER:
+    elif transfers():
         weights = getattr(configs, NETWORKS[model.name].weights)
         fetch_weights(weights)
-        transfer_yolo_weights(network, weights)
+        tell_unofficial(project_path(weights), None)
+        taken = transfer_yolo_weights(network, weights)
+        print(f"TRAIN_TRANSFER: {taken} of {len(convolutions(network))} convolutions begin with {weights}")
 
 
 def make_batches(records, model, strategy):

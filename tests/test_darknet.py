@@ -1,13 +1,15 @@
-"""Darknet's .weights files: byte for byte there and back, bad files refused, downloads whole or not at all."""
+"""Darknet's .weights files: byte for byte there and back, bad files refused and explained."""
 
-import functools
-import http.server
 import resource
-import threading
 
-from yolov3 import darknet
 from yolov3.checks import UserError
-from yolov3.darknet import fetch_weights, get_arrays, load_yolo_weights, save_yolo_weights
+from yolov3.darknet import (
+    convolutions,
+    get_arrays,
+    load_yolo_weights,
+    save_yolo_weights,
+    transfer_yolo_weights,
+)
 from yolov3.yolov4 import Create_Yolo
 
 import numpy as np
@@ -70,15 +72,16 @@ def nan_at_the_end(good):
 
 
 BAD_FILES = {
-    "cut off": (lambda good: good[:-4], "it is truncated, or of another network: download it again"),
+    "cut off": (lambda good: good[:-4], "it is of another network than the four of this project, or was cut off"),
     "cut in the header": (lambda good: good[:10], "has 10 bytes"),
-    "four bytes too many": (lambda good: good + bytes(4), "it is too long, or of another network"),
+    "cut within a number": (lambda good: good[:-1], "not a whole number of weights: cut off"),
+    "four bytes too many": (lambda good: good + bytes(4), "it is of another network than the four"),
     "empty": (lambda good: b"", "is empty: download it again"),
     "web page": (lambda good: b"\n<!DOCTYPE html><html>Not found</html>", "is a web page, not weights"),
     "not a number": (nan_at_the_end, "not finite"),
     "infinite": (lambda good: good[:20] + np.float32(np.inf).tobytes() + good[24:], "not finite"),
-    "more classes": (lambda good: good + bytes(17 * PER_CLASS), "it would fit 20 classes"),
-    "fewer classes": (lambda good: good[: -2 * PER_CLASS], "it would fit 1 classes"),
+    "more classes": (lambda good: good + bytes(17 * PER_CLASS), "it is yolov4-tiny with 20 classes: name 20 classes"),
+    "fewer classes": (lambda good: good[: -2 * PER_CLASS], "it is yolov4-tiny with 1 classes: name 1 classes"),
 }
 
 
@@ -102,14 +105,90 @@ def test_a_wrong_class_count_is_told_with_both_byte_counts_and_the_count_that_fi
     ours = 20 + 4 * model.count_params()
     with pytest.raises(UserError) as error:
         load_yolo_weights(model, file)
-    for part in (f"{theirs:,} bytes", f"yolov4-tiny with 3 classes takes {ours:,}", "it would fit 7 classes"):
+    for part in (f"{theirs:,} bytes", f"yolov4-tiny with 3 classes takes {ours:,}", "it is yolov4-tiny with 7 classes"):
         assert part in str(error.value)
 
 
-def test_the_weights_of_another_network_are_refused(model, file):
-    random_weights(Create_Yolo(32, "yolov3", True, CLASSES), file)
-    with pytest.raises(UserError, match="yolov4-tiny with 3 classes takes .*: it is too long, or of another network"):
+def zeros(file, count):
+    """Writes a .weights file of so many zeros, with its header."""
+    file.write_bytes(np.array([0, 2, 5, 0, 0], "<i4").tobytes() + bytes(4 * count))
+
+
+# parameters at 80 classes, and what has to be set where yolov4-tiny is
+OTHERS = {
+    "yolov3": (62_001_757, 'set YOLO_TYPE = "yolov3" and TRAIN_YOLO_TINY = False'),
+    "yolov3-tiny": (8_858_734, 'set YOLO_TYPE = "yolov3"'),
+    "yolov4": (64_429_405, "set TRAIN_YOLO_TINY = False"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("classes", [1, 3, 20, 365])
+def test_whole_weights_of_another_network_are_told_with_the_constants_to_set(model, file, name, classes):
+    parameters, settings = OTHERS[name]
+    before_heads = (512, 256) if name.endswith("tiny") else (256, 512, 1024)  # channels
+    zeros(file, parameters + (classes - 80) * 3 * sum(channels + 1 for channels in before_heads))
+    with pytest.raises(UserError) as error:
         load_yolo_weights(model, file)
+    message = str(error.value)
+    assert f"it is {name} with {classes} classes: {settings}" in message
+    assert (f"name {classes} classes" in message) == (classes != CLASSES)
+    assert "download" not in message
+    with pytest.raises(UserError) as error:
+        transfer_yolo_weights(model, file)
+    assert str(error.value) == message
+
+
+# --- Partial files for training ------------------------------------------------------------------------------------
+
+PARTIAL = {  # what Darknet's `partial` keeps: the network, bytes of the file, and the convolutions in it of how many
+    "yolov4-tiny.conv.29": ("yolov4", True, 19_789_716, 17, 21),
+    "yolov4.conv.137": ("yolov4", False, 170_038_676, 92, 110),
+    "darknet53.conv.74": ("yolov3", False, 162_482_580, 52, 75),
+    "yolov3-tiny.conv.15": ("yolov3", True, 30_973_396, 9, 13),
+}
+
+
+@pytest.mark.parametrize("name", PARTIAL)
+def test_a_partial_file_gives_a_training_its_convolutions_and_nothing_else(tmp_path, name):
+    yolo_type, tiny, size, taken, count = PARTIAL[name]
+    model = Create_Yolo(32, yolo_type, tiny, CLASSES)
+    data = random_weights(model, tmp_path / "whole.weights").read_bytes()
+    (tmp_path / name).write_bytes(data[:size])
+    before = everything(model)
+    assert transfer_yolo_weights(model, tmp_path / name) == taken
+    after, border = everything(model), (size - 20) // 4
+    np.testing.assert_array_equal(after[:border], np.frombuffer(data[20:size], "<f4"))
+    np.testing.assert_array_equal(after[border:], before[border:])
+    with pytest.raises(UserError) as error:
+        load_yolo_weights(model, tmp_path / name)
+    assert f"it is the first {taken} of {count} convolutions of {model.name}: begin a training" in str(error.value)
+    assert "download" not in str(error.value)
+
+
+def test_any_file_that_ends_behind_a_convolution_is_taken_heads_of_other_classes_apart(model, tmp_path):
+    other = Create_Yolo(32, "yolov4", True, 7)
+    data = random_weights(other, tmp_path / "whole.weights").read_bytes()
+    counts = [conv.count_params() + (norm.count_params() if norm else 0) for conv, norm in convolutions(other)]
+    file = tmp_path / "part.weights"
+    for made, end in enumerate(20 + 4 * np.cumsum(counts), 1):
+        file.write_bytes(data[:end])
+        heads = sum(number <= made for number in (18, 21))  # the convolutions that are heads
+        assert transfer_yolo_weights(model, file) == made - heads
+        for size in (end - 4, end + 4):
+            file.write_bytes((data + bytes(4))[:size])
+            with pytest.raises(UserError, match="of another network"):
+                transfer_yolo_weights(model, file)
+
+
+def test_a_partial_file_of_another_network_is_told_with_the_constants_to_set(model, file):
+    zeros(file, (PARTIAL["yolov4.conv.137"][2] - 20) // 4)
+    with pytest.raises(UserError, match="first 92 of 110 convolutions of yolov4: set TRAIN_YOLO_TINY = False") as error:
+        transfer_yolo_weights(model, file)
+    assert "download" not in str(error.value)
+
+
+# --- The disk ------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_file_or_a_folder_is_refused(model, tmp_path):
@@ -139,131 +218,3 @@ def test_a_full_disk_keeps_the_file_that_was_there(model, file):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [(x.name, x.read_bytes()) for x in file.parent.iterdir()] == [(file.name, b"before")]
-
-
-# --- Downloads -----------------------------------------------------------------------------------------------------
-
-WHOLE = np.random.RandomState(0).bytes(300_000)
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """What the path says: whole, short, long (each with the true Content-Length), cut (off midway), else 404."""
-
-    def __init__(self, log, *args):
-        self.log = log
-        super().__init__(*args)
-
-    def do_GET(self):
-        kind = self.path.strip("/")
-        self.log.append(kind)
-        if kind == "cut-once":
-            kind = "cut" if self.log.count("cut-once") == 1 else "whole"
-        bodies = {"whole": WHOLE, "cut": WHOLE, "short": WHOLE[:-7], "long": WHOLE + b"tail", "empty": b""}
-        if kind not in bodies:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(bodies[kind])))
-        self.end_headers()
-        self.wfile.write(bodies[kind][: len(WHOLE) // 2 if kind == "cut" else None])
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    """(URL, list of what was asked for) of a web server on loopback."""
-    for variable in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(variable, "127.0.0.1")
-    asked = []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, asked))
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_missing_official_file_is_downloaded_whole(server, tmp_path, monkeypatch):
-    url, asked = server
-    monkeypatch.setitem(darknet.OFFICIAL, "yolov4-tiny.weights", (f"{url}/whole", len(WHOLE)))
-    file = tmp_path / "new folder" / "yolov4-tiny.weights"
-    fetch_weights(file)
-    assert file.read_bytes() == WHOLE
-    assert [x.name for x in file.parent.iterdir()] == [file.name]
-    fetch_weights(file)
-    assert asked == ["whole"]  # once
-
-
-def test_a_file_that_is_there_is_never_asked_for(server, file):
-    url, asked = server
-    file.write_bytes(b"mine")
-    fetch_weights(file, f"{url}/whole", len(WHOLE))
-    assert (asked, file.read_bytes()) == ([], b"mine")
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [
-        ("cut", ""),
-        ("short", "299,993 bytes came instead of 300,000"),
-        ("long", "300,004 bytes came instead of 300,000"),
-        ("empty", "0 bytes came instead of 300,000"),
-        ("nowhere", "404"),
-    ],
-)
-def test_a_bad_download_leaves_nothing_and_names_url_and_place(server, file, kind, reason):
-    url, asked = server
-    with pytest.raises(UserError) as error:
-        fetch_weights(file, f"{url}/{kind}", len(WHOLE))
-    message = str(error.value)
-    assert message.startswith(f"cannot download {url}/{kind} (")
-    assert message.endswith(f"get it elsewhere and put it at {file}")
-    assert reason in message
-    assert "\n" not in message
-    assert asked == [kind]
-    assert list(file.parent.iterdir()) == []
-
-
-def test_after_a_cut_the_next_try_starts_afresh(server, file):
-    url, asked = server
-    with pytest.raises(UserError):
-        fetch_weights(file, f"{url}/cut-once", len(WHOLE))
-    fetch_weights(file, f"{url}/cut-once", len(WHOLE))
-    assert file.read_bytes() == WHOLE
-    assert asked == ["cut-once"] * 2
-
-
-def test_what_a_killed_download_left_does_no_harm(server, file):
-    part = file.with_name(file.name + ".part")
-    part.write_bytes(WHOLE[:1000])
-    fetch_weights(file, f"{server[0]}/whole", len(WHOLE))
-    assert [(x.name, x.read_bytes()) for x in file.parent.iterdir()] == [(file.name, WHOLE)]
-
-
-def test_offline_is_one_line_with_url_and_place(server, file):
-    with http.server.HTTPServer(("127.0.0.1", 0), Server) as closed:
-        url = f"http://127.0.0.1:{closed.server_port}/yolov4.weights"
-    with pytest.raises(UserError) as error:
-        fetch_weights(file, url, 3)
-    assert str(error.value).startswith(f"cannot download {url} (")
-    assert str(error.value).endswith(f"put it at {file}")
-    assert "\n" not in str(error.value)
-    assert list(file.parent.iterdir()) == []
-
-
-def test_a_place_that_cannot_be_written_is_one_line(server, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot download .*File exists.* put it at"):
-        fetch_weights(tmp_path / "file" / "yolov4.weights", f"{server[0]}/whole", len(WHOLE))
-
-
-def test_a_missing_file_that_is_not_official_is_told(tmp_path):
-    with pytest.raises(UserError, match="mine.weights is missing: put it there, or name another"):
-        fetch_weights(tmp_path / "mine.weights")
-
-
-def test_the_official_sizes_are_those_of_the_networks_at_80_classes():
-    parameters = {"yolov4": 64_429_405, "yolov4-tiny": 6_062_814, "yolov3": 62_001_757, "yolov3-tiny": 8_858_734}
-    sizes = {name: size for name, (_, size) in darknet.OFFICIAL.items()}
-    assert sizes == {f"{name}.weights": 20 + 4 * count for name, count in parameters.items()}

@@ -7,6 +7,7 @@ import sys
 import train
 from yolov3 import configs
 from yolov3.boxes import decode
+from yolov3.cfg_layers import cfg_text
 from yolov3.checkpoint import ModelSpec, read_model, read_weights, write_checkpoint
 from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
 from yolov3.loading import Load_Yolo_model, custom_weights
@@ -18,7 +19,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import draw_red_and_green
-from oracle import centre_form, importer, importer_answers
+from oracle import centre_form, importer, importer_answers, random_weights
 
 CONSTANTS = {
     "YOLO_TYPE": "yolov4",
@@ -131,6 +132,27 @@ def test_it_begins_with_a_checkpoint_or_with_darknet_weights(folder, eager, monk
         for mine, theirs in zip(read_weights(folder / "checkpoints" / "mine_Tiny_last"), first, strict=True):
             if mine.ndim == 4:  # the statistics of batch normalisation do move
                 np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager, monkeypatch, capsys):
+    """yolov4-tiny.conv.29, as Darknet's `partial` makes it of weights of any number of classes."""
+    whole = random_weights(Create_Yolo(64, "yolov4", True, 20), folder / "whole.weights").read_bytes()
+    (folder / "yolov4-tiny.conv.29").write_bytes(whole[:19_789_716])
+    heads = train.configured_model().heads._replace(anchors=(((1, 2), (3, 4), (5, 6)), ((7, 8), (9, 10), (11, 12))))
+    (folder / "any.cfg").write_text(cfg_text(Create_Yolo(64, "yolov4", True, 20), heads, 20, 416))
+    for name, value in {
+        "TRAIN_TRANSFER": True,
+        "YOLO_V4_TINY_WEIGHTS": str(folder / "yolov4-tiny.conv.29"),
+        "YOLO_CFG": str(folder / "any.cfg"),
+        "TRAIN_EPOCHS": 1,
+    }.items():
+        monkeypatch.setattr(configs, name, value)
+    assert train.configured_model().input_size == 64  # TRAIN_INPUT_SIZE, whatever the cfg says
+    train.main()
+    assert f"TRAIN_TRANSFER: 17 of 21 convolutions begin with {folder}/yolov4-tiny.conv.29" in capsys.readouterr().out
+    assert read_model(folder / "checkpoints" / "mine_Tiny").heads == heads
+    monkeypatch.setattr(configs, "TRAIN_ANCHORS", heads.anchors[::-1])
+    assert train.configured_model().heads.anchors == heads.anchors[::-1]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from tools.cluster.parts import describe_run, missing_parts, prepare_output
 from tools.cluster.workers import WorkerSettings, configured_constants, detect_parts, plan_workers, ray_running
 from yolov3 import configs
 from yolov3.checks import UserError, check_count, check_threshold, say_it_in_one_line, shell_path
-from yolov3.darknet import fetch_weights
+from yolov3.downloads import fetch_weights
 from yolov3.loading import configured_model
 
 from tqdm import tqdm

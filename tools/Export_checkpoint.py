@@ -3,8 +3,8 @@
 python tools/Export_checkpoint.py yolo_custom mine.weights                 for Darknet, OpenCV and all that read it
 python tools/Export_checkpoint.py yolo_custom model_data/mine --overwrite      the same folder in float16
 
-The checkpoint is a folder, or its bare name under checkpoints/. A .weights file says neither classes nor anchors: they
-are printed as the lines of the cfg that they belong in.
+The checkpoint is a folder, or its bare name under checkpoints/. A .weights file says neither classes nor anchors: its
+cfg, mine.cfg, is written beside it and does, for Darknet, for OpenCV and for the scripts here.
 """
 
 import argparse
@@ -12,28 +12,14 @@ import json
 
 import _path
 from yolov3 import configs
+from yolov3.cfg_layers import cfg_text
 from yolov3.checkpoint import find, read_model, read_weights, write_checkpoint
 from yolov3.checks import UserError, say_it_in_one_line, shell_path
 from yolov3.darknet import load_arrays, save_yolo_weights
-from yolov3.files import check_writable
-from yolov3.networks import ANCHORS_PER_CELL
+from yolov3.files import check_writable, whole_file
 from yolov3.yolov4 import Create_Yolo
 
 import numpy as np
-
-
-def cfg_lines(model):
-    """ModelSpec -> what its Darknet cfg has to say otherwise than the published one."""
-    anchors = ",  ".join(f"{width:g},{height:g}" for head in model.heads.anchors for width, height in head)
-    lines = [
-        f"filters={ANCHORS_PER_CELL * (5 + len(model.classes))} before each [yolo]",
-        f"classes={len(model.classes)}",
-    ]
-    lines.append(f"anchors={anchors}")
-    for i, stride in enumerate(model.heads.strides):
-        mask = ",".join(str(ANCHORS_PER_CELL * i + j) for j in range(ANCHORS_PER_CELL))
-        lines.append(f"mask={mask} in the [yolo] of stride {stride}")
-    return lines
 
 
 @say_it_in_one_line
@@ -46,15 +32,19 @@ def main():
     folder = find(arguments.checkpoint, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
     model, arrays = read_model(folder), read_weights(folder)
     output = shell_path(arguments.output).absolute()
-    if output.exists() and not arguments.overwrite:
-        raise UserError(f"{output} is there already: give --overwrite to replace it")
+    cfg = output.with_suffix(".cfg")
+    for file in (output, cfg) if output.suffix == ".weights" else (output,):
+        if file.exists() and not arguments.overwrite:
+            raise UserError(f"{file} is there already: give --overwrite to replace it")
     check_writable(output.parent)
 
     network = Create_Yolo(model.input_size, model.type, model.tiny, model.classes)
     load_arrays(network, arrays, folder)
     if output.suffix == ".weights":
         save_yolo_weights(network, output)
-        print("\n".join(cfg_lines(model)))
+        with whole_file(cfg) as part:
+            part.write_text(cfg_text(network, model.heads, len(model.classes), model.input_size), encoding="utf-8")
+        print(f"written: {cfg}")
     else:
         made_from = json.loads((folder / "model.json").read_text(encoding="utf-8"))["made_from"]
         write_checkpoint(output, model, arrays, f"{made_from}; in float16", np.float16)

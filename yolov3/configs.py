@@ -19,6 +19,7 @@ YOLO_V3_WEIGHTS = "model_data/yolov3.weights"
 YOLO_V4_WEIGHTS = "model_data/yolov4.weights"
 YOLO_V3_TINY_WEIGHTS = "model_data/yolov3-tiny.weights"
 YOLO_V4_TINY_WEIGHTS = "model_data/yolov4-tiny.weights"
+YOLO_CFG = None  # Darknet's .cfg of a .weights file in use; None: the one beside it of the same name, if there is one
 YOLO_COCO_CLASSES = "model_data/coco/coco.names"  # the classes of those weights, one name a line
 
 # What tools/Convert_to_TRT.py and tools/Convert_to_OpenVINO.py make; up here, so that YOLO_CUSTOM_WEIGHTS can be

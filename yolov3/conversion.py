@@ -61,7 +61,7 @@ def read_source():
     half-written, or of another type, size or classes than configs.py says."""
     configured = configured_source()
     name = configured.name if configured else network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
-    size = check_input_size(configs.YOLO_INPUT_SIZE)
+    size = configured.input_size if configured else check_input_size(configs.YOLO_INPUT_SIZE)
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size}"
     convert = "python tools/Convert_to_pb.py writes it"
     if not folder.exists():

@@ -1,4 +1,4 @@
-"""Darknet's .weights files: read into a network, written from one, and the official ones fetched.
+"""Darknet's .weights files: read into a network and written from one.
 
 Format (Darknet's parser.c): int32 major, minor, revision; the number of pictures seen, int64 from version 0.2 on and
 int32 before; then float32 for each convolution in the order of the cfg: beta, gamma, mean and variance of its batch
@@ -6,20 +6,17 @@ normalisation, or its bias; then its kernel as (out, in, height, width).
 """
 
 import contextlib
+import functools
+from typing import NamedTuple
 
 from yolov3.checks import UserError, project_path
+from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, constants_to_set
+from yolov3.yolov4 import Create_Yolo
 
 import keras
 import numpy as np
 
-ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download/"
-PJREDDIE = "https://pjreddie.com/media/files/"
-OFFICIAL = {  # file name: (URL, bytes)
-    "yolov4.weights": (ALEXEYAB + "darknet_yolo_v3_optimal/yolov4.weights", 257_717_640),
-    "yolov4-tiny.weights": (ALEXEYAB + "darknet_yolo_v4_pre/yolov4-tiny.weights", 24_251_276),
-    "yolov3.weights": (PJREDDIE + "yolov3.weights", 248_007_048),
-    "yolov3-tiny.weights": (PJREDDIE + "yolov3-tiny.weights", 35_434_956),
-}
+MOST_CLASSES = 1000  # of a file that ends behind some of the heads: with more, a cut-off file would often pass for one
 VERSION = np.array([0, 2, 5], "<i4")  # what AlexeyAB's Darknet writes
 
 
@@ -64,26 +61,32 @@ def load_yolo_weights(model, path):
 
     Raises UserError, the model untouched, if the file is missing, damaged, or made for another network or class count.
     """
-    numbers, _ = _read_numbers(path, model)
+    numbers = _read_numbers(path)
+    if numbers.size != model.count_params():
+        raise UserError(_why_not(model, path, numbers.size))
     load_arrays(model, _split(numbers, [array.shape for array in get_arrays(model)]), path)
 
 
 def transfer_yolo_weights(model, path):
-    """Fills a model from `Create_Yolo` with a .weights file made for any number of classes -> that number.
+    """Fill a model from `Create_Yolo` with what a .weights file has for it -> the number of convolutions it took.
 
-    All but the heads; those too if the number is the model's own. Raises UserError, the model untouched, as
-    `load_yolo_weights` does.
+    The file may be made for any number of classes, and may end behind any convolution, as those do that Darknet's
+    `partial` writes for training (yolov4.conv.137). The heads are taken if the number of classes is the model's own.
+    Raises UserError, the model untouched, as `load_yolo_weights` does.
     """
-    numbers, classes = _read_numbers(path, model, any_classes=True)
-    mine = list(get_arrays(model))
-    is_head = [norm is None for _, norm in convolutions(model) for _ in range(2 if norm is None else 5)]
-    shapes = [
-        (3 * (5 + classes), *array.shape[1:]) if head else array.shape
-        for array, head in zip(mine, is_head, strict=True)
-    ]
-    theirs = _split(numbers, shapes)
-    load_arrays(model, [b if a.shape == b.shape else a for a, b in zip(mine, theirs, strict=True)], path)
-    return classes
+    numbers = _read_numbers(path)
+    holds = _contents(_ends(model), numbers.size, _classes(model))
+    if holds is None:
+        raise UserError(_why_not(model, path, numbers.size))
+    mine, shapes = list(get_arrays(model)), []
+    for conv, norm in convolutions(model)[: holds.convolutions]:
+        filters = conv.filters if norm else ANCHORS_PER_CELL * (5 + holds.classes)
+        height, width, inputs, _ = conv.kernel.shape
+        shapes += [(filters,)] * (4 if norm else 1) + [(filters, inputs, height, width)]
+    fits = [array.shape == shape for array, shape in zip(mine, shapes, strict=False)]
+    theirs = [b if fit else a for a, b, fit in zip(mine, _split(numbers, shapes), fits, strict=False)]
+    load_arrays(model, theirs + mine[len(theirs) :], path)
+    return holds.convolutions - fits.count(False) // 2  # a head is a bias and a kernel
 
 
 def _split(numbers, shapes):
@@ -106,9 +109,8 @@ def save_yolo_weights(model, path):
         raise UserError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _read_numbers(path, model, any_classes=False):
-    """The file's float32 numbers behind the header, exactly as many as the model has, and the classes they are for;
-    with `any_classes`, as many as it would have with that number of classes."""
+def _read_numbers(path):
+    """The file's float32 numbers behind the header."""
     try:
         data = project_path(path).read_bytes()
     except OSError as error:
@@ -119,63 +121,90 @@ def _read_numbers(path, model, any_classes=False):
         raise UserError(f"weights file {path} is a web page, not weights: download it again")
     major, minor = np.frombuffer(data[:8].ljust(8, b"\0"), "<i4").tolist()
     header = 20 if major * 10 + minor >= 2 and major < 1000 and minor < 1000 else 16
-    expected = header + 4 * model.count_params()
-    classes = _fitting_classes(model, len(data) - expected)
-    if classes is None or (classes != _classes(model) and not any_classes):
-        surplus = f"is {'too long' if len(data) > expected else 'truncated'}, or of another network: download it again"
-        raise UserError(
-            f"weights file {path} has {len(data):,} bytes, but {model.name} with {_classes(model)} classes takes "
-            f"{expected:,}: it {f'would fit {classes} classes' if classes else surplus}"
-        )
+    if len(data) <= header or (len(data) - header) % 4:
+        raise UserError(f"weights file {path} has {len(data):,} bytes, which is not a whole number of weights: cut off")
     numbers = np.frombuffer(data, "<f4", offset=header)
     if not np.isfinite(numbers).all():
         raise UserError(f"weights file {path} holds numbers that are not finite (NaN): it is damaged")
-    return numbers, classes
+    return numbers
+
+
+# --- What a file holds ---------------------------------------------------------------------------------------------
+
+
+class Contents(NamedTuple):
+    convolutions: int  # the file ends behind so many
+    classes: int  # that its heads are for; 0: it ends before the first of them
+
+
+def _ends(model):
+    """Where in the file each convolution of a model ends -> int64 (convolutions, 2): so many numbers, and so many more
+    for each class."""
+    rows = []
+    for conv, norm in convolutions(model):
+        each = np.prod(conv.kernel.shape[:3]) + (4 if norm else 1)  # numbers of a filter
+        rows.append((conv.filters * each, 0) if norm else (ANCHORS_PER_CELL * 5 * each, ANCHORS_PER_CELL * each))
+    return np.cumsum(np.array(rows, np.int64), 0)
+
+
+def _contents(ends, count, classes=80):
+    """What a file of `count` numbers holds, if it is of the network that has these ends -> Contents or None.
+
+    Where it could be several things, the whole network comes first, then what has `classes`, then fewer classes.
+    """
+    found = []
+    for made, (numbers, per_class) in enumerate(ends.tolist(), 1):
+        theirs, rest = divmod(count - numbers, per_class) if per_class else (0, count - numbers)
+        most = MOST_CLASSES if made < len(ends) else count
+        if not rest and (per_class > 0) <= theirs <= most:
+            found.append(Contents(made, theirs))
+
+    def order(x):
+        return x.convolutions < len(ends), x.classes not in (0, classes), x.classes
+
+    return min(found, key=order, default=None)
+
+
+@functools.cache
+def _all_ends():
+    """The ends of each of the four networks."""
+    return {name: _ends(Create_Yolo(32, row.type, row.tiny, 1)) for name, row in NETWORKS.items()}
+
+
+def _why_not(model, path, count):
+    """Why a file of `count` numbers is not the model's, and what to do."""
+    mine = _classes(model)
+    size = project_path(path).stat().st_size
+    text = (
+        f"weights file {path} has {size:,} bytes, but {model.name} with {mine} classes takes "
+        f"{size + 4 * (model.count_params() - count):,}"
+    )
+    found = {name: _contents(ends, count, mine) for name, ends in _all_ends().items()}
+    found = {name: holds for name, holds in found.items() if holds}
+    if not found:
+        return f"{text}: it is of another network than the four of this project, or was cut off"
+
+    def likeliness(name):
+        whole = found[name].convolutions == len(_all_ends()[name])
+        return not whole, name != model.name, found[name].classes
+
+    name = min(found, key=likeliness)
+    holds, convolutions_of_all = found[name], len(_all_ends()[name])
+    remedy = [constants_to_set(name, model.name)] if name != model.name else []
+    if holds.convolutions < convolutions_of_all:
+        what = f"the first {holds.convolutions} of {convolutions_of_all} convolutions of {name}"
+        remedy.append("begin a training with it (TRAIN_TRANSFER); to detect takes whole weights")
+    else:
+        what = f"{name} with {holds.classes} classes"
+        if holds.classes != mine:
+            remedy.append(f"name {holds.classes} classes (TRAIN_CLASSES; YOLO_COCO_CLASSES for Darknet's weights)")
+    return f"{text}: it is {what}: {', and '.join(remedy)}"
 
 
 def _classes(model):
-    return model.outputs[0].shape[-1] // 3 - 5
-
-
-def _fitting_classes(model, surplus_bytes):
-    """The number of classes with which the model would take so many bytes more; None if there is no such number."""
-    per_class = sum(3 * (conv.kernel.shape[2] + 1) * 4 for conv, norm in convolutions(model) if norm is None)
-    more, rest = divmod(surplus_bytes, per_class)
-    return None if rest or _classes(model) + more < 1 else _classes(model) + more
-
-
-def fetch_weights(path, url=None, size=None):
-    """Makes sure that an official weights file lies at `path`: downloads it, with a progress bar, if it is missing.
-
-    URL and size in bytes come from the table of official files, by the file's name. The download goes to NAME.part,
-    is checked by size and only then renamed. Raises UserError with the URL if there is no way to get the file.
-    """
-    file = project_path(path)
-    if file.exists():
-        return
-    url, size = OFFICIAL.get(file.name, (None, None)) if url is None else (url, size)
-    if url is None:
-        raise UserError(f"weights file {path} is missing: put it there, or name another in yolov3/configs.py")
-    part = file.with_name(file.name + ".part")
-    try:
-        _download(url, part)
-        if part.stat().st_size != size:
-            raise OSError(f"{part.stat().st_size:,} bytes came instead of {size:,}")
-        part.replace(file)
-    except OSError as error:  # requests' errors are OSErrors too
-        reason = "no connection" if type(error).__name__ == "ConnectionError" else str(error).split("\n")[0]
-        raise UserError(f"cannot download {url} ({reason}): get it elsewhere and put it at {file}") from None
-    finally:
-        _remove(part)
+    return model.outputs[0].shape[-1] // ANCHORS_PER_CELL - 5
 
 
 def _remove(part):
     with contextlib.suppress(OSError):  # missing, or under something that is no folder
         part.unlink()
-
-
-def _download(url, part):
-    import pooch  # only here: nobody needs it whose weights are in place
-
-    part.parent.mkdir(parents=True, exist_ok=True)
-    pooch.HTTPDownloader(progressbar=True, timeout=30)(url, str(part), None)

@@ -16,10 +16,11 @@ from yolov3.checks import (
     class_names,
     project_path,
 )
-from yolov3.darknet import OFFICIAL
 from yolov3.detector import Detector
+from yolov3.downloads import OFFICIAL
+from yolov3.heads import heads_of_file
 from yolov3.images import RESIZES
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, network_name
+from yolov3.networks import NETWORKS, network_name
 from yolov3.runtimes import RUNTIMES, RunOptions
 from yolov3.runtimes.tf import allow_memory_growth
 
@@ -48,9 +49,10 @@ def Load_Yolo_model(
 
     Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
     of the type, downloaded if they are missing), CLASSES (a names file or names), yolo_type and tiny (a checkpoint
-    folder has these three of its own), input_size and resize (a checkpoint of weights runs at any), framework (that of
-    the folder, if weights are given), precision (of "tf"), the two thresholds, and features (YOLO_FEATURES; a
-    conversion has them or has not, and True refuses one without). Raises UserError.
+    folder has these three of its own), input_size (that of its cfg, if a .weights file has one) and resize (a
+    checkpoint of weights runs at any), framework (that of the folder, if weights are given), precision (of "tf"), the
+    two thresholds, and features (YOLO_FEATURES; a conversion has them or has not, and True refuses one without). Raises
+    UserError.
     """
     options = RunOptions(
         choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
@@ -118,7 +120,9 @@ def configured_model(
         name, classes_constant = _kind(weights, name)
         classes = class_names(_configured(classes, classes_constant))
         row = NETWORKS[name]
-        return ModelSpec(row.type, row.tiny, classes, size, resize, configured_heads(name), features=wanted), weights
+        heads, cfg_size = heads_of_file(weights, name, len(classes), classes_constant, input_size)
+        size = cfg_size or size
+        return ModelSpec(row.type, row.tiny, classes, size, resize, heads, features=wanted), weights
 
     made = read_model(weights)
     _check_framework(weights, made.framework, framework)
@@ -147,7 +151,7 @@ def _kind(weights, name):
     for network in (name, *NETWORKS):
         if weights == project_path(getattr(configs, NETWORKS[network].weights)):
             return network, "YOLO_COCO_CLASSES"
-    has_80 = weights.stat().st_size == OFFICIAL[f"{name}.weights"][1]  # classes, as Darknet's own have
+    has_80 = weights.stat().st_size == OFFICIAL[f"{name}.weights"].size  # classes, as Darknet's own have
     is_darknets = has_80 and len(class_names(configs.TRAIN_CLASSES)) != 80
     return name, "YOLO_COCO_CLASSES" if is_darknets else "TRAIN_CLASSES"
 
@@ -160,18 +164,3 @@ def _check_framework(weights, theirs, ours):
             f'{weights} runs by YOLO_FRAMEWORK = "{theirs}", but it is "{ours}" in yolov3/configs.py: change it, or '
             f"name in YOLO_CUSTOM_WEIGHTS a folder that {RUNTIMES[ours].converter} has written"
         )
-
-
-def configured_heads(name, constant="YOLO_ANCHORS"):
-    """The published heads of a network, with the anchors of a constant in place of theirs if it has any."""
-    heads, anchors = NETWORKS[name].heads, getattr(configs, constant)
-    if anchors is None:
-        return heads
-    shape = (len(heads.strides), ANCHORS_PER_CELL, 2)
-    try:
-        array = np.array(anchors, float)
-    except (ValueError, TypeError):
-        array = np.empty(0)
-    if array.shape != shape or not (array > 0).all():
-        raise UserError(f"{constant} must be None or {shape[0]} heads of {shape[1]} (width, height) for {name}")
-    return heads._replace(anchors=tuple(map(tuple, array.tolist())))

@@ -96,3 +96,13 @@ def network_name(yolo_type, tiny):
     choose("YOLO_TYPE", yolo_type, TYPES)
     choose("TRAIN_YOLO_TINY", tiny, (True, False))
     return next(name for name, row in NETWORKS.items() if (row.type, row.tiny) == (yolo_type, bool(tiny)))
+
+
+def constants_to_set(wanted, now):
+    """Return what makes the configured network `now` the network `wanted`: 'set YOLO_TYPE = "yolov3"'."""
+    wanted, now, changes = NETWORKS[wanted], NETWORKS[now], []
+    if now.type != wanted.type:
+        changes.append(f'YOLO_TYPE = "{wanted.type}"')
+    if now.tiny != wanted.tiny:
+        changes.append(f"TRAIN_YOLO_TINY = {wanted.tiny}")
+    return f"set {' and '.join(changes)}"

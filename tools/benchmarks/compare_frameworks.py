@@ -54,7 +54,7 @@ def choose_checkpoints(named):
         return [as_given(word) for word in named]
     configured = configured_source()
     name = configured.name if configured else network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
-    wanted = name, check_input_size(configs.YOLO_INPUT_SIZE)
+    wanted = name, configured.input_size if configured else check_input_size(configs.YOLO_INPUT_SIZE)
     folders = sorted(project_path(configs.TRAIN_CHECKPOINTS_FOLDER).glob("[!.]*"))
     return [None, *(folder for folder in folders if kind(folder) == wanted)]
 

@@ -6,6 +6,7 @@ import shutil
 from yolov3.boxes import decode, finish
 from yolov3.checkpoint import is_weights, read_weights, write_about
 from yolov3.checks import UserError, project_path
+from yolov3.downloads import fetch_weights
 from yolov3.files import whole_folder
 from yolov3.runtimes import Written, savedmodel
 from yolov3.runtimes.common import PICTURE, TOLERANCE, check_same, cpu_flags, in_project, sample_images
@@ -32,8 +33,8 @@ def load(spec, weights, options):
 def keras_network(spec, weights):
     """The Keras model with the weights of a checkpoint folder or a Darknet .weights file, which is fetched if it is a
     missing official one."""
-    from yolov3.darknet import fetch_weights, load_arrays, load_yolo_weights  # here, since only this
-    from yolov3.yolov4 import Create_Yolo  # runtime needs Keras 3
+    from yolov3.darknet import load_arrays, load_yolo_weights  # here, since only this runtime needs Keras 3
+    from yolov3.yolov4 import Create_Yolo
 
     network = Create_Yolo(spec.input_size, spec.type, spec.tiny, spec.classes, spec.features)
     if weights.is_dir():
