@@ -6,7 +6,7 @@ They are read off the Keras models of `Create_Yolo`, the one place that says wha
 import functools
 from typing import Any, NamedTuple
 
-from yolov3.networks import ANCHORS_PER_CELL, Heads
+from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, Heads
 
 BETA_NMS = 0.6  # of nms_kind=diounms: with it, it is what greedynms does whatever its beta_nms
 
