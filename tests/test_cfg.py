@@ -2,7 +2,7 @@
 
 import re
 
-from yolov3 import configs, heads
+from yolov3 import configs, conversion, heads
 from yolov3.cfg import input_size, read_cfg, read_sections
 from yolov3.cfg_layers import cfg_text, describe, read_layer
 from yolov3.checks import UserError
@@ -250,6 +250,25 @@ def test_a_file_in_an_official_ones_place_is_used_and_told(mine, monkeypatch, ca
     monkeypatch.setattr(configs, "YOLO_ANCHORS", ANCHORS)
     assert configured_model(official, NAMES)[1] == official
     assert capsys.readouterr().out == f"{official} is not the official file of that name: its SHA-256 is another\n"
+
+
+def test_trained_weights_with_their_cfg_get_the_anchors_they_were_trained_with(shared, mine):
+    """Whose fine head has mask = 1,2,3, and whose cfg has neither suppression nor scale_x_y."""
+    cfg, weights = shared / "weights" / "yolov3-tiny-zynq7.cfg", mine.with_name("toys.weights")
+    mine.rename(weights)
+    weights.with_suffix(".cfg").write_bytes(cfg.read_bytes())
+    model, _ = configured_model(weights, shared / "weights" / "classes7.names", yolo_type="yolov3", tiny=True)
+    assert (model.heads.anchors, model.input_size, model.heads.nms) == (ANCHORS, 416, "iou")
+
+
+def test_a_converter_looks_for_the_folder_of_the_cfgs_size(mine, text, cfg, monkeypatch):
+    monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", str(mine))
+    monkeypatch.setattr(configs, "TRAIN_CLASSES", NAMES)
+    assert conversion.configured_source().input_size == 64
+    cfg(text)
+    assert conversion.configured_source().input_size == configured_model(mine, NAMES)[0].input_size == 96
+    monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", "checkpoints/yolov4-tiny-trt-INT8-64")
+    assert conversion.configured_source() is None  # it is not there yet
 
 
 def test_the_official_file_needs_no_words(monkeypatch, capsys):

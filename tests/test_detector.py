@@ -238,7 +238,9 @@ def test_a_class_file_that_does_not_fit_the_weights_is_told(configured, network,
     names = tmp_path / "two.names"
     names.write_text("cat\ndog\n")
     configured(TRAIN_CLASSES=str(names))
-    with pytest.raises(UserError, match="yolov4-tiny with 2 classes takes .*: it would fit 3 classes") as error:
+    with pytest.raises(
+        UserError, match="yolov4-tiny with 2 classes takes .*: it is yolov4-tiny with 3 classes: name 3"
+    ) as error:
         Load_Yolo_model()
     assert str(network[1]) in str(error.value)
 

@@ -24,7 +24,7 @@ def configured_heads(name: str, constant: str = "YOLO_ANCHORS") -> Heads:
         array = np.empty(0)
     if array.shape != shape or not (array > 0).all():
         raise UserError(f"{constant} must be None or {shape[0]} heads of {shape[1]} (width, height) for {name}")
-    return heads._replace(anchors=tuple(map(tuple, array.tolist())))
+    return heads._replace(anchors=tuple(tuple(map(tuple, head)) for head in array.tolist()))
 
 
 def cfg_file(weights: Path) -> Path | None:
