@@ -94,7 +94,7 @@ def test_weights_and_cfg_detect_as_the_checkpoint_does(export, tmp_path, monkeyp
 
     (tmp_path / "mine.cfg").unlink()
     published = Load_Yolo_model(tmp_path / "mine.weights", ["a", "b"], 64, framework="tf")
-    assert published.model.heads == NETWORKS["yolov4-tiny"].heads
+    assert published.spec.heads == NETWORKS["yolov4-tiny"].heads
     said = capsys.readouterr().out
     assert "is not the official file; its boxes are decoded with the published anchors of yolov4-tiny" in said
     assert "mine.cfg, or set YOLO_CFG or YOLO_ANCHORS" in said
