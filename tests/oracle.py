@@ -132,3 +132,17 @@ def coco64(folder, shape_of, coco, voc):
         boxes = corner_form(rows.reshape(-1, 5)[:, 1:]) * [width, height, width, height]
         records.append(Record(picture, boxes.astype(np.float32), rows.reshape(-1, 5)[:, 0].astype(np.int32)))
     return records
+
+
+def resize_image(picture, height, width):
+    """Darknet's resize_image: bilinear, first along x, then along y, the corners of both pictures on each other."""
+
+    def along(axis, size, values):
+        last = values.shape[axis] - 1
+        place = np.arange(size) * (last / (size - 1)) if size > 1 else np.zeros(1)
+        first = np.minimum(place.astype(int), last)
+        share = (place - first).reshape([-1 if i == axis else 1 for i in range(3)])
+        second = np.minimum(first + 1, last)
+        return np.take(values, first, axis) * (1 - share) + np.take(values, second, axis) * share
+
+    return along(0, height, along(1, width, picture.astype(np.float64)))

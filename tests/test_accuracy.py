@@ -15,11 +15,13 @@ from yolov3.loading import Load_Yolo_model
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from oracle import coco64, corner_form, darknet_placement, diou, greedy, importer, importer_answers, iou
 
 SIZE = 416
-DARKNET_AP50 = {"letterbox": 56.7, "stretch": 58.6}  # Darknet on the same pictures, by the same script
+DARKNET_AP50 = {"letterbox": 56.75, "stretch": 58.66}  # Darknet on the same pictures, by the same protocol
+# Stretched, two of three sofas whose scores differ by 0.001 change places: 16.8 of that class, 0.84 of the mean of 20.
+# Every box at IoU 0.95 and score 0.01 is Darknet's all the same, see the test of its answers.
+AP50_WITHIN = {"letterbox": 0.3, "stretch": 1.0}
 
 
 @pytest.fixture(scope="module", params=RESIZES)
@@ -91,30 +93,22 @@ def in_fractions_of_the_picture(boxes, height, width, top, left):
     return (boxes * SIZE - np.float32([left, top] * 2)) / np.float32([width, height] * 2)
 
 
-def darknet_input(frame, placed):
-    """The network input as Darknet makes it: its resize aligns the corners."""
-    height, width, top, left = placed
-    fitted = tf.raw_ops.ResizeBilinear(images=frame[np.newaxis], size=(height, width), align_corners=True) / 255
-    margins = ((0, 0), (top, SIZE - height - top), (left, SIZE - width - left), (0, 0))
-    return tf.pad(fitted, margins, constant_values=0.5)
-
-
 def matches(label, score, box, found):
     overlap, other = nearest(label, box, found)
     return overlap >= 0.97 and abs(score - other) <= 0.02
 
 
 def test_every_answer_of_darknet_is_found(detector, photographs, shared):
-    """Fed with Darknet's resize. Its way back from the letterbox (correct_yolo_boxes) takes half the margin
-    unrounded, half a pixel off where the margin is odd. Measured: IoU at least 0.995, scores within 0.011, but for
-    two letterboxed answers: there another box scores the same to 0.001 and is the one that wins here."""
+    """Darknet's way back from the letterbox (correct_yolo_boxes) takes half the margin unrounded, half a pixel off
+    where the margin is odd. Measured: IoU at least 0.995, scores within 0.011, but for two letterboxed answers: there
+    another box scores the same to 0.001 and is the one that wins here."""
     resize = detector.spec.resize
     answers = json.loads((shared / "coco64" / f"darknet-{resize}.json").read_text())
     assert answers.keys() == photographs.keys()
     found, near_ties = 0, 0
     for name, frame in photographs.items():
-        height, width, top, left = placed = darknet_placement(*frame.shape[:2], SIZE, resize)
-        predictions = detector.network(darknet_input(frame, placed))["predictions"].numpy()
+        height, width, top, left = darknet_placement(*frame.shape[:2], SIZE, resize)
+        predictions = detector.network(detector.fit([frame]))["predictions"].numpy()
         half_margins = (SIZE - height) / 2, (SIZE - width) / 2
         boxes = in_fractions_of_the_picture(predictions[..., :4], height, width, *half_margins)
         predictions = np.concatenate([boxes, predictions[..., 4:]], -1)
@@ -147,7 +141,7 @@ def test_ap50_on_photographs_is_darknets(detector, photographs, shared, tmp_path
     sizes = [photographs[record.picture.name].shape[1::-1] for record in records]
     scores = evaluate(detector, records, sizes, voc, 0.001, 0.45, batch_size=4)
     assert sum(row.boxes for row in scores.classes) == 287
-    assert abs(100 * scores.AP50 - DARKNET_AP50[detector.spec.resize]) <= 0.5
+    assert abs(100 * scores.AP50 - DARKNET_AP50[detector.spec.resize]) <= AP50_WITHIN[detector.spec.resize]
 
     answers = {record.picture.name: [] for record in records}
     for row in scores.detections:
@@ -176,4 +170,54 @@ def test_weights_with_anchors_of_their_own(shared, tmp_path, monkeypatch):
     detector = Load_Yolo_model(weights, names, size, "yolov3", True, "tf", "FP32", "letterbox", 0.5, 0.45)
     (found,) = detector([read_picture(shared / "weights" / "t19.jpg", 10**9)])
     best = dict(zip(found.labels[::-1], found.scores[::-1].tolist(), strict=True))
-    assert best == pytest.approx({"cone_bar": 0.93, "doll": 0.89}, abs=0.01)
+    expected = {
+        "cone_bar": 0.97,
+        "doll": 0.90,
+        "light_yellow": 0.58,
+        "arrow_sign": 0.57,
+    }  # OpenCV's importer, same input
+    assert best == pytest.approx(expected, abs=0.01)
+
+
+# --- The official weights that come along ----------------------------------------------------------------------------
+
+# AP50 of Darknet's answers at score >= 0.005, how far ours may be off, and how many of its answers at score >= 0.25
+# have one of ours. The others are near ties, where another box of about the same score wins here, and one bowl 24
+# pixels high, which Darknet places by half pixels where it places its picture by whole ones.
+OFFICIAL = {"letterbox": (44.34, 0.3, 177, 179), "stretch": (47.75, 0.5, 185, 187)}
+
+
+@pytest.mark.parametrize("resize", OFFICIAL)
+def test_the_official_weights_answer_as_darknet_does(resize, photographs, shared):
+    names = read_class_names("model_data/coco/coco.names")
+    weights = "model_data/yolov3-tiny.weights"
+    detector = Load_Yolo_model(weights, names, SIZE, "yolov3", True, "tf", "FP32", resize, 0.005, 0.45)
+    answers = json.loads((shared / "coco64" / f"yolov3-tiny-mask123-{resize}.json").read_text())
+    AP50, within, least, count = OFFICIAL[resize]
+
+    found, told = 0, 0
+    for name, frame in photographs.items():
+        ours, pixels = as_list(detector([frame])[0]), np.array([*frame.shape[1::-1]] * 2)
+        for label, score, *box in answers[name]:
+            if score >= 0.25:
+                told += 1
+                box = np.clip(corner_form(np.array(box)), 0, 1) * pixels
+                found += any(
+                    kind == label and abs(other - score) <= 0.01 and iou(box, near) >= 0.95
+                    for other, kind, near in ours
+                )
+    assert told == count
+    assert found >= least >= 0.985 * count
+
+    records = coco64(shared / "coco64", lambda name: photographs[name].shape[:2], names, names)
+    sizes = [photographs[record.picture.name].shape[1::-1] for record in records]
+    scores = evaluate(detector, records, sizes, names, 0.005, 0.45, batch_size=4)
+    assert sum(row.boxes for row in scores.classes) == 461
+    assert abs(100 * scores.AP50 - AP50) <= within
+
+
+def test_the_first_picture_of_a_newcomer():
+    """As cloned and offline: three right boxes of three classes, none that is wrong."""
+    detector = Load_Yolo_model("model_data/yolov3-tiny.weights", input_size=SIZE, framework="tf", resize="letterbox")
+    (found,) = detector([read_picture("IMAGES/scene.jpg", 10**9)], 0.3)
+    assert sorted(found.labels) == ["cat", "cup", "person"]

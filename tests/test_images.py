@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from oracle import darknet_placement
+from oracle import darknet_placement, resize_image
 
 MAX_PIXELS = 120_000_000
 
@@ -247,11 +247,11 @@ def test_a_picture_lies_where_darknet_puts_it(resize, size):
 
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("shape", SIZES)
-def test_fit_is_opencvs_bilinear_resize_with_grey_around(resize, shape):
+def test_fit_is_darknets_bilinear_resize_with_grey_around(resize, shape):
     picture = scene(*shape)
     height, width, top, left = darknet_placement(*shape, 96, resize)
     expected = np.full((96, 96, 3), 0.5, np.float32)
-    resized = cv2.resize(picture.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    resized = resize_image(picture, height, width)
     expected[top : top + height, left : left + width] = resized / 255
     fitted = fit(picture, 96, resize).numpy()
     assert fitted.dtype == np.float32
