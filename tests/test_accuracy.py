@@ -175,7 +175,7 @@ def test_weights_with_anchors_of_their_own(shared, tmp_path, monkeypatch):
         "doll": 0.90,
         "light_yellow": 0.58,
         "arrow_sign": 0.57,
-    }  # OpenCV's importer, same input
+    }
     assert best == pytest.approx(expected, abs=0.01)
 
 
