@@ -120,7 +120,7 @@ def _umask():
         ("endless", "more bytes came than the file has"),
         ("other", "a file of another SHA-256 came"),
         ("loop", "redirected without end"),
-        (closed_address(), "no connection"),
+        pytest.param(closed_address(), "no connection", id="nobody listens"),
         ("http://nowhere:port/", "Failed to parse"),
     ],
 )
