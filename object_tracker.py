@@ -19,6 +19,7 @@ from yolov3 import configs
 from yolov3.checks import UserError, check_count, say_it_in_one_line
 from yolov3.cli import detect_from_command_line
 from yolov3.detect import Job
+from yolov3.detector import Detector
 from yolov3.tracking.embedders import load_embedder
 from yolov3.tracking.follower import Follower
 from yolov3.utils import Load_Yolo_model
@@ -46,6 +47,8 @@ def Object_tracking(
     threshold = configs.TRACKER_LOW_SCORE if score_threshold is None else score_threshold
     if configs.TRACKER_EMBEDDER == "detector" and not Yolo.spec.features:
         raise UserError('TRACKER_EMBEDDER = "detector" needs a detector with features: Load_Yolo_model(features=True)')
+    if configs.TRACKER_CLASS_AGNOSTIC and not Yolo.class_agnostic:
+        Yolo = Detector(Yolo.network, Yolo.spec, Yolo.score_threshold, Yolo.iou_threshold, class_agnostic=True)
     only = [Track_only] if isinstance(Track_only, str) else Track_only
     job = Job(video_path, output_path, show=show, only=only or None, colour=rectangle_colors, follow=make_follower())
     return job.run(Yolo, input_size, CLASSES, threshold, iou_threshold)
@@ -67,7 +70,8 @@ def make_follower():
 
 
 def load():
-    return Load_Yolo_model(features=configs.TRACKER_EMBEDDER == "detector")
+    across_classes = configs.TRACKER_CLASS_AGNOSTIC or None  # None: what YOLO_CLASS_AGNOSTIC says
+    return Load_Yolo_model(features=configs.TRACKER_EMBEDDER == "detector", class_agnostic=across_classes)
 
 
 @say_it_in_one_line

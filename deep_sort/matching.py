@@ -4,6 +4,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 NEVER = 1e6  # the cost of a pair that must not be
+DUPLICATE_IOU = 0.7  # detections of several classes that overlap by at least so much are one object
 
 
 def iou_matrix(boxes, to):
@@ -26,6 +27,17 @@ def _overlaps(boxes, to):
     shared = np.maximum(width, 0) * np.maximum(height, 0)
     union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared
     return shared / np.maximum(union, 1e-12), height, (y2, v2), (y1, v1)
+
+
+def without_duplicates(boxes, scores, candidates):
+    """Return those candidates, indices of boxes (n, 4) and scores (n,), that no better one covers, in their order."""
+    same = iou_matrix(boxes[candidates], boxes[candidates]) >= DUPLICATE_IOU
+    kept = np.ones(len(candidates), bool)
+    for i in np.argsort(-scores[candidates], kind="stable"):  # the best first
+        if kept[i]:
+            kept &= ~same[i]
+            kept[i] = True
+    return candidates[kept]
 
 
 def normalise(features):

@@ -10,9 +10,17 @@ import numpy as np
 
 from .inputs import check_boxes, check_column, check_features, check_number, check_options
 from .kalman import GATE, KalmanFilter, to_xyah, to_xyxy
-from .matching import NEVER, assign, cascade, cosine_distances, height_iou_matrix, iou_matrix, normalise, others
-
-DUPLICATE_IOU = 0.7  # class-agnostic: a detection that overlaps a matched one by so much is the same object
+from .matching import (
+    NEVER,
+    assign,
+    cascade,
+    cosine_distances,
+    height_iou_matrix,
+    iou_matrix,
+    normalise,
+    others,
+    without_duplicates,
+)
 
 
 class Track(NamedTuple):
@@ -73,7 +81,7 @@ class Tracker:
             self.feature_length = features.shape[1] or self.feature_length
         tracks, matched, left = self._match(boxes, scores, classes, features, frames)
         self._see(tracks, matched, boxes, scores, classes, features)
-        self._start(self._no_duplicates(left, matched, boxes), boxes, scores, classes, features)
+        self._start(left, boxes, scores, classes, features)
         self._confirm(first)
         return self._shown()
 
@@ -89,6 +97,8 @@ class Tracker:
         kept = (scores >= self.low_score) & (boxes[:, 2:] - boxes[:, :2] > 0.01).all(1)  # an edge may cut all of a box
         if (classes % 1 != 0).any():
             raise ValueError(f"classes {classes.tolist()} must be whole numbers")
+        if self.class_agnostic:
+            kept = without_duplicates(boxes, scores, np.flatnonzero(kept))
         boxes, scores, classes = boxes[kept], scores[kept], classes[kept].astype(int)
         if features is None:
             return boxes, scores, classes, None
@@ -211,12 +221,6 @@ class Tracker:
             votes = t["votes"][tracks] + np.where(same, 1, -1) * scores[detections]
             t["class_id"][tracks] = np.where(votes < 0, classes[detections], t["class_id"][tracks])
             t["votes"][tracks] = np.abs(votes)
-
-    def _no_duplicates(self, left, matched, boxes):
-        """A car that the detector calls a truck too is one object, where classes do not count."""
-        if not self.class_agnostic or not len(left) or not len(matched):
-            return left
-        return left[iou_matrix(boxes[left], boxes[matched]).max(1) < DUPLICATE_IOU]
 
     def _start(self, detections, boxes, scores, classes, features):
         if not len(detections):

@@ -96,6 +96,19 @@ def test_the_tutorials_call(clip, tmp_path, monkeypatch):
         object_tracker.Object_tracking(yolo, clip)
 
 
+def test_class_agnostic_tracking_detects_across_classes(clip, monkeypatch):
+    """Also with a detector that was loaded without; what the caller holds stays as it is."""
+    for name, value in {"TRACKER_EMBEDDER": "none", "TRACKER_CLASS_AGNOSTIC": True, "TRACKER_LOW_SCORE": 0.01}.items():
+        monkeypatch.setattr(configs, name, value)
+    yolo, used = Load_Yolo_model(SHIPPED, iou_threshold=0.2), []
+    monkeypatch.setattr(object_tracker.Job, "run", lambda job, detector, *rest: used.append((detector, *rest)))
+    object_tracker.Object_tracking(yolo, clip)
+    (across, _, _, threshold, _), frames = used[0], [cv2.VideoCapture(str(clip)).read()[1][..., ::-1].copy()]
+    (found,), (per_class,) = across(frames, threshold), yolo(frames, threshold)
+    assert 0 < len(found) < len(per_class) and not yolo.class_agnostic
+    assert across.iou_threshold == 0.2
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [

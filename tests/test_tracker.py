@@ -105,6 +105,19 @@ def test_a_car_that_is_a_truck_too_is_one_object():
     assert [t.number for t in tracks] == [1]
 
 
+def test_a_lorry_that_is_a_car_and_a_truck_from_its_first_frame_on_is_one_object():
+    """The better of the two is followed, whichever comes first; a neighbour that overlaps little has its own track."""
+    tracker, lorry, beside = Tracker(class_agnostic=True), (100, 100, 220, 200), (200, 100, 320, 200)
+    for i in range(40):
+        move = 4 * i * np.array([1, 0, 1, 0])
+        boxes = np.array([lorry, (102, 101, 221, 203), beside]) + move
+        order = [0, 1, 2] if i % 2 else [1, 0, 2]
+        tracks = tracker.update(boxes[order], np.array([0.8, 0.6, 0.7])[order], np.array([6, 13, 6])[order])
+        assert [(t.number, t.class_id) for t in tracks] == [(1, 6), (2, 6)]
+        assert round(tracks[0].score, 6) == 0.8
+    assert len(Tracker().update([lorry, lorry], [0.8, 0.6], [6, 13])) == 2
+
+
 def test_appearance_tells_who_is_who():
     """Two people meet, hide one another and turn back; motion alone swaps them."""
     path = [100 + 6 * min(i, 40 - i) for i in range(41)]

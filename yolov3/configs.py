@@ -45,6 +45,7 @@ DETECT_SOURCE = "IMAGES/digits"  # picture, folder, glob, video, camera index or
 DETECT_OUTPUT = "results"  # folder for annotated pictures and videos, when no --output is named; "" for none
 YOLO_SCORE_THRESHOLD = 0.3  # 0..1, a box must exceed it; object_tracker.py goes by TRACKER_..._SCORE instead
 YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
+YOLO_CLASS_AGNOSTIC = False  # True: boxes of different classes, too, so that a lorry is not a car and a truck
 
 # --- Tracking ------------------------------------------------------------------------------------------------------
 

@@ -47,8 +47,9 @@ class Detections:
 class Detector:
     """detector(frames) -> one Detections per frame. Made by `Load_Yolo_model`."""
 
-    def __init__(self, network, spec, score_threshold, iou_threshold):
+    def __init__(self, network, spec, score_threshold, iou_threshold, class_agnostic=False):
         self.spec = spec
+        self.class_agnostic = class_agnostic
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.network = network  # see runtimes
@@ -57,7 +58,7 @@ class Detector:
             return fit(frame, spec.input_size, spec.resize)[tf.newaxis]
 
         def finish_batch(predictions, sizes, score_threshold, iou_threshold):
-            return finish(predictions, sizes, score_threshold, iou_threshold, spec)
+            return finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnostic)
 
         @tf.function(autograph=False, reduce_retracing=True)
         def look(features, boxes, sizes, pictures):  # boxes (n, 4) in pixels of `pictures` (n,), rows of sizes
@@ -95,7 +96,7 @@ class Detector:
     def __call__(self, frames, score_threshold=None, iou_threshold=None):
         """A list of frames, uint8 (H, W, 3), RGB, of any sizes -> a list of Detections, at most 100 boxes each.
 
-        None means the thresholds the detector was made with. Suppression is per class.
+        None means the thresholds the detector was made with. Suppression is per class unless it is class-agnostic.
         """
         if not len(frames):
             return []
