@@ -65,7 +65,10 @@ def test_time_tells_dropped_frames():
 
 def test_frame_rate_is_the_step_where_no_time_is_told():
     boxes = [[person(100 + 5 * i)] for i in range(20)]
-    told, not_told = run(Tracker(10), boxes, time=[i / 10 for i in range(20)]), run(Tracker(10), boxes)
+    told, not_told = (
+        run(Tracker(frame_rate=10), boxes, time=[i / 10 for i in range(20)]),
+        run(Tracker(frame_rate=10), boxes),
+    )
     np.testing.assert_array_equal(told[-1][0].box, not_told[-1][0].box)
 
 
@@ -187,16 +190,16 @@ BOX, ONE = [person(100)], ([0.9], [0])
         (([[1, 2, np.inf, 4]], *ONE), "box 0 is"),
         (([[9, 2, 3, 4]], *ONE), "box 0 is"),
         (([1, 2, 3, 4], *ONE), "shape"),
-        (("none", *ONE), "boxes are no array"),
+        (("none", *ONE), "boxes are not an array"),
         ((BOX, [0.9, 0.8], [0]), "scores are of shape"),
         ((BOX, [0.9], [0, 1]), "classes are of shape"),
         ((BOX, [np.nan], [0]), "scores: number 0"),
         ((BOX, [0.9], [0.5]), "whole numbers"),
-        ((BOX, *ONE, np.ones((2, 4))), "features are of shape"),
-        ((BOX, *ONE, np.ones((1, 0))), "features have 0 numbers"),
+        ((BOX, *ONE, np.ones((2, 4))), "embeddings are of shape"),
+        ((BOX, *ONE, np.ones((1, 0))), "embeddings have 0 numbers"),
         ((BOX, *ONE, np.ones((1, 5))), "4 as in earlier frames"),
         ((BOX, *ONE, np.full((1, 4), np.nan)), "not finite"),
-        ((BOX, *ONE, lambda frame, boxes: np.ones((3, 4))), "features are of shape"),
+        ((BOX, *ONE, lambda frame, boxes: np.ones((3, 4))), "embeddings are of shape"),
         ((BOX, *ONE, None, None, 1.0), "not later"),
         ((BOX, *ONE, None, None, 0.5), "not later"),
         ((BOX, *ONE, None, None, np.nan), "time"),

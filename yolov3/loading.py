@@ -69,7 +69,7 @@ def Load_Yolo_model(
     answered = network(tf.zeros((1, spec.input_size, spec.input_size, 3)))["predictions"].shape[-1] - 4
     if answered != len(spec.classes):
         raise UserError(f"{weights} answers {answered} classes, but its spec.json names {len(spec.classes)}")
-    detector = Detector(network, spec, score_threshold, iou_threshold, class_agnostic)
+    detector = Detector(network, spec, score_threshold, iou_threshold, class_agnostic=class_agnostic)
     detector([np.zeros((spec.input_size, spec.input_size, 3), np.uint8)])  # compiled here, not at the first frame
     return detector
 

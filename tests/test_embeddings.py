@@ -91,12 +91,12 @@ def test_detections_bring_the_features_of_their_boxes(detector):
     pictures = frames()
     for picture, found, without in zip(pictures, detector(pictures), plain(pictures), strict=True):
         np.testing.assert_array_equal(found.boxes, without.boxes)
-        assert without.features is None and found.features.shape == (len(found), found.features.shape[1])
-        np.testing.assert_allclose(found.features, detector.embed(picture, found.boxes), atol=1e-4)
+        assert without.embeddings is None and found.embeddings.shape == (len(found), found.embeddings.shape[1])
+        np.testing.assert_allclose(found.embeddings, detector.embed(picture, found.boxes), atol=1e-4)
         some = found.only(found.labels[:1])
-        np.testing.assert_array_equal(some.features, found.features[np.isin(found.classes, found.classes[:1])])
+        np.testing.assert_array_equal(some.embeddings, found.embeddings[np.isin(found.classes, found.classes[:1])])
     (nothing,) = detector([np.zeros((50, 60, 3), np.uint8)], score_threshold=1.0)
-    assert nothing.features.shape == (0, found.features.shape[1])
+    assert nothing.embeddings.shape == (0, found.embeddings.shape[1])
 
 
 @pytest.mark.parametrize("framework", FOLDERS)
@@ -106,12 +106,12 @@ def test_every_framework_answers_the_same_features(made, detector, framework):
     theirs = Load_Yolo_model(folder, input_size=SIZE)
     for ours, other in zip(detector(frames()), theirs(frames()), strict=True):
         assert ours.labels == other.labels
-        np.testing.assert_allclose(ours.features, other.features, atol=0.02)
+        np.testing.assert_allclose(ours.embeddings, other.embeddings, atol=0.02)
 
 
 def test_bfloat16_answers_nearly_the_same_features(made, detector):
     half = Load_Yolo_model(made / FOLDERS["tf"], input_size=SIZE, precision="BF16")
-    ours, other = (x(frames(1))[0].features for x in (detector, half))
+    ours, other = (x(frames(1))[0].embeddings for x in (detector, half))
     cosine = (ours * other).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(other, axis=1)
     assert (cosine > 0.99).all()
 
