@@ -121,19 +121,19 @@ def test_a_lorry_that_is_a_car_and_a_truck_from_its_first_frame_on_is_one_object
     assert len(Tracker().update([lorry, lorry], [0.8, 0.6], [6, 13])) == 2
 
 
-def test_appearance_tells_who_is_who():
+def test_embeddings_tell_people_apart():
     """Two people meet, hide one another and turn back; motion alone swaps them."""
     path = [100 + 6 * min(i, 40 - i) for i in range(41)]
-    features = np.eye(2)
+    embeddings = np.eye(2)
 
-    def follow(with_features):
+    def follow(with_embeddings):
         tracker = Tracker()
         for i, x in enumerate(path):
             pair = [person(x), person(440 - x)]
             here = slice(0, 0) if 16 <= i <= 24 else slice(0, 2)
             boxes = np.reshape(pair, (-1, 4))[here]
             tracks = tracker.update(
-                boxes, [0.9] * len(boxes), [0] * len(boxes), features[here] if with_features else None
+                boxes, [0.9] * len(boxes), [0] * len(boxes), embeddings[here] if with_embeddings else None
             )
         return number_near(tracks, 100)
 
@@ -165,7 +165,7 @@ def test_an_embedder_is_asked_for_high_scores_only():
     assert asked == [("picture", np.float32, 1)]
 
 
-def test_enormous_features_are_features():
+def test_enormous_embeddings_are_embeddings():
     tracker = Tracker()
     for _ in range(5):
         tracks = tracker.update([person(100)], [0.9], [0], np.full((1, 4), 1e200))
@@ -252,8 +252,8 @@ def test_things_that_stand_still_keep_their_numbers_however_far_apart_the_frames
 
 def test_features_may_begin_and_end_on_the_way():
     tracker, boxes = Tracker(), [[10, 10, 50, 90]]
-    for features in (None, np.ones((1, 4)), None, lambda frame, boxes: np.ones((len(boxes), 4)), np.ones((1, 4))):
-        assert [t.number for t in tracker.update(boxes, [0.9], [0], features)] == [1]
+    for embeddings in (None, np.ones((1, 4)), None, lambda frame, boxes: np.ones((len(boxes), 4)), np.ones((1, 4))):
+        assert [t.number for t in tracker.update(boxes, [0.9], [0], embeddings)] == [1]
 
 
 def test_scores_the_wrong_way_round_are_refused():
