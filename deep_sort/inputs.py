@@ -1,49 +1,10 @@
-"""What a caller may hand to the tracker, and what to say when it does not fit: ValueErrors of one line."""
-
-import numbers
+"""Check the detections that a caller passes to the tracker. What does not fit raises a ValueError of one line."""
 
 import numpy as np
 
-LIMITS = {  # of the tracker's options, least and most; where none are named, 0 and 1e9
-    "frame_rate": (1e-3, 1e6),
-    "high_score": (0, 1),
-    "low_score": (0, 1),
-    "confirm_hits": (1, 1e9),
-    "min_iou": (0.001, 1),
-    "low_iou": (0.001, 1),
-    "found_iou": (0.001, 1),
-    "smooth": (0, 1),
-    "max_distance": (0, 2),
-    "strange_distance": (0, 2),
-    "budget": (1, 1e9),
-    "measurement_noise": (1e-6, 1e3),
-}
-
-
-def check_options(options):
-    """The arguments of Tracker: {name: value}."""
-    for name, value in options.items():
-        if name == "class_agnostic":
-            if value not in (True, False):
-                raise ValueError(f"{name} = {value!r} must be True or False")
-        else:
-            check_number(name, value, *LIMITS.get(name, (0, 1e9)))
-    low, high = options["low_score"], options["high_score"]
-    if low > high:
-        raise ValueError(f"low_score = {low} must not be more than high_score = {high}")
-
-
-def check_number(name, value, at_least=0, at_most=np.inf):
-    """A finite number in a range."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not at_least <= value <= at_most:
-        span = f"{at_least} or more" if at_most == np.inf else f"from {at_least} to {at_most}"
-        raise ValueError(f"{name} = {value!r} must be a number, {span}")
-    if not np.isfinite(value):
-        raise ValueError(f"{name} = {value!r} must be finite")
-
 
 def check_boxes(boxes):
-    """xyxy in pixels -> float64 (n, 4). Nothing at all is no boxes; empty boxes are the caller's to drop."""
+    """Return boxes, xyxy in pixels, as float64 (n, 4). An empty array of any shape becomes (0, 4)."""
     boxes = _numbers("boxes", boxes)
     if boxes.size == 0:
         return np.empty((0, 4))
@@ -58,7 +19,7 @@ def check_boxes(boxes):
 
 
 def check_column(name, values, count):
-    """One finite number for each box -> (n,)."""
+    """Return one finite number for each box as float64 (n,)."""
     values = _numbers(name, values)
     if values.shape != (count,) and not (values.size == 0 and count == 0):
         raise ValueError(f"{name} are of shape {values.shape}, but there are {count} boxes: one number for each")
@@ -69,24 +30,24 @@ def check_column(name, values, count):
     return values
 
 
-def check_features(features, count, length):
-    """Appearances -> float64 (n, d). `length` is the d of earlier frames, None before the first."""
-    features = _numbers("features", features)
-    if features.size == 0 and count == 0:
+def check_embeddings(embeddings, count, length):
+    """Return embeddings as float64 (n, d). `length` is the d of earlier frames, None before the first."""
+    embeddings = _numbers("embeddings", embeddings)
+    if embeddings.size == 0 and count == 0:
         return np.empty((0, length or 0))
-    if features.ndim != 2 or len(features) != count:
-        raise ValueError(f"features are of shape {features.shape}, but there are {count} boxes: one row for each")
-    if features.shape[1] == 0 or length not in (None, features.shape[1]):
+    if embeddings.ndim != 2 or len(embeddings) != count:
+        raise ValueError(f"embeddings are of shape {embeddings.shape}, but there are {count} boxes: one row for each")
+    if embeddings.shape[1] == 0 or length not in (None, embeddings.shape[1]):
         earlier = "at least 1" if length is None else f"{length} as in earlier frames"
-        raise ValueError(f"features have {features.shape[1]} numbers a box: it must be {earlier}")
-    if not np.isfinite(features).all():
-        i = int((~np.isfinite(features)).any(1).argmax())
-        raise ValueError(f"features of box {i} are not finite")
-    return features
+        raise ValueError(f"embeddings have {embeddings.shape[1]} numbers a box: it must be {earlier}")
+    if not np.isfinite(embeddings).all():
+        i = int((~np.isfinite(embeddings)).any(1).argmax())
+        raise ValueError(f"embeddings of box {i} are not finite")
+    return embeddings
 
 
 def _numbers(name, values):
     try:
         return np.asarray(values, np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"{name} are no array of numbers") from None
+        raise ValueError(f"{name} are not an array of numbers") from None

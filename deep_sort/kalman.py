@@ -1,8 +1,8 @@
-"""Kalman filter of a constant velocity, over all tracks at once.
+"""A Kalman filter of constant velocity for all tracks at once.
 
 A state is (n, 8): centre x, centre y, aspect (width / height), height, and their velocities per frame. Noise on the
-four is independent, so the 8 x 8 covariance has but four 2 x 2 blocks that are not zero: a covariance is (n, 4, 3),
-for each of the four the variance of its value, that of its velocity, and what they have in common.
+four is independent, so only four 2 x 2 blocks of the 8 x 8 covariance are not zero. A covariance is therefore
+(n, 4, 3): for each of the four the variance of its value, that of its velocity, and the covariance of the two.
 """
 
 import numpy as np
@@ -11,20 +11,21 @@ GATE = 9.4877  # 95 % quantile of the chi-square distribution with 4 degrees of 
 
 
 def to_xyah(boxes):
-    """xyxy -> centre x, centre y, aspect, height: (n, 4)."""
+    """Return centre x, centre y, aspect and height (n, 4) of xyxy boxes (n, 4)."""
     size = boxes[:, 2:] - boxes[:, :2]
     return np.concatenate([boxes[:, :2] + size / 2, size[:, :1] / size[:, 1:], size[:, 1:]], 1)
 
 
 def to_xyxy(states):
-    """States (n, 8), or xyah (n, 4) -> xyxy (n, 4)."""
+    """Return xyxy boxes (n, 4) of states (n, 8) or of xyah (n, 4)."""
     half = states[:, 3:4] * 0.5
     half = np.concatenate([half * states[:, 2:3], half], 1)
     return np.concatenate([states[:, :2] - half, states[:, :2] + half], 1)
 
 
 class KalmanFilter:
-    """Standard deviations are in box heights (those of the aspect as they are): a near person moves by more pixels."""
+    """Predicts and corrects states. Standard deviations are in box heights, since a near person moves by more pixels;
+    those of the aspect are absolute."""
 
     def __init__(self, measurement, position, velocity, aspect=(0.1, 0.01, 1e-5)):  # aspect: the same three of it
         self.measurement = np.array([measurement, measurement, aspect[0], measurement])
@@ -38,14 +39,14 @@ class KalmanFilter:
         return scaled
 
     def initiate(self, measured):
-        """First sight of new tracks, xyah (n, 4) -> states (n, 8), covariances (n, 4, 3)."""
+        """Return the states (n, 8) and covariances (n, 4, 3) of new tracks that were measured as xyah (n, 4)."""
         states = np.concatenate([measured, np.zeros_like(measured)], 1)
         value = self._variance(2 * self.measurement, measured[:, 3])
         velocity = self._variance(10 * self.velocity, measured[:, 3])
         return states, np.stack([value, velocity, np.zeros_like(value)], 2)
 
     def predict(self, states, covariances, frames):
-        """The same, `frames` (may be a fraction) later. Two steps of one frame are one step of two."""
+        """Return states and covariances after `frames`, which may be fractional. Two steps of 1 equal one of 2."""
         noise = self._variance(self.velocity, states[:, 3])
         value, velocity, common = covariances[:, :, 0], covariances[:, :, 1], covariances[:, :, 2]
         drift = self._variance(self.position, states[:, 3])
@@ -56,7 +57,7 @@ class KalmanFilter:
         return moved, np.stack([value, velocity + noise * frames, common], 2)
 
     def update(self, states, covariances, measured):
-        """States (n, 8) that were measured as xyah (n, 4)."""
+        """Return states and covariances after a measurement as xyah (n, 4)."""
         value, velocity, common = covariances[:, :, 0], covariances[:, :, 1], covariances[:, :, 2]
         total = value + self._variance(self.measurement, states[:, 3])
         gain, velocity_gain = value / total, common / total
@@ -65,7 +66,7 @@ class KalmanFilter:
         return states, np.stack([value - gain * value, velocity - velocity_gain * common, common - gain * common], 2)
 
     def distance(self, states, covariances, measured):
-        """Squared Mahalanobis distance of every measurement from every state, (n, 8), (m, 4) -> (n, m)."""
+        """Return the squared Mahalanobis distance (n, m) of every measurement (m, 4) from every state (n, 8)."""
         total = covariances[:, :, 0] + self._variance(self.measurement, states[:, 3])
         error = states[:, np.newaxis, :4] - measured
         return (error * error / total[:, np.newaxis]).sum(2)

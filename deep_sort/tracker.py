@@ -1,124 +1,132 @@
-"""Deep SORT's tracks: predicted, matched to a frame's detections, confirmed, lost, found again.
+"""Deep SORT: tracks are predicted, matched to the detections of a frame, confirmed, lost and found again.
 
-From the papers SORT (Bewley 2016), Deep SORT (Wojke 2017), ByteTrack (Zhang 2022: a pass for low scores) and OC-SORT
-(Cao 2023: a lost track is also sought where it was seen last).
+It follows the papers SORT (Bewley 2016), Deep SORT (Wojke 2017), ByteTrack (Zhang 2022: a second pass for low scores)
+and OC-SORT (Cao 2023: a lost track is also sought where it was last seen).
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from .inputs import check_boxes, check_column, check_features, check_number, check_options
+from .inputs import check_boxes, check_column, check_embeddings
 from .kalman import GATE, KalmanFilter, to_xyah, to_xyxy
-from .matching import NEVER, assign, cascade, cosine_distances, height_iou_matrix, iou_matrix, normalise, others
-
-DUPLICATE_IOU = 0.7  # class-agnostic: a detection that overlaps a matched one by so much is the same object
+from .matching import (
+    NEVER,
+    assign,
+    cascade,
+    cosine_distances,
+    height_iou_matrix,
+    iou_matrix,
+    normalise,
+    others,
+    without_duplicates,
+)
+from .options import TrackerOptions, check_number
 
 
 class Track(NamedTuple):
-    """What update() tells of a track. Frames are of 1 / frame_rate seconds, whatever rate they came at."""
+    """A track as `Tracker.update` returns it. Frames are of 1 / frame_rate seconds, whatever rate they came at."""
 
-    number: int  # identity, from 1, never used twice
-    box: np.ndarray  # (4,) float32 xyxy, pixels; may reach over the picture's edge
-    score: float  # of the detection it was seen as last
+    number: int  # identity, from 1, which is never used twice
+    box: np.ndarray  # float32 (4,): xyxy in pixels, not clipped to the frame
+    score: float  # of its latest detection
     class_id: int
-    age: float  # frames since it was seen first
-    hits: int  # how often it was seen
-    unseen: float  # frames since it was seen last: 0 now
+    age: float  # frames since it was first seen
+    hits: int  # detections that were matched to it
+    unseen: float  # frames since its latest detection: 0 if it is seen in this one
 
 
 class Tracker:
-    """Lengths of time are in frames of 1 / frame_rate seconds; standard deviations are in heights of the box."""
+    """Follows objects from frame to frame by their detections.
 
-    def __init__(
-        self,
-        frame_rate=30.0,  # frames a second where update() is told no time, and the frame that all arguments mean
-        high_score=0.4,  # 0..1: detections of at least so much are matched first, and start tracks
-        low_score=0.1,  # 0..1: those between the two prolong tracks; those below are ignored
-        confirm_hits=3,  # detections until a track is shown; those of the very first frame are at once
-        confirm_misses=1,  # frames a track may be unseen before it is confirmed
-        max_unseen=60,  # frames: a track unseen for longer ends
-        coast=1,  # frames: a track unseen for no longer is still shown, where it should be
-        fresh=5,  # frames: tracks seen so lately choose their detections before the others
-        min_iou=0.2,  # 0..1: overlap of prediction and detection, at least (IoU times that of heights alone)
-        low_iou=0.4,  # 0..1: the same (IoU) for detections of low score
-        found_iou=0.4,  # 0..1: the same (IoU) with where a lost track was seen last
-        smooth=0.5,  # 0..1: how much of a box shown is the filter's; the rest is as detected
-        max_distance=0.12,  # 0..2: cosine distance of appearances, at most
-        strange_distance=0.25,  # 0..2: from this cosine distance on it is another object, whatever overlaps
-        budget=50,  # features that a track remembers
-        measurement_noise=0.1,  # standard deviation of a detection's centre and height
-        position_noise=0.02,  # of what a frame adds to those
-        velocity_noise=1 / 200,  # of what a frame adds to their velocities
-        class_agnostic=False,  # True: a track may be matched to another class (car, truck); False: never
-    ):
-        options = {name: value for name, value in locals().items() if name != "self"}
-        check_options(options)
-        vars(self).update(options)
-        self.filter = KalmanFilter(measurement_noise, position_noise, velocity_noise)
-        self.time, self.count, self.feature_length = None, 0, None
+    tracker = Tracker(frame_rate=25, class_agnostic=True)
+    tracks = tracker.update(boxes, scores, classes)  # [Track(number=1, box=...), ...]
+    """
+
+    def __init__(self, options: TrackerOptions | None = None, **changes):
+        """Take options, or the defaults, with changes by name. Raises ValueError if one is wrong."""
+        self.options = replace(options or TrackerOptions(), **changes)
+        noise = self.options.measurement_noise, self.options.position_noise, self.options.velocity_noise
+        self.filter = KalmanFilter(*noise)
+        self.time, self.count, self.embedding_length = None, 0, None
         self.tracks = _new_tracks(0)
 
-    def update(self, boxes, scores, classes, features=None, frame=None, time=None):
-        """One frame's detections, boxes (n, 4) xyxy in pixels, scores (n,), classes (n,) -> [Track] to show.
+    def update(
+        self,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        classes: np.ndarray,
+        embeddings: np.ndarray | Callable | None = None,
+        frame: np.ndarray | None = None,
+        time: float | None = None,
+    ) -> list[Track]:
+        """Return the tracks to show after one more frame, whose detections are boxes (n, 4), xyxy in pixels, scores
+        (n,) and classes (n,). Raises ValueError if they do not fit, and then changes nothing.
 
-        features: appearances (n, d), or a callable (frame, boxes (k, 4) float32) -> (k, d) that is asked for those
-        that need one. time: seconds, later than before; None: 1 / frame_rate after the last.
+        embeddings  (n, d); or a callable (frame, boxes float32 (k, 4)) -> (k, d), called for the boxes that need one;
+                    None: motion only
+        frame  what the callable gets
+        time  seconds, later than in the last call; None: 1 / frame_rate later
         """
-        boxes, scores, classes, features = self._check(boxes, scores, classes, features, frame)
+        boxes, scores, classes, embeddings = self._check(boxes, scores, classes, embeddings, frame)
         first = self.time is None
-        frames = self._step(time)  # the last check: what is refused changes nothing
+        frames = self._step(time)  # the last check: detections that are refused change nothing
         self._predict(frames)
-        if features is not None:
-            self.feature_length = features.shape[1] or self.feature_length
-        tracks, matched, left = self._match(boxes, scores, classes, features, frames)
-        self._see(tracks, matched, boxes, scores, classes, features)
-        self._start(self._no_duplicates(left, matched, boxes), boxes, scores, classes, features)
+        if embeddings is not None:
+            self.embedding_length = embeddings.shape[1] or self.embedding_length
+        tracks, matched, left = self._match(boxes, scores, classes, embeddings, frames)
+        self._see(tracks, matched, boxes, scores, classes, embeddings)
+        self._start(left, boxes, scores, classes, embeddings)
         self._confirm(first)
         return self._shown()
 
-    def numbers(self):
-        """Identities that may still be seen: of tracks shown, and of those lost for the time being."""
+    def numbers(self) -> list[int]:
+        """Return the identities that may still be seen: those of tracks that are shown, and of tracks lost for now."""
         return [number for number in self.tracks["number"].tolist() if number]
 
-    def _check(self, boxes, scores, classes, features, frame):
+    def _check(self, boxes, scores, classes, embeddings, frame):
         boxes = check_boxes(boxes)
         scores, classes = (check_column(n, x, len(boxes)) for n, x in (("scores", scores), ("classes", classes)))
-        if features is not None and not callable(features):
-            features = check_features(features, len(boxes), self.feature_length)
-        kept = (scores >= self.low_score) & (boxes[:, 2:] - boxes[:, :2] > 0.01).all(1)  # an edge may cut all of a box
+        if embeddings is not None and not callable(embeddings):
+            embeddings = check_embeddings(embeddings, len(boxes), self.embedding_length)
+        has_area = (boxes[:, 2:] - boxes[:, :2] > 0.01).all(1)  # not so of a box that was clipped away entirely
+        kept = (scores >= self.options.low_score) & has_area
         if (classes % 1 != 0).any():
             raise ValueError(f"classes {classes.tolist()} must be whole numbers")
+        if self.options.class_agnostic:
+            kept = without_duplicates(boxes, scores, np.flatnonzero(kept))
         boxes, scores, classes = boxes[kept], scores[kept], classes[kept].astype(int)
-        if features is None:
+        if embeddings is None:
             return boxes, scores, classes, None
-        if callable(features):
-            high = np.flatnonzero(scores >= self.high_score)
-            asked = features(frame, boxes[high].astype(np.float32)) if len(high) else np.empty((0, 0))
-            asked = check_features(asked, len(high), self.feature_length)
-            features = np.zeros((len(boxes), asked.shape[1]))
-            features[high] = asked
+        if callable(embeddings):
+            high = np.flatnonzero(scores >= self.options.high_score)
+            asked = embeddings(frame, boxes[high].astype(np.float32)) if len(high) else np.empty((0, 0))
+            asked = check_embeddings(asked, len(high), self.embedding_length)
+            embeddings = np.zeros((len(boxes), asked.shape[1]))
+            embeddings[high] = asked
         else:
-            features = features[kept]
-        return boxes, scores, classes, normalise(features)
+            embeddings = embeddings[kept]
+        return boxes, scores, classes, normalise(embeddings)
 
     def _step(self, time):
-        """Frames since the last update."""
+        """Return the frames since the last update."""
         if time is None:
-            time = 0.0 if self.time is None else self.time + 1 / self.frame_rate
+            time = 0.0 if self.time is None else self.time + 1 / self.options.frame_rate
         check_number("time", time, -1e12, 1e12)
         if self.time is not None and time <= self.time:
             raise ValueError(f"time = {time} is not later than the frame before it, at {self.time}")
-        frames = 1.0 if self.time is None else round((time - self.time) * self.frame_rate, 6)
+        frames = 1.0 if self.time is None else round((time - self.time) * self.options.frame_rate, 6)
         self.time = time
         return frames
 
     def _predict(self, frames):
         t = self.tracks
-        patience = np.where(t["number"] > 0, self.max_unseen, self.confirm_misses * max(frames, 1.0))
+        patience = np.where(t["number"] > 0, self.options.max_unseen, self.options.confirm_misses * max(frames, 1.0))
         t["unseen"] += frames
         t["age"] += frames
-        longest = max(self.max_unseen, frames)  # frames far apart: who was there in the last one may still be
+        longest = max(self.options.max_unseen, frames)  # a track of the last frame counts, however far apart they are
         t = self._keep((t["unseen"] - frames <= patience) & (t["unseen"] <= longest))
         t["state"], t["covariance"] = self.filter.predict(t["state"], t["covariance"], frames)
 
@@ -127,74 +135,74 @@ class Tracker:
             self.tracks = {name: column[kept] for name, column in self.tracks.items()}
         return self.tracks
 
-    def _match(self, boxes, scores, classes, features, frames):
-        """-> tracks, their detections, and the detections of high score that nothing matches: indices."""
+    def _match(self, boxes, scores, classes, embeddings, frames):
+        """Return indices of the matched tracks, of their detections, and of the detections of high score left over."""
         t = self.tracks
         expected, lately = to_xyxy(t["state"]), t["unseen"] <= frames
-        high, low = np.flatnonzero(scores >= self.high_score), np.flatnonzero(scores < self.high_score)
+        high, low = np.flatnonzero(scores >= self.options.high_score), np.flatnonzero(scores < self.options.high_score)
         known, tentative = np.flatnonzero(t["number"] > 0), np.flatnonzero(t["number"] == 0)
         pairs = [(known[:0], high[:0])]
 
-        unlikeness = np.ones((len(expected), len(boxes)), np.float32)  # cosine distances; the doubtful show too little
-        if features is not None and len(high):
-            unlikeness[:, high] = cosine_distances(t["gallery"], features[high])
+        distances = np.ones((len(expected), len(boxes)), np.float32)  # cosine; those of low score show too little
+        if embeddings is not None and len(high):
+            distances[:, high] = cosine_distances(t["gallery"], embeddings[high])
 
         def match(tracks, detections, cost_of, limit, levels=None):
-            """Notes the best pairs of these tracks and detections -> which of both are left."""
+            """Note the best pairs of these tracks and detections, and return which of both are left."""
             if not len(tracks) or not len(detections):
                 return tracks, detections
             cost = cost_of(tracks, detections)
-            if not self.class_agnostic:
+            if not self.options.class_agnostic:
                 cost = np.where(t["class_id"][tracks, np.newaxis] == classes[detections], cost, NEVER)
-            if features is not None and cost_of is not unlike:
-                cost = np.where(stranger(tracks, detections), NEVER, cost)
+            if embeddings is not None and cost_of is not distance_in_gate:
+                cost = np.where(too_different(tracks, detections), NEVER, cost)
             rows, columns = assign(cost, limit) if levels is None else cascade(cost, limit, levels[tracks])
             pairs.append((tracks[rows], detections[columns]))
             return others(tracks, rows), others(detections, columns)
 
-        def unlike(tracks, detections):
+        def distance_in_gate(tracks, detections):
             far = self.filter.distance(t["state"][tracks], t["covariance"][tracks], to_xyah(boxes[detections])) > GATE
-            return np.where(far, NEVER, unlikeness[np.ix_(tracks, detections)])
+            return np.where(far, NEVER, distances[np.ix_(tracks, detections)])
 
-        def stranger(tracks, detections):
-            """Looks quite otherwise, whatever overlaps. Features of length 0 look like nothing and tell nothing."""
-            told = features[detections].any(1) & (scores[detections] >= self.high_score)
-            told = told & np.array([len(x) > 0 for x in t["gallery"][tracks]])[:, np.newaxis]
-            return told & (unlikeness[np.ix_(tracks, detections)] > self.strange_distance)
+        def too_different(tracks, detections):
+            """Whether the embeddings are too far apart to be of one object. Those of length 0 say nothing."""
+            known = embeddings[detections].any(1) & (scores[detections] >= self.options.high_score)
+            known = known & np.array([len(x) > 0 for x in t["gallery"][tracks]])[:, np.newaxis]
+            return known & (distances[np.ix_(tracks, detections)] > self.options.strange_distance)
 
-        def off(tracks, detections):
+        def gap(tracks, detections):
             return 1 - height_iou_matrix(expected[tracks], boxes[detections])
 
-        def off_and_unlike(tracks, detections):
-            cost = off(tracks, detections)
-            return np.where(cost > 1 - self.min_iou, NEVER, cost + unlikeness[np.ix_(tracks, detections)])
+        def gap_and_distance(tracks, detections):
+            cost = gap(tracks, detections)
+            return np.where(cost > 1 - self.options.min_iou, NEVER, cost + distances[np.ix_(tracks, detections)])
 
-        # 1. By appearance: tracks seen lately where they overlap, too; then all, where the motion allows it, those seen
-        #    last choosing first
-        stale = t["unseen"] > self.fresh + frames - 1
-        if features is not None:
-            rest, high = match(known[~stale[known]], high, off_and_unlike, NEVER / 2)
+        # 1. By embedding: tracks that were seen recently, where they overlap, too; then all tracks, where their motion
+        #    allows it, the ones seen last first
+        stale = t["unseen"] > self.options.fresh + frames - 1
+        if embeddings is not None:
+            rest, high = match(known[~stale[known]], high, gap_and_distance, NEVER / 2)
             known = np.concatenate([rest, known[stale[known]]])
-            known, high = match(known, high, unlike, self.max_distance, t["unseen"])
+            known, high = match(known, high, distance_in_gate, self.options.max_distance, t["unseen"])
 
-        # 2. By overlap with the prediction; the tracks seen lately choose first
-        known, high = match(known, high, off, 1 - self.min_iou, stale)
+        # 2. By overlap with the prediction, the tracks that were seen recently first
+        known, high = match(known, high, gap, 1 - self.options.min_iou, stale)
 
         # 3. Detections of low score prolong tracks that were seen in the frame before
         there, hidden = known[lately[known]], known[~lately[known]]
-        there, _ = match(there, low, lambda i, j: 1 - iou_matrix(expected[i], boxes[j]), 1 - self.low_iou)
+        there, _ = match(there, low, lambda i, j: 1 - iou_matrix(expected[i], boxes[j]), 1 - self.options.low_iou)
         known = np.concatenate([there, hidden])
 
-        # 4. By overlap with where the track was seen last: it stood still, or the prediction went astray
-        _, high = match(known, high, lambda i, j: 1 - iou_matrix(t["last"][i], boxes[j]), 1 - self.found_iou)
+        # 4. By overlap with where the track was last seen: it stood still, or the prediction went wrong
+        _, high = match(known, high, lambda i, j: 1 - iou_matrix(t["last"][i], boxes[j]), 1 - self.options.found_iou)
 
         # 5. What is left may belong to tracks that are not confirmed yet
-        _, high = match(tentative, high, off, 1 - self.min_iou)
+        _, high = match(tentative, high, gap, 1 - self.options.min_iou)
         tracks, detections = (np.concatenate(x) for x in zip(*pairs, strict=True))
         return tracks, detections, high
 
-    def _see(self, tracks, detections, boxes, scores, classes, features):
-        """Matched tracks learn from their detections."""
+    def _see(self, tracks, detections, boxes, scores, classes, embeddings):
+        """Update matched tracks with their detections."""
         t = self.tracks
         t["state"][tracks], t["covariance"][tracks] = self.filter.update(
             t["state"][tracks], t["covariance"][tracks], to_xyah(boxes[detections])
@@ -202,52 +210,47 @@ class Tracker:
         t["last"][tracks], t["score"][tracks] = boxes[detections], scores[detections]
         t["unseen"][tracks] = 0
         t["hits"][tracks] += 1
-        if features is not None:
-            for i, feature, score in zip(tracks, features[detections], scores[detections], strict=True):
-                if feature.any() and score >= self.high_score:  # who is half hidden looks like the one before
-                    t["gallery"][i] = np.stack([*t["gallery"][i], feature])[-int(self.budget) :]
-        if self.class_agnostic:  # the class seen most, weighted by score: Boyer and Moore's majority vote
+        if embeddings is not None:
+            for i, embedding, score in zip(tracks, embeddings[detections], scores[detections], strict=True):
+                if embedding.any() and score >= self.options.high_score:  # others are half hidden by another object
+                    t["gallery"][i] = np.stack([*t["gallery"][i], embedding])[-int(self.options.budget) :]
+        if self.options.class_agnostic:  # the class seen most, weighted by score: majority vote by Boyer and Moore
             same = t["class_id"][tracks] == classes[detections]
             votes = t["votes"][tracks] + np.where(same, 1, -1) * scores[detections]
             t["class_id"][tracks] = np.where(votes < 0, classes[detections], t["class_id"][tracks])
             t["votes"][tracks] = np.abs(votes)
 
-    def _no_duplicates(self, left, matched, boxes):
-        """A car that the detector calls a truck too is one object, where classes do not count."""
-        if not self.class_agnostic or not len(left) or not len(matched):
-            return left
-        return left[iou_matrix(boxes[left], boxes[matched]).max(1) < DUPLICATE_IOU]
-
-    def _start(self, detections, boxes, scores, classes, features):
+    def _start(self, detections, boxes, scores, classes, embeddings):
         if not len(detections):
             return
         new = _new_tracks(len(detections))
         new["state"], new["covariance"] = self.filter.initiate(to_xyah(boxes[detections]))
         new["last"], new["score"], new["class_id"] = boxes[detections], scores[detections], classes[detections]
         new["votes"], new["hits"] = scores[detections], np.ones(len(detections), int)
-        if features is not None:
-            for i, feature in enumerate(features[detections]):
-                new["gallery"][i] = feature[np.newaxis][: int(feature.any())]
+        if embeddings is not None:
+            for i, embedding in enumerate(embeddings[detections]):
+                new["gallery"][i] = embedding[np.newaxis][: int(embedding.any())]
         self.tracks = {name: np.concatenate([column, new[name]]) for name, column in self.tracks.items()}
 
     def _confirm(self, first):
         t = self.tracks
-        confirmed = np.flatnonzero((t["number"] == 0) & ((t["hits"] >= self.confirm_hits) | first))
+        confirmed = np.flatnonzero((t["number"] == 0) & ((t["hits"] >= self.options.confirm_hits) | first))
         t["number"][confirmed] = self.count + 1 + np.arange(len(confirmed))
         self.count += len(confirmed)
 
     def _shown(self):
         t = self.tracks
-        shown = np.flatnonzero((t["number"] > 0) & (t["unseen"] < self.coast + 0.5))  # clocks jitter
+        # Half a frame more than `coast`, since clocks jitter
+        shown = np.flatnonzero((t["number"] > 0) & (t["unseen"] < self.options.coast + 0.5))
         boxes, unseen = to_xyxy(t["state"][shown]), t["unseen"][shown]
-        smooth = np.where(unseen > 0, 1, self.smooth)[:, np.newaxis]
+        smooth = np.where(unseen > 0, 1, self.options.smooth)[:, np.newaxis]
         boxes = (smooth * boxes + (1 - smooth) * t["last"][shown]).astype(np.float32)
         columns = [t[name][shown].tolist() for name in ("number", "score", "class_id", "age", "hits", "unseen")]
         return [Track(number, box, *rest) for box, number, *rest in zip(boxes, *columns, strict=True)]
 
 
 def _new_tracks(count):
-    """A column for each thing known of a track."""
+    """Return a column for each thing that is known of a track."""
     gallery = np.empty(count, object)
     gallery[:] = [np.empty((0, 1), np.float32)] * count
     return {
@@ -261,5 +264,5 @@ def _new_tracks(count):
         "age": np.zeros(count),
         "unseen": np.zeros(count),
         "hits": np.zeros(count, int),
-        "gallery": gallery,  # of (k, d) features, rows of length 1
+        "gallery": gallery,  # of (k, d) embeddings, rows of length 1
     }

@@ -101,8 +101,13 @@ def diou(a, b):
     return iou(a, b) - (centres / hull) ** 0.6
 
 
-def greedy(boxes, scores, score_threshold, iou_threshold, nms):
-    """boxes (n, 4) xyxy, scores (n, C) -> [(score, class, box)], best first: one loop, one class after the other."""
+def greedy(boxes, scores, score_threshold, iou_threshold, nms, class_agnostic=False):
+    """boxes (n, 4) xyxy, scores (n, C) -> [(score, class, box)], best first: one loop, one class after the other; or,
+    class-agnostic, one loop over all boxes, each with its best class."""
+    if class_agnostic:
+        labels = scores.argmax(1)
+        best = greedy(boxes, scores.max(1)[:, np.newaxis], score_threshold, iou_threshold, nms)
+        return [(score, int(labels[boxes.tolist().index(box)]), box) for score, _, box in best]
     overlap = {"iou": iou, "diou": diou}[nms]
     kept = []
     for label in range(scores.shape[1]):

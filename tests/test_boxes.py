@@ -116,12 +116,14 @@ def crowd(pictures, boxes, classes, seed, low=0.0):
     return np.concatenate([corners, scores], -1).astype(np.float32)
 
 
-def assert_equal_to_the_plain_loop(predictions, score_threshold, iou_threshold, nms):
-    found = [x.numpy() for x in suppress(predictions, score_threshold, iou_threshold, nms)]
+def assert_equal_to_the_plain_loop(predictions, score_threshold, iou_threshold, nms, class_agnostic=False):
+    answers = suppress(predictions, score_threshold, iou_threshold, nms, class_agnostic=class_agnostic)
+    found = [x.numpy() for x in answers]
     assert [x.shape[:2] for x in found[:3]] == [(len(predictions), MAX_BOXES)] * 3
     assert [x.dtype for x in found] == [np.float32, np.float32, np.int32, np.int32]
     for picture, boxes, scores, classes, valid in zip(predictions, *found, strict=True):
-        expected = greedy(picture[:, :4], picture[:, 4:], score_threshold, iou_threshold, nms)[:MAX_BOXES]
+        expected = greedy(picture[:, :4], picture[:, 4:], score_threshold, iou_threshold, nms, class_agnostic)
+        expected = expected[:MAX_BOXES]
         assert valid == len(expected)
         np.testing.assert_array_equal(scores[:valid], np.float32([score for score, _, _ in expected]))
         np.testing.assert_array_equal(classes[:valid], [label for _, label, _ in expected])
@@ -133,8 +135,9 @@ def assert_equal_to_the_plain_loop(predictions, score_threshold, iou_threshold, 
 @pytest.mark.parametrize("nms", ["iou", "diou"])
 @pytest.mark.parametrize(("boxes", "classes", "seed"), [(1, 1, 0), (40, 1, 1), (200, 3, 2), (90, 20, 3)])
 @pytest.mark.parametrize("iou_threshold", [0.2, 0.45, 0.7])
-def test_suppression_equals_the_greedy_loop(nms, boxes, classes, seed, iou_threshold):
-    valid = assert_equal_to_the_plain_loop(crowd(2, boxes, classes, seed), 0.6, iou_threshold, nms)
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_suppression_equals_the_greedy_loop(nms, boxes, classes, seed, iou_threshold, class_agnostic):
+    valid = assert_equal_to_the_plain_loop(crowd(2, boxes, classes, seed), 0.6, iou_threshold, nms, class_agnostic)
     assert boxes == 1 or valid.min() > 3
 
 
@@ -171,6 +174,22 @@ def test_a_box_of_several_classes_is_one_detection_for_each(nms):
     assert classes[:2].tolist() == [2, 0]
     np.testing.assert_array_equal(scores[:2], np.float32([0.9, 0.8]))
     np.testing.assert_array_equal(boxes[:2], np.float32([UNIT, (0.01, 0, 1, 1)]))
+
+
+@pytest.mark.parametrize("nms", ["iou", "diou"])
+def test_one_lorry_is_not_a_car_and_a_truck(nms):
+    """Class-agnostic: boxes of other classes are suppressed, too, and one box has one class."""
+    far = (2.0, 2.0, 3.0, 3.0)
+    predictions = np.array(
+        [[[*UNIT, 0.4, 0.8], [0.01, 0, 1, 1, 0.7, 0.3], [*far, 0.6, 0.6]], [[*UNIT, 0.9, 0.1]] + [[*far, 0, 0]] * 2],
+        np.float32,
+    )
+    boxes, scores, classes, valid = (x.numpy() for x in suppress(predictions, 0.25, 0.45, nms, class_agnostic=True))
+    assert valid.tolist() == [2, 1]
+    assert classes[:, :2].tolist() == [[1, 0], [0, 0]]  # of equal scores the first
+    np.testing.assert_array_equal(scores[:, :2], np.float32([[0.8, 0.6], [0.9, 0]]))
+    np.testing.assert_array_equal(boxes[0, :2], np.float32([UNIT, far]))
+    assert suppress(predictions, 0.25, 0.45, nms)[3].numpy().tolist() == [4, 1]
 
 
 @pytest.mark.parametrize("nms", ["iou", "diou"])

@@ -191,6 +191,7 @@ def test_a_finished_job_is_left_alone(finished, pictures, monkeypatch, capsys):
     [
         ({"YOLO_SCORE_THRESHOLD": 0.5}, 4, r"\(score_threshold 0.3, now 0.5\)"),
         ({"YOLO_IOU_THRESHOLD": 0.5}, 4, r"\(iou_threshold 0.45, now 0.5\)"),
+        ({"YOLO_CLASS_AGNOSTIC": True}, 4, r"\(class_agnostic False, now True\)"),
         ({"YOLO_INPUT_SIZE": 192, "YOLO_RESIZE": "stretch"}, 4, r"\(input_size 160, now 192; resize letterbox, now st"),
         ({"YOLO_PRECISION": "BF16"}, 4, r"\(precision FP32, now BF16\)"),
         ({}, 5, r"\(part_size 4, now 5\)"),

@@ -1,5 +1,6 @@
 """The converters: a SavedModel and an OpenVINO folder that answer as the detector does, and what is refused."""
 
+import json
 import resource
 import shutil
 import signal
@@ -17,6 +18,7 @@ from yolov3.evaluation import evaluate
 from yolov3.images import read_picture
 from yolov3.loading import SHIPPED, Load_Yolo_model, configured_model
 from yolov3.runtimes import savedmodel
+from yolov3.runtimes.common import BAKED, baked
 from yolov3.runtimes.openvino import behind_heads, import_openvino, in_place, quantise, read_saved_model
 from yolov3.runtimes.openvino_rewrites import save_copies
 from yolov3.runtimes.tf import keras_network, write
@@ -146,6 +148,31 @@ def test_detect_bytes_takes_no_files_and_only_broken_ones(made):
     detect_bytes = savedmodel.load(made / f"yolov4-tiny-{SIZE}", "detect_bytes")
     assert detect_bytes(image_bytes=tf.constant([], tf.string))["boxes"].shape == (0, 100, 4)
     assert detect_bytes(image_bytes=tf.constant([b"", b"x"]))["valid_detections"].numpy().tolist() == [-1, -1]
+
+
+def test_class_agnostic_suppression_is_baked_in_and_recorded(convert, made, tmp_path):
+    thresholds = {"YOLO_SCORE_THRESHOLD": 0.01, "YOLO_IOU_THRESHOLD": 0.3}
+    convert("pb", YOLO_CLASS_AGNOSTIC=True, **thresholds)
+    folder = tmp_path / f"yolov4-tiny-{SIZE}"
+    assert read_about(folder)["class_agnostic"] is True and baked(folder)["class_agnostic"] is True
+    across, per_class = Load_Yolo_model(folder), Load_Yolo_model(folder, class_agnostic=False)
+    assert (across.class_agnostic, per_class.class_agnostic) == (True, False)
+    found, more = across(frames()), per_class(frames())
+    assert sum(map(len, found)) < sum(map(len, more))
+    files = tf.constant([sample(i).read_bytes() for i in range(len(found))])
+    answers = {name: x.numpy() for name, x in savedmodel.load(folder, "detect_bytes")(image_bytes=files).items()}
+    for i, expected in enumerate(found):
+        n = len(expected)
+        assert answers["valid_detections"][i] == n
+        np.testing.assert_array_equal(answers["classes"][i, :n], expected.classes)
+        np.testing.assert_allclose(answers["boxes"][i, :n], expected.boxes, atol=0.05)
+
+    older = made / f"yolov4-tiny-{SIZE}"
+    about = read_about(older)
+    assert about.pop("class_agnostic") is False
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older" / "model.json").write_text(json.dumps(about))
+    assert baked(tmp_path / "older") == {name: about.get(name, False) for name in BAKED}
 
 
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(convert, tmp_path):

@@ -213,6 +213,7 @@ def test_without_arguments_configs_decide_at_call_time(configured, detector):
     ("constant", "value", "message"),
     [
         ("YOLO_FRAMEWORK", "torch", "YOLO_FRAMEWORK = 'torch' is not known: choose one of 'tf'"),
+        ("YOLO_CLASS_AGNOSTIC", "no", "YOLO_CLASS_AGNOSTIC = 'no' is not known: choose one of True, False"),
         ("YOLO_PRECISION", "fp32", "YOLO_PRECISION = 'fp32' is not known: choose one of 'FP32', 'BF16'"),
         ("YOLO_RESIZE", "crop", "YOLO_RESIZE = 'crop' is not known: choose one of 'letterbox', 'stretch'"),
         ("YOLO_TYPE", "yolov5", "YOLO_TYPE = 'yolov5' is not known: choose one of 'yolov3', 'yolov4'"),

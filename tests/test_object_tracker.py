@@ -1,19 +1,19 @@
 """object_tracker.py: from a video to numbered boxes, trails, counts, and files of them."""
 
-import inspect
 import json
 import sys
+from dataclasses import fields
 
 import detection_demo
 import object_tracker
-from deep_sort import Tracker
+from deep_sort import Tracker, TrackerOptions
 from yolov3 import configs
 from yolov3.checks import PROJECT, UserError
 from yolov3.detector import Detections
 from yolov3.loading import SHIPPED, Load_Yolo_model
 from yolov3.media.drawing import draw_tracks
 from yolov3.media.sources import Frame
-from yolov3.tracking.follower import Follower, Tracks
+from yolov3.tracking.follower import Follower
 
 import cv2
 import numpy as np
@@ -120,6 +120,19 @@ def test_the_tutorials_call(clip, tmp_path, monkeypatch):
         object_tracker.Object_tracking(yolo, clip)
 
 
+def test_class_agnostic_tracking_detects_across_classes(clip, monkeypatch):
+    """Also with a detector that was loaded without; what the caller holds stays as it is."""
+    for name, value in {"TRACKER_EMBEDDER": "none", "TRACKER_CLASS_AGNOSTIC": True, "TRACKER_LOW_SCORE": 0.01}.items():
+        monkeypatch.setattr(configs, name, value)
+    yolo, used = Load_Yolo_model(SHIPPED, iou_threshold=0.2), []
+    monkeypatch.setattr(object_tracker.Job, "run", lambda job, detector, *rest: used.append((detector, *rest)))
+    object_tracker.Object_tracking(yolo, clip)
+    (across, _, _, threshold, _), frames = used[0], [cv2.VideoCapture(str(clip)).read()[1][..., ::-1].copy()]
+    (found,), (per_class,) = across(frames, threshold), yolo(frames, threshold)
+    assert 0 < len(found) < len(per_class) and not yolo.class_agnostic
+    assert across.iou_threshold == 0.2
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
@@ -135,9 +148,9 @@ def test_wrong_constants_are_named(track, clip, name, value, reason):
         track(clip, **{name: value})
 
 
-def test_every_parameter_of_the_tracker_is_a_constant_with_its_default():
-    for name, parameter in inspect.signature(Tracker).parameters.items():
-        assert getattr(configs, f"TRACKER_{name.upper()}") == parameter.default
+def test_every_option_of_the_tracker_is_a_constant_with_its_default():
+    for field in fields(TrackerOptions):
+        assert getattr(configs, f"TRACKER_{field.name.upper()}") == field.default
 
 
 def test_a_follower_counts_and_remembers_where_things_were():
@@ -153,7 +166,7 @@ def test_a_follower_counts_and_remembers_where_things_were():
     assert len(tracks) == 0 and not follow.trails and tracks.counts == {"cat": 1, "dog": 1}
 
 
-def test_motion_only_heeds_no_features_even_if_there_are_some():
+def test_motion_only_ignores_embeddings():
     for embed, size in ((None, 0), ("detector", 1)):
         follow = Follower(Tracker(), embed)
         found = detections([10, 10, 30, 50])
@@ -184,6 +197,7 @@ def test_a_video_that_changes_its_size_keeps_its_numbers():
     for i in range(5):
         follow(frame(i), detections([10, 10, 30, 50]))
     tracks = follow(frame(5, 400, 200), detections([20, 20, 60, 100]))
+    assert (len(tracks.only(("dog",))), tracks.only(("cat",)).numbers.tolist()) == (0, [1])  # one more column of many
     assert tracks.numbers.tolist() == [1]
     np.testing.assert_allclose(tracks.boxes[0], [20, 20, 60, 100], atol=2)
     np.testing.assert_allclose(tracks.trails[0][0], [40, 100], atol=2)
@@ -193,11 +207,11 @@ def test_what_is_drawn_has_boxes_trails_and_counts():
     trail = np.array([[20, 90], [60, 90], [100, 90]])
     boxes = np.array([[80, 40, 120, 90]], np.float32)
     one = np.ones(1, np.int32)
-    tracks = Tracks(boxes, np.ones(1, np.float32), one, NAMES, one, [trail], {"dog": 3})
+    tracks = Detections(boxes, np.ones(1, np.float32), one, NAMES, None, one, [trail], {"dog": 3})
     picture = draw_tracks(np.zeros((120, 300, 3), np.uint8), tracks, (0, 250, 0))
     assert (picture[90, 119] == (0, 250, 0)).all()
     old, new = picture[90, 30].astype(int), picture[90, 78].astype(int)
     assert 0 < old[1] < new[1]  # a trail fades
     assert picture[:20, :60].any()  # the counts
-    nothing = Tracks(boxes[:0], boxes[:0, 0], one[:0], NAMES, one[:0], [], {})
+    nothing = Detections(boxes[:0], boxes[:0, 0], one[:0], NAMES, None, one[:0], [], {})
     draw_tracks(np.zeros((60, 80, 3), np.uint8), nothing)

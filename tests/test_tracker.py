@@ -65,7 +65,10 @@ def test_time_tells_dropped_frames():
 
 def test_frame_rate_is_the_step_where_no_time_is_told():
     boxes = [[person(100 + 5 * i)] for i in range(20)]
-    told, not_told = run(Tracker(10), boxes, time=[i / 10 for i in range(20)]), run(Tracker(10), boxes)
+    told, not_told = (
+        run(Tracker(frame_rate=10), boxes, time=[i / 10 for i in range(20)]),
+        run(Tracker(frame_rate=10), boxes),
+    )
     np.testing.assert_array_equal(told[-1][0].box, not_told[-1][0].box)
 
 
@@ -105,19 +108,32 @@ def test_a_car_that_is_a_truck_too_is_one_object():
     assert [t.number for t in tracks] == [1]
 
 
-def test_appearance_tells_who_is_who():
+def test_a_lorry_that_is_a_car_and_a_truck_from_its_first_frame_on_is_one_object():
+    """The better of the two is followed, whichever comes first; a neighbour that overlaps little has its own track."""
+    tracker, lorry, beside = Tracker(class_agnostic=True), (100, 100, 220, 200), (200, 100, 320, 200)
+    for i in range(40):
+        move = 4 * i * np.array([1, 0, 1, 0])
+        boxes = np.array([lorry, (102, 101, 221, 203), beside]) + move
+        order = [0, 1, 2] if i % 2 else [1, 0, 2]
+        tracks = tracker.update(boxes[order], np.array([0.8, 0.6, 0.7])[order], np.array([6, 13, 6])[order])
+        assert [(t.number, t.class_id) for t in tracks] == [(1, 6), (2, 6)]
+        assert round(tracks[0].score, 6) == 0.8
+    assert len(Tracker().update([lorry, lorry], [0.8, 0.6], [6, 13])) == 2
+
+
+def test_embeddings_tell_people_apart():
     """Two people meet, hide one another and turn back; motion alone swaps them."""
     path = [100 + 6 * min(i, 40 - i) for i in range(41)]
-    features = np.eye(2)
+    embeddings = np.eye(2)
 
-    def follow(with_features):
+    def follow(with_embeddings):
         tracker = Tracker()
         for i, x in enumerate(path):
             pair = [person(x), person(440 - x)]
             here = slice(0, 0) if 16 <= i <= 24 else slice(0, 2)
             boxes = np.reshape(pair, (-1, 4))[here]
             tracks = tracker.update(
-                boxes, [0.9] * len(boxes), [0] * len(boxes), features[here] if with_features else None
+                boxes, [0.9] * len(boxes), [0] * len(boxes), embeddings[here] if with_embeddings else None
             )
         return number_near(tracks, 100)
 
@@ -149,7 +165,7 @@ def test_an_embedder_is_asked_for_high_scores_only():
     assert asked == [("picture", np.float32, 1)]
 
 
-def test_enormous_features_are_features():
+def test_enormous_embeddings_are_embeddings():
     tracker = Tracker()
     for _ in range(5):
         tracks = tracker.update([person(100)], [0.9], [0], np.full((1, 4), 1e200))
@@ -174,16 +190,16 @@ BOX, ONE = [person(100)], ([0.9], [0])
         (([[1, 2, np.inf, 4]], *ONE), "box 0 is"),
         (([[9, 2, 3, 4]], *ONE), "box 0 is"),
         (([1, 2, 3, 4], *ONE), "shape"),
-        (("none", *ONE), "boxes are no array"),
+        (("none", *ONE), "boxes are not an array"),
         ((BOX, [0.9, 0.8], [0]), "scores are of shape"),
         ((BOX, [0.9], [0, 1]), "classes are of shape"),
         ((BOX, [np.nan], [0]), "scores: number 0"),
         ((BOX, [0.9], [0.5]), "whole numbers"),
-        ((BOX, *ONE, np.ones((2, 4))), "features are of shape"),
-        ((BOX, *ONE, np.ones((1, 0))), "features have 0 numbers"),
+        ((BOX, *ONE, np.ones((2, 4))), "embeddings are of shape"),
+        ((BOX, *ONE, np.ones((1, 0))), "embeddings have 0 numbers"),
         ((BOX, *ONE, np.ones((1, 5))), "4 as in earlier frames"),
         ((BOX, *ONE, np.full((1, 4), np.nan)), "not finite"),
-        ((BOX, *ONE, lambda frame, boxes: np.ones((3, 4))), "features are of shape"),
+        ((BOX, *ONE, lambda frame, boxes: np.ones((3, 4))), "embeddings are of shape"),
         ((BOX, *ONE, None, None, 1.0), "not later"),
         ((BOX, *ONE, None, None, 0.5), "not later"),
         ((BOX, *ONE, None, None, np.nan), "time"),
@@ -236,8 +252,8 @@ def test_things_that_stand_still_keep_their_numbers_however_far_apart_the_frames
 
 def test_features_may_begin_and_end_on_the_way():
     tracker, boxes = Tracker(), [[10, 10, 50, 90]]
-    for features in (None, np.ones((1, 4)), None, lambda frame, boxes: np.ones((len(boxes), 4)), np.ones((1, 4))):
-        assert [t.number for t in tracker.update(boxes, [0.9], [0], features)] == [1]
+    for embeddings in (None, np.ones((1, 4)), None, lambda frame, boxes: np.ones((len(boxes), 4)), np.ones((1, 4))):
+        assert [t.number for t in tracker.update(boxes, [0.9], [0], embeddings)] == [1]
 
 
 def test_scores_the_wrong_way_round_are_refused():

@@ -34,11 +34,11 @@ def test_most_of_a_scene_is_followed(tools, kind):
     assert len(set(np.concatenate([rows[:, 1] for rows in found]))) < 40
 
 
-def test_files_that_are_none_are_named(tools, tmp_path):
+def test_files_of_another_kind_are_named(tools, tmp_path):
     with pytest.raises(UserError, match="det.txt is missing"):
         tools.read_scene(tmp_path, 30)
     (tmp_path / "det.txt").write_text("one,two\n")
-    with pytest.raises(UserError, match="det.txt is no MOTChallenge"):
+    with pytest.raises(UserError, match="det.txt is not a MOTChallenge"):
         tools.read_scene(tmp_path, 30)
 
 

@@ -9,7 +9,8 @@ What is converted is what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names, or Dar
     serving_default  images float32 (N, S, S, 3), RGB, 0..1 -> predictions float32 (N, boxes, 4 + classes); with
                      YOLO_FEATURES also features float32 (N, S/16, S/16, C), by which object_tracker.py tells objects
     detect_bytes     image_bytes string (N,), picture files -> boxes (N, 100, 4) in pixels, scores, classes,
-                     valid_detections; by YOLO_SCORE_THRESHOLD, YOLO_IOU_THRESHOLD and YOLO_RESIZE as they are now
+                     valid_detections; by YOLO_SCORE_THRESHOLD, YOLO_IOU_THRESHOLD, YOLO_CLASS_AGNOSTIC and YOLO_RESIZE
+                     as they are now
 
 It is loaded again and tried on a picture before it gets its name. The other converters begin with it.
 """
@@ -19,7 +20,7 @@ import time
 import _path
 from yolov3 import configs
 from yolov3.checkpoint import check_replaceable, is_weights
-from yolov3.checks import UserError, check_count, check_threshold, project_path, say_it_in_one_line
+from yolov3.checks import UserError, check_count, check_threshold, choose, project_path, say_it_in_one_line
 from yolov3.conversion import make_parser
 from yolov3.loading import SHIPPED, configured_model, custom_weights
 from yolov3.runtimes import tf
@@ -35,6 +36,7 @@ def main():
     options = {
         "score_threshold": check_threshold("YOLO_SCORE_THRESHOLD", configs.YOLO_SCORE_THRESHOLD),
         "iou_threshold": check_threshold("YOLO_IOU_THRESHOLD", configs.YOLO_IOU_THRESHOLD),
+        "class_agnostic": choose("YOLO_CLASS_AGNOSTIC", configs.YOLO_CLASS_AGNOSTIC, (True, False)),
         "max_pixels": check_count("YOLO_MAX_PIXELS", configs.YOLO_MAX_PIXELS, 1),
         "version": None if arguments.version is None else check_count("--version", arguments.version, 1),
     }
@@ -52,7 +54,8 @@ def main():
     written = tf.write(folder, weights, spec, options)
     print(f"{in_project(weights)}: {spec.name}, {len(spec.classes)} classes, {spec.input_size} pixels, {spec.resize}")
     score, iou = options["score_threshold"], options["iou_threshold"]
-    print(f"detect_bytes answers with scores over {score:g}, suppression at IoU {iou:g}")
+    across = " across classes" if options["class_agnostic"] else ""
+    print(f"detect_bytes answers with scores over {score:g}, suppression at IoU {iou:g}{across}")
     seconds = time.monotonic() - started
     print(f"checked: within {written.worst:.1g} of the Keras model; {folder_size(folder):.1f} MB, {seconds:.0f} s")
     print(f"written: {folder}")

@@ -33,7 +33,7 @@ from tools.cluster.listing import open_listing
 from tools.cluster.parts import describe_run, missing_parts, prepare_output
 from tools.cluster.workers import WorkerSettings, configured_constants, detect_parts, plan_workers, ray_running
 from yolov3 import configs
-from yolov3.checks import UserError, check_count, check_threshold, say_it_in_one_line, shell_path
+from yolov3.checks import UserError, check_count, check_threshold, choose, say_it_in_one_line, shell_path
 from yolov3.downloads import fetch_weights
 from yolov3.loading import configured_model
 
@@ -74,6 +74,7 @@ def main():
     fetch_weights(weights)
     constants = "YOLO_SCORE_THRESHOLD", "YOLO_IOU_THRESHOLD"
     thresholds = {name[5:].lower(): check_threshold(name, getattr(configs, name)) for name in constants}
+    thresholds["class_agnostic"] = choose("YOLO_CLASS_AGNOSTIC", configs.YOLO_CLASS_AGNOSTIC, (True, False))
     listing = open_listing(arguments.source, configs.YOLO_MAX_PIXELS)
     run = describe_run(model, weights, thresholds, configs.YOLO_MAX_PIXELS, listing, arguments.part_size)
     prepare_output(arguments.output, run, arguments.overwrite)

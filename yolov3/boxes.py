@@ -1,7 +1,8 @@
-"""From raw heads to boxes, and from boxes to few boxes: decoding, IoU, suppression.
+"""Decode raw heads to boxes, measure their overlap, and suppress all but the best of those that overlap.
 
-TensorFlow graph ops only, no Keras, no loop over boxes; the same code runs in training, in the detector and
-inside every SavedModel. Boxes are xyxy, in fractions of the network input unless a function says otherwise.
+These are TensorFlow graph ops without Keras and without a loop over boxes. The same code runs in training, in the
+detector and inside every SavedModel. Boxes are xyxy, in fractions of the network input unless a function says
+otherwise.
 """
 
 from yolov3.images import picture_scale, unfit
@@ -10,16 +11,17 @@ from yolov3.networks import ANCHORS_PER_CELL
 import tensorflow as tf
 
 MAX_BOXES = 100  # per picture, after suppression; COCO's protocol counts as many
-MAX_PAIRS = 2048  # of box and class per picture that DIoU suppression compares, the best ones
+MAX_PAIRS = 2048  # of box and class per picture that `suppress_pairs` compares, the best ones
 DIOU_POWER = 0.6  # of the squared ratio of distances; Darknet's, the paper has 1
 MAX_LOG_SIZE = 10.0  # exp() stays finite, in float16 too; a box of e^10 anchors covers any picture
 
 
 def decode_head(raw, stride, anchors, scale_x_y):
-    """One raw head (N, g, g, 3 * (5 + C)) -> boxes (N, g*g*3, 4) as fractions, objectness (..., 1), classes (..., C).
+    """Return boxes (N, g*g*3, 4) as fractions, objectness (..., 1) and class probabilities (..., C) of one raw head
+    (N, g, g, 3 * (5 + C)).
 
-    Darknet's [yolo] layer (get_yolo_box): centres by sigmoid, stretched by scale_x_y about the cell's middle;
-    sizes by exp of the anchor; objectness and classes by sigmoid, each on its own.
+    As in Darknet's [yolo] layer (get_yolo_box), the sigmoid gives a centre, stretched by scale_x_y about the middle of
+    its cell; exp gives a size in anchors; the sigmoid gives objectness and each class on its own.
     """
     cells, channels = raw.shape[1] or tf.shape(raw)[1], raw.shape[-1] // ANCHORS_PER_CELL
     raw = tf.reshape(raw, (-1, cells * cells, ANCHORS_PER_CELL, channels))
@@ -40,10 +42,10 @@ def decode_head(raw, stride, anchors, scale_x_y):
 
 
 def decode(raw_heads, heads):
-    """Raw heads -> predictions (N, boxes, 4 + C): xyxy fractions, then objectness x class probability.
+    """Return the predictions (N, boxes, 4 + C) of raw heads: xyxy fractions, then objectness x class probability.
 
-    Rows: stride ascending, then y, x, anchor. Boxes are not clipped to the picture, as in Darknet, whose
-    suppression sees the parts outside too.
+    Rows are sorted by stride, then y, x and anchor. Boxes are not clipped to the picture, since Darknet's suppression
+    sees their parts outside, too.
     """
     decoded = []
     for raw, stride, anchors, scale_x_y in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
@@ -52,26 +54,41 @@ def decode(raw_heads, heads):
     return tf.concat(decoded, 1)
 
 
-def finish(predictions, sizes, score_threshold, iou_threshold, spec):
-    """Predictions (N, boxes, 4 + classes) of pictures of int32 sizes (N, 2), height and width -> what `suppress` gives,
-    boxes (N, 100, 4) in pixels of each picture."""
+def finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnostic=False):
+    """Return what `suppress` returns, with boxes (N, 100, 4) in pixels of each picture, clipped to it.
+
+    predictions  float32 (N, boxes, 4 + classes), as `decode` returns them
+    sizes  int32 (N, 2): height and width of each picture
+    spec  the ModelSpec: its input size, how pictures are resized, and the kind of suppression
+    """
     scale = picture_scale(sizes, spec.input_size, spec.resize)
-    boxes, scores, classes, valid = suppress(predictions, score_threshold, iou_threshold, spec.heads.nms, scale)
+    boxes, scores, classes, valid = suppress(
+        predictions, score_threshold, iou_threshold, spec.heads.nms, scale, class_agnostic=class_agnostic
+    )
     return unfit(boxes, sizes, spec.input_size, spec.resize), scores, classes, valid
 
 
-def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_boxes=MAX_BOXES):
-    """Greedy suppression per class -> boxes (N, k, 4), scores (N, k), classes int32 (N, k), valid int32 (N,): how many
-    of the k = max_boxes rows hold a box; the rest are zero. Highest score first.
+def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_boxes=MAX_BOXES, class_agnostic=False):
+    """Return boxes (N, k, 4), scores (N, k), classes int32 (N, k) and valid int32 (N,): how many of the k = max_boxes
+    rows of each picture hold a box. The other rows are zero. The highest score comes first.
 
-    nms  "iou": a box falls if its IoU with a better one of its class exceeds the threshold (Darknet's do_nms_sort);
-         "diou": if that IoU, less a share for the distance of the centres, does (what the YOLOv4 cfgs get).
-    scale  (N, 1, 4), turns the boxes' sides into fractions of their picture, where Darknet takes DIoU's distances.
+    Suppression is greedy: a box is suppressed if it overlaps a better one that is kept by more than iou_threshold.
+    nms  how overlap is measured. "iou": IoU, as in Darknet's do_nms_sort; "diou": IoU less a penalty for the distance
+         of the centres, which the YOLOv4 cfgs ask for.
+    scale  (N, 1, 4): what turns box sides into fractions of their picture, in which Darknet measures DIoU's distances
+    class_agnostic  False: boxes of different classes never suppress each other, and a box may be kept once for each
+         of its classes, as in Darknet. True: they do, and a box has only its best class.
     """
     boxes, scores = candidates(predictions, score_threshold)
-    if nms == "diou":
-        boxes, scores = suppress_by_diou(boxes, scores, score_threshold, iou_threshold, scale)
-        iou_threshold = 1.0  # only losers are left to drop; what follows ranks the winners
+    if class_agnostic:
+        best = tf.one_hot(tf.argmax(scores, -1), tf.shape(scores)[-1], dtype=scores.dtype)
+        scores *= best  # of several equal scores the first class keeps its own
+    if class_agnostic or nms == "diou":
+        overlap = {"iou": iou, "diou": diou}[nms]
+        boxes, scores = suppress_pairs(
+            boxes, scores, score_threshold, iou_threshold, overlap, scale, class_agnostic=class_agnostic
+        )
+        iou_threshold = 1.0  # the suppressed ones have a score of zero already; what follows only sorts the others
     boxes, scores, classes, valid = tf.image.combined_non_max_suppression(
         boxes[:, :, tf.newaxis], scores, max_boxes, max_boxes, iou_threshold, score_threshold, clip_boxes=False
     )
@@ -79,9 +96,9 @@ def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_bo
 
 
 def candidates(predictions, score_threshold):
-    """The rows whose best class exceeds the threshold -> boxes (N, K, 4), scores (N, K, C): of thousands, a handful.
+    """Return the boxes (N, K, 4) whose best class exceeds the threshold, and their scores (N, K, C), best first.
 
-    K is what the picture with most of them needs, so a candidate is never lost to its neighbours in the batch.
+    K is the number of them in the picture that has most, so that no picture loses one to its neighbours in the batch.
     """
     boxes, scores = predictions[..., :4], predictions[..., 4:]
     best = tf.reduce_max(scores, -1)  # (N, boxes)
@@ -90,13 +107,14 @@ def candidates(predictions, score_threshold):
     return tf.gather(boxes, rows, batch_dims=1), tf.gather(scores, rows, batch_dims=1)
 
 
-# Which pairs stay, step by step: before, now, and who drops whom. tf.while_loop would have TensorFlow take the loop
-# apart into switches, which its executor of one thread (see detector) does not run.
+# One step of the search for the pairs that are kept: those kept before, those kept now, and which pair drops which.
+# tf.while_loop would have TensorFlow split the loop into switches, which its executor of one thread (see
+# detector._small_steps) cannot run.
 _LOOP = (tf.TensorSpec((None, None), tf.bool), tf.TensorSpec((None, None), tf.bool), tf.TensorSpec([None] * 3, tf.bool))
 
 
 @tf.function(input_signature=_LOOP, autograph=False)
-def _moves(before, now, drops):
+def _has_changed(before, now, drops):
     return tf.reduce_any(before != now)
 
 
@@ -105,11 +123,13 @@ def _next(before, now, drops):
     return now, ~tf.reduce_any(drops & now[:, :, tf.newaxis], 1), drops
 
 
-def suppress_by_diou(boxes, scores, score_threshold, iou_threshold, scale=1.0):
-    """boxes (N, K, 4), scores (N, K, C) -> one row per box and class, losers' scores zero: (N, M, 4), (N, M, C).
+def suppress_pairs(boxes, scores, score_threshold, iou_threshold, overlap, scale=1.0, class_agnostic=False):
+    """Return one row for each pair of a box and a class, those suppressed with scores of zero: (N, M, 4), (N, M, C).
 
-    Darknet's diounms_sort as `nms_kind=greedynms` runs it. The greedy rule is found without a loop over boxes, as
-    the fixed point of "stay unless a better box that stays overlaps you" (Cluster-NMS, Zheng et al. 2020).
+    boxes (N, K, 4), scores (N, K, C); overlap is `iou` or `diou`; scale and class_agnostic as in `suppress`.
+    With DIoU this is Darknet's diounms_sort as `nms_kind=greedynms` runs it. The greedy result is found without a loop
+    over boxes, as the fixed point of "a pair is kept unless a better pair that is kept overlaps it" (Cluster-NMS,
+    Zheng et al. 2020).
     """
     # 1. Pairs of box and class over the threshold, best first
     classes = tf.shape(scores)[-1]
@@ -119,33 +139,39 @@ def suppress_by_diou(boxes, scores, score_threshold, iou_threshold, scale=1.0):
     box = tf.gather(boxes, pair // classes, batch_dims=1)  # (N, M, 4)
     label = pair % classes
 
-    # 2. Which pair would drop which: same class, better score, too much overlap
-    same_class = label[:, :, tf.newaxis] == label[:, tf.newaxis]
+    # 2. Which pair would drop which: better score, too much overlap, and the same class unless classes do not count
     scaled = box * scale
-    overlaps = diou(scaled[:, :, tf.newaxis], scaled[:, tf.newaxis]) > iou_threshold  # (N, M, M)
-    better = tf.linalg.band_part(tf.ones_like(same_class), 0, -1) & ~tf.eye(tf.shape(score)[1], dtype=tf.bool)
-    drops = same_class & overlaps & better  # [n, i, j]: i drops j, if i stays
+    overlaps = overlap(scaled[:, :, tf.newaxis], scaled[:, tf.newaxis]) > iou_threshold  # (N, M, M)
+    better = tf.linalg.band_part(tf.ones_like(overlaps), 0, -1) & ~tf.eye(tf.shape(score)[1], dtype=tf.bool)
+    drops = overlaps & better  # [n, i, j]: i drops j, if i is kept
+    if not class_agnostic:
+        drops &= label[:, :, tf.newaxis] == label[:, tf.newaxis]
 
-    # 3. Who stays
-    everyone = tf.ones_like(score, tf.bool)
-    loop = {"cond": _moves.get_concrete_function(), "body": _next.get_concrete_function()}
+    # 3. Which are kept
+    every_pair = tf.ones_like(score, tf.bool)
+    loop = {"cond": _has_changed.get_concrete_function(), "body": _next.get_concrete_function()}
     shapes = [spec.shape for spec in _LOOP]
-    _, stay, _ = tf.raw_ops.StatelessWhile(input=_next(everyone, everyone, drops), output_shapes=shapes, **loop)
-    score = tf.where(stay, score, 0.0)
+    _, kept, _ = tf.raw_ops.StatelessWhile(input=_next(every_pair, every_pair, drops), output_shapes=shapes, **loop)
+    score = tf.where(kept, score, 0.0)
     return box, tf.one_hot(label, classes, dtype=score.dtype) * score[..., tf.newaxis]
 
 
-def diou(a, b):
-    """IoU of xyxy boxes (..., 4), less (centre distance / diagonal of the hull) ^ 1.2: Darknet's box_diou."""
+def iou(a, b):
+    """Return the IoU (...) of xyxy boxes (..., 4); 0 for two boxes without area."""
     lower, upper = tf.maximum(a[..., :2], b[..., :2]), tf.minimum(a[..., 2:], b[..., 2:])
     intersection = tf.reduce_prod(tf.maximum(upper - lower, 0), -1)
-    union = area(a) + area(b) - intersection
+    return tf.math.divide_no_nan(intersection, area(a) + area(b) - intersection)
+
+
+def diou(a, b):
+    """Return the IoU of xyxy boxes (..., 4) less (distance of the centres / diagonal of the hull) ^ 1.2: Darknet's
+    box_diou."""
     hull = tf.maximum(a[..., 2:], b[..., 2:]) - tf.minimum(a[..., :2], b[..., :2])
     centres = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
     distance = tf.math.divide_no_nan(tf.reduce_sum(centres**2, -1), tf.reduce_sum(hull**2, -1))
-    return tf.math.divide_no_nan(intersection, union) - distance**DIOU_POWER
+    return iou(a, b) - distance**DIOU_POWER
 
 
 def area(boxes):
-    """xyxy (..., 4) -> (...)."""
+    """Return the area (...) of xyxy boxes (..., 4)."""
     return tf.reduce_prod(boxes[..., 2:] - boxes[..., :2], -1)

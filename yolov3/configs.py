@@ -39,7 +39,7 @@ YOLO_PRECISION = "FP32"  # of "tf": "FP32", or "BF16": bfloat16 on CPUs that hav
 YOLO_OPENVINO_HINT = "LATENCY"  # "LATENCY": a picture on all cores; "THROUGHPUT": a picture for each core
 YOLO_OPENVINO_THREADS = 0  # CPU threads; 0: as many as OpenVINO finds useful
 YOLO_RESIZE = "letterbox"  # "letterbox": keep the aspect ratio, pad with grey; "stretch": fill the input
-YOLO_FEATURES = False  # True: conversions answer what boxes look like, too, for TRACKER_EMBEDDER = "detector"
+YOLO_FEATURES = False  # True: conversions also answer the features that TRACKER_EMBEDDER = "detector" needs
 YOLO_MAX_PIXELS = 120_000_000  # a picture file with more is refused before it is decoded
 
 # --- Detection -----------------------------------------------------------------------------------------------------
@@ -49,32 +49,33 @@ DETECT_CUSTOM_SOURCE = "IMAGES/digits"  # the same for detection_custom.py
 DETECT_OUTPUT = "results"  # folder for annotated pictures and videos, when no --output is named; "" for none
 YOLO_SCORE_THRESHOLD = 0.3  # 0..1, a box must exceed it; object_tracker.py goes by TRACKER_..._SCORE instead
 YOLO_IOU_THRESHOLD = 0.45  # 0..1, boxes of one class that overlap more are one
+YOLO_CLASS_AGNOSTIC = False  # True: boxes of different classes, too, so that a lorry is not a car and a truck
 
 # --- Tracking ------------------------------------------------------------------------------------------------------
 
-# object_tracker.py: Deep SORT. Frames are of 1 / TRACKER_FRAME_RATE seconds, whatever rate a video has.
+# object_tracker.py: Deep SORT. A frame here lasts 1 / TRACKER_FRAME_RATE seconds, whatever the rate of a video.
 TRACKER_SOURCE = "IMAGES/passing.mp4"  # video, camera index or stream, when none is named
-TRACKER_EMBEDDER = "detector"  # how objects are told by their looks: "detector", "none", or a .pb or .onnx file
-TRACKER_CLASS_AGNOSTIC = False  # True: a track may change its class (car, truck); False: never
-TRACKER_TRAIL = 45  # frames of the video that the trail drawn behind an object goes back; 0: none
-TRACKER_FRAME_RATE = 30.0  # frames a second that the lengths of time below mean
-TRACKER_HIGH_SCORE = 0.4  # 0..1: detections of at least so much are matched first, and start tracks
-TRACKER_LOW_SCORE = 0.1  # 0..1: those between the two prolong tracks; those below are ignored
-TRACKER_CONFIRM_HITS = 3  # detections until a track is shown; those of the very first frame are at once
-TRACKER_CONFIRM_MISSES = 1  # frames a track may be unseen before it is confirmed
-TRACKER_MAX_UNSEEN = 60  # frames: a track unseen for longer ends
-TRACKER_COAST = 1  # frames: a track unseen for no longer is still shown, where it should be
-TRACKER_FRESH = 5  # frames: tracks seen so lately choose their detections before the others
-TRACKER_MIN_IOU = 0.2  # 0..1: overlap of prediction and detection, at least (IoU times that of the heights alone)
-TRACKER_LOW_IOU = 0.4  # 0..1: the same (IoU) for detections of low score
-TRACKER_FOUND_IOU = 0.4  # 0..1: the same (IoU) with where a lost track was seen last
-TRACKER_SMOOTH = 0.5  # 0..1: how much of a box shown is the Kalman filter's; the rest is as detected
-TRACKER_MAX_DISTANCE = 0.12  # 0..2: cosine distance of appearances, at most
-TRACKER_STRANGE_DISTANCE = 0.25  # 0..2: from this cosine distance on it is another object, whatever overlaps
-TRACKER_BUDGET = 50  # appearances that a track remembers
+TRACKER_EMBEDDER = "detector"  # which embedding tells objects apart: "detector", "none", or a .pb or .onnx file
+TRACKER_CLASS_AGNOSTIC = False  # True: YOLO_CLASS_AGNOSTIC, and a track may change its class; False: it never does
+TRACKER_TRAIL = 45  # frames that the trail drawn behind an object goes back; 0: no trails
+TRACKER_FRAME_RATE = 30.0  # frames a second: the unit of the lengths of time below
+TRACKER_HIGH_SCORE = 0.4  # 0..1: detections of at least this score are matched first and start tracks
+TRACKER_LOW_SCORE = 0.1  # 0..1: detections between the two scores prolong tracks; lower ones are ignored
+TRACKER_CONFIRM_HITS = 3  # detections until a track is shown; those of the very first frame are shown at once
+TRACKER_CONFIRM_MISSES = 1  # frames that a track may be unseen before it is confirmed
+TRACKER_MAX_UNSEEN = 60  # frames: a track that is unseen for longer ends
+TRACKER_COAST = 1  # frames: a track that is unseen for no longer is still shown, at its predicted place
+TRACKER_FRESH = 5  # frames: tracks that were seen this recently are matched before the others
+TRACKER_MIN_IOU = 0.2  # 0..1: least overlap of prediction and detection (IoU times the IoU of the heights alone)
+TRACKER_LOW_IOU = 0.4  # 0..1: least IoU of prediction and detection for detections of low score
+TRACKER_FOUND_IOU = 0.4  # 0..1: least IoU with the place where a lost track was last seen
+TRACKER_SMOOTH = 0.5  # 0..1: the Kalman filter's share of a box that is shown; the rest is as detected
+TRACKER_MAX_DISTANCE = 0.12  # 0..2: largest cosine distance of the embeddings of one object
+TRACKER_STRANGE_DISTANCE = 0.25  # 0..2: embeddings further apart are of two objects, whatever their overlap
+TRACKER_BUDGET = 50  # embeddings that a track remembers
 TRACKER_MEASUREMENT_NOISE = 0.1  # box heights: standard deviation of a detection's centre and height
-TRACKER_POSITION_NOISE = 0.02  # box heights: what a frame adds to that of where it is
-TRACKER_VELOCITY_NOISE = 1 / 200  # box heights a frame: what a frame adds to that of how fast it goes
+TRACKER_POSITION_NOISE = 0.02  # box heights: what one frame adds to the standard deviation of the place
+TRACKER_VELOCITY_NOISE = 1 / 200  # box heights a frame: what one frame adds to that of the velocity
 
 # --- Conversion ----------------------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ class Summary:
     total_seconds: float = 0.0  # from the first read to the last write, drawing and encoding included
     problems: list = field(default_factory=list)  # of str: pictures left out, a video that breaks off
     picture: np.ndarray = None  # the last frame, annotated: uint8 (H, W, 3), RGB
-    found: Detections = None  # in the last frame; Tracks if it was followed
+    found: Detections = None  # in the last frame; its tracks if it was followed
 
     def rates(self):
         detection, total = (self.frames / max(s, 1e-9) for s in (self.detection_seconds, self.total_seconds))

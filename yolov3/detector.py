@@ -6,7 +6,7 @@ scripts all call it and nothing else.
 Only the network differs between runtimes; all else is here, once. `loading.Load_Yolo_model` makes the configured one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yolov3.boxes import finish
 from yolov3.checks import UserError, check_threshold
@@ -19,13 +19,16 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one picture, best first."""
+    """What was found in one picture, best first, or the tracks of one frame: a row for each box."""
 
-    boxes: np.ndarray  # float32 (n, 4): x1, y1, x2, y2 in pixels of the picture, clipped to it
+    boxes: np.ndarray  # float32 (n, 4): x1, y1, x2, y2 in pixels of the picture; detections are clipped to it
     scores: np.ndarray  # float32 (n,), 0..1
     classes: np.ndarray  # int32 (n,), indices into names
     names: tuple  # of str: the names of all classes of the model
-    features: np.ndarray = None  # float32 (n, C): what each box looks like, of a model with features; else None
+    embeddings: np.ndarray = None  # float32 (n, C): what tells objects apart; None of a model without features
+    numbers: np.ndarray = None  # int32 (n,): identities of tracks, from 1, never used twice; None of detections
+    trails: list = None  # of tracks: points (k, 2) of each where it stood lately, oldest first, in pixels
+    counts: dict = None  # of tracks: class name -> how many objects were seen up to this frame
 
     def __len__(self):
         return len(self.scores)
@@ -40,16 +43,24 @@ class Detections:
         if wanted is None:
             return self
         rows = np.isin(self.classes, [self.names.index(name) for name in wanted])
-        features = None if self.features is None else self.features[rows]
-        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], self.names, features)
+        columns = {name: getattr(self, name) for name in ("boxes", "scores", "classes", "embeddings", "numbers")}
+        trails = None if self.trails is None else [self.trails[i] for i in np.flatnonzero(rows)]
+        return replace(self, trails=trails, **{k: x if x is None else x[rows] for k, x in columns.items()})
+
+    def seen(self):
+        """Return the counts of tracks in words."""
+        counts = ", ".join(f"{count} x {name}" for name, count in sorted(self.counts.items()))
+        return f"seen: {counts or 'nothing'}"
 
 
 class Detector:
     """detector(frames) -> one Detections per frame. Made by `Load_Yolo_model`."""
 
-    def __init__(self, network, spec, score_threshold, iou_threshold, name=None):
+    def __init__(self, network, spec, score_threshold, iou_threshold, name=None, class_agnostic=False):
+        self._made_from = network, spec, score_threshold, iou_threshold, name
         self.spec = spec
         self.name = name or spec.name  # of the file or folder it comes from
+        self.class_agnostic = class_agnostic
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.network = network  # see runtimes
@@ -58,10 +69,10 @@ class Detector:
             return fit(frame, spec.input_size, spec.resize)[tf.newaxis]
 
         def finish_batch(predictions, sizes, score_threshold, iou_threshold):
-            return finish(predictions, sizes, score_threshold, iou_threshold, spec)
+            return finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnostic)
 
         @tf.function(autograph=False, reduce_retracing=True)
-        def look(features, boxes, sizes, pictures):  # boxes (n, 4) in pixels of `pictures` (n,), rows of sizes
+        def pool_at(features, boxes, sizes, pictures):  # boxes (n, 4) in pixels of `pictures` (n,), rows of sizes
             boxes = refit(boxes[:, tf.newaxis], tf.gather(sizes, pictures), spec.input_size, spec.resize)
             return pool(features, boxes[:, 0], pictures)
 
@@ -69,11 +80,15 @@ class Detector:
         predictions = tf.TensorSpec((None, None, 4 + len(spec.classes)), tf.float32)
         self._fit_frame = _small_steps(fit_frame, tf.TensorSpec((None, None, 3), tf.uint8))
         self._finish = _small_steps(finish_batch, predictions, tf.TensorSpec((None, 2), tf.int32), threshold, threshold)
-        self._look = look
+        self._pool_at = pool_at
 
     @property
     def names(self):
         return self.spec.classes
+
+    def across_classes(self):
+        """Return a detector like this one whose suppression is class-agnostic."""
+        return self if self.class_agnostic else Detector(*self._made_from, class_agnostic=True)
 
     def fit(self, frames):
         """Frames, uint8 (H, W, 3), RGB, of any sizes -> network inputs, float32 (N, S, S, 3)."""
@@ -85,18 +100,18 @@ class Detector:
         return fitted[0] if len(fitted) == 1 else tf.concat(fitted, 0)
 
     def embed(self, frame, boxes):
-        """What any boxes (n, 4), xyxy in pixels, of a frame look like -> float32 (n, C): an embedder, see `appearance`.
-        Raises UserError if the model has no features."""
+        """Return the embeddings, float32 (n, C), of any boxes (n, 4), xyxy in pixels, of a frame: an embedder, see
+        `tracking.embedders`. Raises UserError if the model has no features."""
         if not self.spec.features:
             raise UserError("this detector has no features: Load_Yolo_model(features=True) makes one that has")
         features = self.network(self.fit([frame]))["features"]
         boxes, size = tf.constant(boxes, tf.float32), tf.constant([frame.shape[:2]])
-        return self._look(features, boxes, size, tf.zeros(len(boxes), tf.int32)).numpy()
+        return self._pool_at(features, boxes, size, tf.zeros(len(boxes), tf.int32)).numpy()
 
     def __call__(self, frames, score_threshold=None, iou_threshold=None):
         """A list of frames, uint8 (H, W, 3), RGB, of any sizes -> a list of Detections, at most 100 boxes each.
 
-        None means the thresholds the detector was made with. Suppression is per class.
+        None means the thresholds the detector was made with. Suppression is per class unless it is class-agnostic.
         """
         if not len(frames):
             return []
@@ -108,19 +123,20 @@ class Detector:
         sizes = tf.constant([frame.shape[:2] for frame in frames])
         found = self._finish(outputs["predictions"], sizes, *(tf.constant(x) for x in thresholds))
         boxes, scores, classes, valid = (x.numpy() for x in found)
-        features = [None] * len(frames)
+        embeddings = [None] * len(frames)
         if self.spec.features:
-            features = self._features(outputs["features"], boxes, sizes, valid)
+            embeddings = self._embeddings(outputs["features"], boxes, sizes, valid)
         return [
-            Detections(boxes[:n], scores[:n], classes[:n], self.names, features)
-            for boxes, scores, classes, n, features in zip(boxes, scores, classes, valid, features, strict=True)
+            Detections(boxes[:n], scores[:n], classes[:n], self.names, embeddings)
+            for boxes, scores, classes, n, embeddings in zip(boxes, scores, classes, valid, embeddings, strict=True)
         ]
 
-    def _features(self, maps, boxes, sizes, valid):
-        """Those of the first `valid` (N,) of boxes (N, 100, 4) in each picture -> N of (n, C)."""
+    def _embeddings(self, maps, boxes, sizes, valid):
+        """Return N arrays (n, C): the embeddings of each picture's boxes (N, 100, 4), of which the first `valid` (N,)
+        count."""
         pictures = np.repeat(np.arange(len(valid), dtype=np.int32), valid)
         shown = np.concatenate([rows[:n] for rows, n in zip(boxes, valid, strict=True)])
-        pooled = self._look(maps, tf.constant(shown), sizes, tf.constant(pictures)).numpy()
+        pooled = self._pool_at(maps, tf.constant(shown), sizes, tf.constant(pictures)).numpy()
         return np.split(pooled, np.cumsum(valid)[:-1])
 
 

@@ -44,15 +44,16 @@ def Load_Yolo_model(
     score_threshold=None,
     iou_threshold=None,
     features=None,
+    class_agnostic=None,
 ):
-    """The configured spec as a `Detector`, ready for its first frame.
+    """The configured model as a `Detector`, ready for its first frame.
 
     Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
     of the type, downloaded if they are missing), CLASSES (a names file or names), yolo_type and tiny (a checkpoint
     folder has these three of its own), input_size (that of its cfg, if a .weights file has one) and resize (a
     checkpoint of weights runs at any), framework (that of the folder, if weights are given), precision (of "tf"), the
-    two thresholds, and features (YOLO_FEATURES; a conversion has them or has not, and True refuses one without). Raises
-    UserError.
+    two thresholds, features (YOLO_FEATURES; a conversion has them or has not, and True refuses one without), and
+    class_agnostic (YOLO_CLASS_AGNOSTIC). Raises UserError.
     """
     options = RunOptions(
         choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
@@ -61,6 +62,7 @@ def Load_Yolo_model(
     )
     score_threshold = check_threshold("YOLO_SCORE_THRESHOLD", _configured(score_threshold, "YOLO_SCORE_THRESHOLD"))
     iou_threshold = check_threshold("YOLO_IOU_THRESHOLD", _configured(iou_threshold, "YOLO_IOU_THRESHOLD"))
+    class_agnostic = choose("YOLO_CLASS_AGNOSTIC", _configured(class_agnostic, "YOLO_CLASS_AGNOSTIC"), (True, False))
     spec, weights = configured_model(weights, CLASSES, input_size, yolo_type, tiny, resize, framework, features)
     if spec.framework == "tf":
         spec = replace(spec, precision=options.precision)
@@ -69,8 +71,8 @@ def Load_Yolo_model(
     network = RUNTIMES[spec.framework].module.load(spec, weights, options)
     answered = network(tf.zeros((1, spec.input_size, spec.input_size, 3)))["predictions"].shape[-1] - 4
     if answered != len(spec.classes):
-        raise UserError(f"{weights} answers {answered} classes, but its spec.json names {len(spec.classes)}")
-    detector = Detector(network, spec, score_threshold, iou_threshold, weights.name)
+        raise UserError(f"{weights} answers {answered} classes, but its model.json names {len(spec.classes)}")
+    detector = Detector(network, spec, score_threshold, iou_threshold, weights.name, class_agnostic)
     detector([np.zeros((spec.input_size, spec.input_size, 3), np.uint8)])  # compiled here, not at the first frame
     return detector
 

@@ -1,8 +1,8 @@
 """Darknet-53, YOLOv3 and YOLOv3-tiny (Redmon and Farhadi, 2018), layer for layer as in Darknet's cfg files.
 
 A builder takes the picture batch (N, S, S, 3) and the channels of a head. It returns the raw heads
-(N, S/stride, S/stride, channels), smallest stride first, and the embedding map, made of the features with which the
-backbone enters stride 4: deeper layers forget the colours of a shirt over its being a person.
+(N, S/stride, S/stride, channels), smallest stride first, and the embedding map, which is made of the first features at
+stride 4: deeper layers keep that something is a person and lose the colour of the shirt.
 """
 
 from yolov3.layers import Convolutions, concatenate, embedding_map, max_pool, upsample
@@ -17,7 +17,8 @@ DARKNET53 = (  # (filters, residual blocks) after each halving of the picture
 
 
 def darknet53(conv, x):
-    """(N, S, S, 3) -> features at strides 8, 16 and 32 (256, 512, 1024 channels), and the embedding map (512)."""
+    """Return the features at strides 8, 16 and 32 (256, 512 and 1024 channels), and the embedding map (512 channels),
+    of a picture batch (N, S, S, 3)."""
     x = conv(x, 32, 3)
     entries, features = [], []
     for filters, repeats in DARKNET53:
@@ -30,6 +31,7 @@ def darknet53(conv, x):
 
 
 def yolov3(x, head_channels):
+    """Build YOLOv3: three heads, from stride 32 up to stride 8."""
     conv = Convolutions()
     stride8, stride16, x, embedding = darknet53(conv, x)
     heads = []
@@ -42,6 +44,7 @@ def yolov3(x, head_channels):
 
 
 def yolov3_tiny(x, head_channels):
+    """Build YOLOv3-tiny: heads at strides 16 and 32."""
     conv = Convolutions()
     for filters in (16, 32):
         x = max_pool(conv(x, filters, 3))

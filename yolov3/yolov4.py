@@ -1,9 +1,12 @@
 """CSPDarknet-53, YOLOv4 and YOLOv4-tiny (Bochkovskiy et al., 2020), and `Create_Yolo`, which makes any of the four.
 
 A builder takes the picture batch (N, S, S, 3) and the channels of a head. It returns the raw heads
-(N, S/stride, S/stride, channels), smallest stride first, and the embedding map, made of the features with which the
-backbone enters stride 4: deeper layers forget the colours of a shirt over its being a person.
+(N, S/stride, S/stride, channels), smallest stride first, and the embedding map, which is made of the first features at
+stride 4: deeper layers keep that something is a person and lose the colour of the shirt.
 """
+
+from collections.abc import Sequence
+from pathlib import Path
 
 from yolov3 import configs
 from yolov3.checks import check_input_size, count_classes
@@ -22,7 +25,8 @@ CSP_DARKNET53 = (  # (filters, channels of each half, inner channels of a residu
 
 
 def csp_darknet53(conv, x):
-    """(N, S, S, 3) -> features at strides 8, 16 and 32 (256, 512, 1024 channels), and the embedding map (512)."""
+    """Return the features at strides 8, 16 and 32 (256, 512 and 1024 channels), and the embedding map (512 channels),
+    of a picture batch (N, S, S, 3)."""
     x = conv(x, 32, 3)
     entries, features = [], []
     for filters, half, inner, repeats in CSP_DARKNET53:
@@ -38,6 +42,7 @@ def csp_darknet53(conv, x):
 
 
 def yolov4(x, head_channels):
+    """Build YOLOv4: spatial pyramid pooling, path aggregation, and heads at strides 8, 16 and 32."""
     conv = Convolutions(activation="mish")
     stride8, stride16, x, embedding = csp_darknet53(conv, x)
     conv.activation = "leaky"
@@ -62,6 +67,7 @@ def yolov4(x, head_channels):
 
 
 def yolov4_tiny(x, head_channels):
+    """Build YOLOv4-tiny: heads at strides 16 and 32."""
     conv = Convolutions()
     x = conv(x, 32, 3, stride=2)
     x = conv(x, 64, 3, stride=2)
@@ -81,16 +87,26 @@ def yolov4_tiny(x, head_channels):
     return [fine, coarse], embedding_map(entries[0])
 
 
-def Create_Yolo(input_size=None, yolo_type=None, tiny=None, CLASSES=None, features=False):
-    """A network with fresh weights, as a Keras model.
+def Create_Yolo(
+    input_size: int | None = None,
+    yolo_type: str | None = None,
+    tiny: bool | None = None,
+    CLASSES: str | Path | Sequence[str] | int | None = None,
+    features: bool = False,
+) -> keras.Model:
+    """Return a network with fresh weights as a Keras model.
 
-    input_size  pixels, a multiple of 32; yolo_type  "yolov3" or "yolov4"; tiny  bool;
-    CLASSES  a names file, a list of names, or their number. None means what configs.py says now
-    (YOLO_INPUT_SIZE, YOLO_TYPE, TRAIN_YOLO_TINY, YOLO_COCO_CLASSES).
-    features  True: what things look like, float32 (N, S/16, S/16, C), is one more output, the last
+    model = Create_Yolo(416, "yolov4", tiny=True, CLASSES=80)
+    fine, coarse = model(images)  # (N, 26, 26, 255), (N, 13, 13, 255)
 
-    The model takes float32 (N, S, S, 3), RGB, 0..1, and returns its raw heads, a list of float32
-    (N, S/stride, S/stride, 3 * (5 + classes)), smallest stride first; per anchor tx, ty, tw, th, objectness and
+    input_size  S, pixels, a multiple of 32; None: YOLO_INPUT_SIZE as configs.py has it now
+    yolo_type   "yolov3" or "yolov4"; None: YOLO_TYPE
+    tiny        whether it is the tiny version; None: TRAIN_YOLO_TINY
+    CLASSES     a names file, a list of names, or their number; None: YOLO_COCO_CLASSES
+    features    True: the embedding map, float32 (N, S/16, S/16, C), is one more output, the last
+
+    The model takes float32 (N, S, S, 3), RGB, 0..1. It returns its raw heads, a list of float32
+    (N, S/stride, S/stride, 3 * (5 + classes)), smallest stride first. Each anchor has tx, ty, tw, th, objectness and
     classes before their sigmoids, as Darknet's last convolutions give them. Raises UserError for a bad value.
     """
     name = network_name(

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from deep_sort.matching import iou_matrix
 from tools.benchmarks.measuring import run_in_rounds, table, timed
 from yolov3 import configs
 from yolov3.checkpoint import find, is_weights, read_model
@@ -89,13 +90,9 @@ def load_panels(checkpoints, picture):
 
 
 def compare(expected, found):
-    """Detections of the same picture -> (how many are not found, how many are found besides, the least IoU and the
-    largest difference in score of those that are; 1 and 0 without any)."""
-    lower = np.maximum(expected.boxes[:, np.newaxis, :2], found.boxes[:, :2])
-    upper = np.minimum(expected.boxes[:, np.newaxis, 2:], found.boxes[:, 2:])
-    both = np.prod(np.maximum(upper - lower, 0), -1)  # (expected, found)
-    areas = [np.prod(x.boxes[:, 2:] - x.boxes[:, :2], -1) for x in (expected, found)]
-    iou = both / np.maximum(areas[0][:, np.newaxis] + areas[1] - both, 1e-9)
+    """Compare Detections of the same picture. Return how many are missing, how many are found in addition, and of the
+    others the least IoU and the largest difference in score, which are 1 and 0 if there are none."""
+    iou = iou_matrix(expected.boxes, found.boxes)  # (expected, found)
     iou *= expected.classes[:, np.newaxis] == found.classes
     pairs = []  # each box has one partner, the best pair first
     for i, j in zip(*np.unravel_index(np.argsort(-iou, axis=None), iou.shape), strict=True):

@@ -1,5 +1,5 @@
-"""Scores deep_sort's tracker beside roboflow's `trackers` on the same detections, with and without appearance, and
-times them.
+"""Score deep_sort's tracker beside roboflow's `trackers` on the same detections, with and without embeddings, and
+time them.
 
 pip install -r requirements/tracking.txt                           what scores, and what we compare with
 python -m tools.benchmarks.tracking                                  synthetic scenes, two of each kind
@@ -32,20 +32,20 @@ LONGEST = 3.0  # seconds a contender may take in a round
 
 
 def read_rows(path):
-    """A MOTChallenge text file -> (n, 7): frame, number, left, top, width, height, score."""
+    """Return the rows (n, 7) of a MOTChallenge text file: frame, number, left, top, width, height, score."""
     try:
         rows = np.loadtxt(path, delimiter=",", ndmin=2, usecols=range(7))
     except OSError:
         raise UserError(f"{path} is missing or cannot be read: it must be a MOTChallenge text file") from None
     except (ValueError, IndexError) as error:
-        raise UserError(f"{path} is no MOTChallenge text file: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} is not a MOTChallenge text file: {str(error).splitlines()[0]}") from None
     if not len(rows) or not np.isfinite(rows).all():
         raise UserError(f"{path} holds no rows, or numbers that are not finite")
     return rows
 
 
 def read_scene(folder, frame_rate):
-    """det.txt and gt.txt of a folder; truth whose 7th column is 0 does not count -> Scene."""
+    """Return the Scene of a folder's det.txt and gt.txt, without the truth whose 7th column is 0."""
     detections, truth = (read_rows(folder / name) for name in ("det.txt", "gt.txt"))
     truth = truth[truth[:, 6] != 0]
     frames = np.arange(1, max(detections[:, 0].max(), truth[:, 0].max(initial=1)) + 1).astype(int)
@@ -53,7 +53,7 @@ def read_scene(folder, frame_rate):
 
 
 def corners(rows):
-    """MOTChallenge rows -> xyxy (n, 4)."""
+    """Return the xyxy boxes (n, 4) of MOTChallenge rows."""
     return np.concatenate([rows[:, 2:4], rows[:, 2:4] + rows[:, 4:6]], 1)
 
 
@@ -62,7 +62,7 @@ def by_frame(rows, frames):
 
 
 def follow(update, scene):
-    """Runs a contender over a scene -> (rows as in read_rows, ms a frame)."""
+    """Run a contender over a scene. Return rows as `read_rows` does, and ms a frame."""
     found, seconds = [], 0.0
     for frame, rows in zip(scene.frames, by_frame(scene.detections, scene.frames), strict=True):
         boxes, scores = corners(rows), rows[:, 6]
@@ -74,7 +74,7 @@ def follow(update, scene):
 
 
 def score(truth, found, frames):
-    """Rows of the truth and of what was found -> {name: figure}, of SCORES."""
+    """Return {name: figure} for the SCORES of the rows that were found, given those of the truth."""
     try:
         from trackeval.metrics import CLEAR, HOTA, Identity
     except ImportError:
@@ -99,7 +99,7 @@ def score(truth, found, frames):
 
 
 def compare(groups):
-    """{title: scenes} -> prints a table of each group's means, a row for each contender."""
+    """Print the means of each group of {title: scenes}, a row for each contender."""
     print(f"{'scene':16}{'tracker':12}" + "".join(f"{name:>8}" for name in (*SCORES, "ms")))
     every = {}
     for title, scenes in groups.items():
@@ -122,7 +122,7 @@ def _scored(make, scene):
 
 
 def compare_embedders(embedders, seeds):
-    """{name: an embedder, or None for motion only} -> prints a table over painted scenes, ms of embedding alone."""
+    """Print the scores over painted scenes, and ms of embedding, of {name: an embedder, or None for motion only}."""
     print(f"{'scene':16}{'embedder':12}" + "".join(f"{name:>8}" for name in (*SCORES, "ms")))
     every = {}
     for kind in PAINTED:
@@ -139,7 +139,7 @@ def compare_embedders(embedders, seeds):
 
 
 def _embedded(embedders, scene):
-    """Every embedder on one painted scene, side by side, so that it is painted but once -> {name: scores and ms}."""
+    """Return {name: scores and ms} of all embedders on one scene, side by side, so that it is painted only once."""
     trackers = {name: Tracker(frame_rate=scene.frame_rate) for name in embedders}
     found, seconds = {name: [] for name in embedders}, dict.fromkeys(embedders, 0.0)
     pictures = zip(scene.frames, by_frame(scene.detections, scene.frames), paint(scene), strict=True)
@@ -147,16 +147,16 @@ def _embedded(embedders, scene):
         boxes, classes = corners(rows), np.zeros(len(rows), int)
         for name, embed in embedders.items():
             begin = time.perf_counter()
-            features = embed and embed(picture, boxes)
+            embeddings = embed and embed(picture, boxes)
             seconds[name] += time.perf_counter() - begin
-            tracks = trackers[name].update(boxes, rows[:, 6], classes, features, time=frame / scene.frame_rate)
+            tracks = trackers[name].update(boxes, rows[:, 6], classes, embeddings, time=frame / scene.frame_rate)
             found[name] += [(frame, t.number, *t.box[:2], *(t.box[2:] - t.box[:2]), 1) for t in tracks]
     scores = {name: score(scene.truth, np.array(rows, float), scene.frames).values() for name, rows in found.items()}
     return {name: (*row, 1000 * seconds[name] / len(scene.frames)) for name, row in scores.items()}
 
 
 def load_embedders(names, weights, classes):
-    """TRACKER_EMBEDDERs -> {name: embedder}; "detector" is the configured model, or that of the weights given."""
+    """Return {name: embedder} of values of TRACKER_EMBEDDER; "detector" is the model of the weights or configs.py."""
     from yolov3.loading import Load_Yolo_model
     from yolov3.tracking.embedders import load_embedder
 
@@ -176,7 +176,7 @@ def _print_row(title, name, row):
 
 
 def time_them(counts, rounds):
-    """Association alone, contenders in turn within every round: the median of rounds, ms a frame."""
+    """Print ms a frame of association alone: the median of rounds, in each of which the contenders take turns."""
     print(f"{'objects':>8}  {'tracker':20}{'ms':>9}{'to ours':>9}")
     for count in counts:
         milliseconds = {}
@@ -197,7 +197,7 @@ def time_them(counts, rounds):
 
 
 def steady_crowd(count, seed):
-    """So many objects that wander and are seen in every frame, hardly overlapping: [(boxes, scores)]."""
+    """Return [(boxes, scores)] of objects that wander, hardly overlap, and are seen in every frame."""
     rng = np.random.default_rng(seed)
     side = int(np.ceil(np.sqrt(count)))
     centre = np.stack(np.divmod(np.arange(count), side), 1) * WIDTH / side + 40.0
@@ -212,7 +212,7 @@ def steady_crowd(count, seed):
 
 
 def _milliseconds(update, frames):
-    """Of a frame after the warm-up; who is slow is stopped early."""
+    """Return ms a frame after the warm-up. A slow contender is stopped early."""
     for i, (boxes, scores) in enumerate(frames):
         if i == WARM_UP:
             begin = time.perf_counter()

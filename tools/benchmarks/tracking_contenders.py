@@ -1,6 +1,6 @@
-"""Trackers to compare, all called alike: make(frame rate) -> update(boxes xyxy, scores, seconds) -> [(number, xyxy)].
+"""Wrap the trackers to compare, so that make(frame rate) -> update(boxes xyxy, scores, seconds) -> [(number, xyxy)].
 
-Each runs with its own defaults. What is not installed raises NotInstalled, and its row says so.
+Each runs with its own defaults. One that is not installed raises NotInstalled, and its row says so.
 """
 
 import importlib
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class NotInstalled(Exception):
-    """Which package a contender lacks."""
+    """Says which package a contender lacks."""
 
 
 def _import(module, package):
@@ -34,12 +34,12 @@ def ours(frame_rate):
     return update
 
 
-def ours_by_looks(frame_rate):
-    """Ours with an appearance for each box, box i always having the same: to time it, not to score it."""
-    tracker, looks = Tracker(frame_rate=frame_rate), np.random.default_rng(0).normal(size=(1000, 256))
+def ours_with_embeddings(frame_rate):
+    """Return ours with embeddings, the same for box i in every frame: to time it, not to score it."""
+    tracker, embeddings = Tracker(frame_rate=frame_rate), np.random.default_rng(0).normal(size=(1000, 256))
 
     def update(boxes, scores, seconds):
-        tracks = tracker.update(boxes, scores, np.zeros(len(boxes), int), looks[: len(boxes)], time=seconds)
+        tracks = tracker.update(boxes, scores, np.zeros(len(boxes), int), embeddings[: len(boxes)], time=seconds)
         return [(track.number, track.box) for track in tracks]
 
     return update
@@ -62,7 +62,8 @@ def roboflow(name):
 
 
 def deep_sort_realtime(frame_rate):
-    """Needs an appearance: one that tells nothing apart, so that its association is timed and no network."""
+    """Return deep-sort-realtime with the same embedding for every box, so that its association is timed without a
+    network."""
     module = _import("deep_sort_realtime.deepsort_tracker", "deep-sort-realtime")
     tracker = module.DeepSort(max_age=60, embedder=None)
     blank = np.ones(128, np.float32)
@@ -83,4 +84,4 @@ CONTENDERS = {
     "OC-SORT": roboflow("OCSORT"),
     "DeepSORT-rt": deep_sort_realtime,
 }
-TIMED = {"ours": ours, "ours, by looks": ours_by_looks, **CONTENDERS}
+TIMED = {"ours": ours, "ours, embeddings": ours_with_embeddings, **CONTENDERS}

@@ -1,9 +1,9 @@
-"""Synthetic scenes for trackers: people-like boxes that walk, cross and hide, with ground truth. Seeded.
+"""Make synthetic scenes for trackers: boxes like people that walk, cross and hide, with ground truth, from a seed.
 
 Detections and truth are rows as in MOTChallenge's det.txt and gt.txt:
 frame (from 1), number (-1 for detections), left, top, width, height, score, -1, -1, -1.
-A person hidden by a nearer one or by a pillar is less surely detected, with a lower score and a worse box, and stays
-in the truth, as in MOTChallenge. Dropped frames are in neither; frame numbers tell the gap.
+A person hidden by a nearer one or by a pillar is detected less often, with a lower score and a worse box, and stays in
+the truth, as in MOTChallenge. Dropped frames are in neither: their numbers are missing.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Recipe:
 
     people: int = 8
     facing: bool = False  # pairs start on opposite sides at one depth, and cross
-    pillars: int = 0  # each hides who walks behind it for 1 to 30 frames
+    pillars: int = 0  # each hides a person behind it for 1 to 30 frames
     missed: float = 0.03  # share of visible people the detector overlooks
     false: float = 0.1  # wrong detections a frame
     jitter: float = 0.03  # standard deviation of a box's sides, in box sizes
@@ -52,7 +52,7 @@ class Scene:
 
 
 def make_scene(kind, seed=0, frame_count=300, **changes):
-    """A scene of KINDS[kind], a field of its recipe changed here and there -> Scene. One seed, one scene."""
+    """Return a Scene of KINDS[kind], with changes to fields of its recipe. The same seed gives the same scene."""
     recipe = replace(KINDS[kind], **changes)
     rng = np.random.default_rng([seed, *kind.encode()])
     pillars = _pillars(recipe, rng)
@@ -71,7 +71,7 @@ def make_scene(kind, seed=0, frame_count=300, **changes):
 
 
 def _walks(recipe, frame_count, rng):
-    """Boxes of all people in all frames: feet on the ground plane, height by depth; they turn back at the edges."""
+    """Return the boxes of all people in all frames: feet on the ground, height by depth. They turn at the edges."""
     count = recipe.people
     depth = rng.uniform(0, 1, count)  # 0 far, 1 near
     x = rng.uniform(0, WIDTH, count)
@@ -100,13 +100,13 @@ def _walks(recipe, frame_count, rng):
 
 
 def _pillars(recipe, rng):
-    """Nearer than all people, each as wide as one hides behind for 1 to 30 frames: (pillars, 4) xyxy."""
+    """Return pillars (n, 4), xyxy, nearer than all people, each of which hides a person for 1 to 30 frames."""
     left = np.linspace(0, WIDTH, recipe.pillars + 2)[1:-1] + rng.uniform(-60, 60, recipe.pillars)
     return np.stack([left, left * 0, left + rng.uniform(40, 190, recipe.pillars), left * 0 + HEIGHT], 1)
 
 
 def _camera(recipe, frame_count, rng):
-    """Jolts that a hand or a mast swings back from: (frames, 2) pixels."""
+    """Return the offset of a camera that is jolted and swings back: (frames, 2) pixels."""
     offset, offsets = np.zeros(2), []
     for jolt in rng.normal(0, 1, (frame_count, 2)) * recipe.shake:
         offset = 0.85 * offset + jolt
@@ -122,13 +122,13 @@ def _kept_frames(recipe, frame_count, rng):
 
 
 def _inside(boxes):
-    """At least half of the width is in the picture."""
+    """Whether at least half of the width of each box is in the picture: (n,)."""
     centre = boxes[:, [0, 2]].mean(1)
     return (centre > 0) & (centre < WIDTH)
 
 
 def _visible(boxes, pillars):
-    """The share of each box that no pillar and no box with nearer feet covers, by a grid of points: (n,)."""
+    """Return the share (n,) of each box that no pillar and no nearer box covers, by a grid of points."""
     grid = np.stack(np.meshgrid(*[(np.arange(12) + 0.5) / 12] * 2), -1).reshape(-1, 2)
     points = boxes[:, np.newaxis, :2] + grid * (boxes[:, 2:] - boxes[:, :2])[:, np.newaxis]  # (n, 144, 2)
     covers = np.concatenate([boxes, pillars])
@@ -138,7 +138,7 @@ def _visible(boxes, pillars):
 
 
 def _detect(frame, boxes, visible, recipe, rng):
-    """What a detector would answer: seen below 30 % never, above 70 % nearly always."""
+    """Return what a detector would answer: boxes less than 30 % visible never, more than 70 % nearly always."""
     found = rng.random(len(boxes)) < np.clip((visible - 0.3) / 0.4, 0, 1) * (1 - recipe.missed)
     boxes, visible = boxes[found], visible[found]
     size = np.tile(boxes[:, 2:] - boxes[:, :2], 2)

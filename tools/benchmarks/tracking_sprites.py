@@ -1,8 +1,8 @@
-"""Pictures of the synthetic scenes: people in clothes of their own, so that a tracker can tell them by their looks.
-Seeded. Frames are uint8 (720, 1280, 3), RGB.
+"""Paint the synthetic scenes with people in clothes of their own, so that embeddings can tell them apart, from a seed.
+Frames are uint8 (720, 1280, 3), RGB.
 
-Nobody here looks like anybody in a photograph, but as people do: shirt above trousers, skin and hair, a few wearing the
-same, seen larger and smaller, half hidden, in light that changes from left to right.
+The people are simple, but have what real ones have: shirt above trousers, skin and hair. A few wear the same; they are
+seen larger and smaller, half hidden, in light that changes from left to right.
 """
 
 import colorsys
@@ -32,7 +32,7 @@ class Look:
 
 
 def make_look(rng):
-    """From few colours, so that some share a shirt and some the trousers."""
+    """Return a random Look. The colours are few, so that some people share a shirt and some the trousers."""
 
     def colour(hues, values):
         hue, value = rng.integers(hues) / hues, rng.choice(values)
@@ -44,7 +44,7 @@ def make_look(rng):
 
 
 def paint_person(look, phase):
-    """-> uint8 (240, 96, 3) and its mask, uint8 (240, 96): one phase of the step."""
+    """Return a person, uint8 (240, 96, 3), at one phase of the step, and its mask, uint8 (240, 96)."""
     width, height = SPRITE
     picture, mask = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
     swing = np.sin(2 * np.pi * phase / PHASES)
@@ -79,7 +79,7 @@ def _cloth(look):
 
 
 def paint(scene, seed=0):
-    """A `tracking_scenes.Scene` -> its frames, one for each of scene.frames."""
+    """Yield the pictures of a `tracking_scenes.Scene`, one for each of scene.frames."""
     rng = np.random.default_rng([seed, *scene.name.encode()])
     numbers = np.unique(scene.truth[:, 1]).astype(int)
     looks = {number: make_look(rng) for number in numbers}
@@ -99,7 +99,7 @@ def paint(scene, seed=0):
 
 
 def _street(rng):
-    """Something to stand before: a wall of many shades, and the ground."""
+    """Return the background: a wall of many shades, and the ground."""
     coarse = (rng.uniform(90, 190, (9, 16, 1)) + rng.uniform(-20, 20, (9, 16, 3))).astype(np.float32)
     street = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     street += cv2.resize(rng.normal(0, 14, (90, 160, 1)).astype(np.float32), (WIDTH, HEIGHT))[..., np.newaxis]
@@ -108,7 +108,7 @@ def _street(rng):
 
 
 def _paste(picture, person, mask, place):
-    """Scales a person to its box, left, top, width, height, and lays it over the picture."""
+    """Scale a person to its place (left, top, width, height) and paint it over the picture."""
     left, top, width, height = np.round(place).astype(int)
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + width, WIDTH), min(top + height, HEIGHT)
     if x1 >= x2 or y1 >= y2:

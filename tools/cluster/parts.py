@@ -112,7 +112,7 @@ def read_run(folder):
         return None
     except (OSError, ValueError):
         return {}
-    return run if isinstance(run, dict) else {}
+    return {"class_agnostic": False, **run} if isinstance(run, dict) else {}  # older ones do not say
 
 
 def write_part(folder, number, rows):

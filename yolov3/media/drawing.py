@@ -47,10 +47,11 @@ def draw_detections(picture, detections, colour=None):
 
 
 def draw_tracks(picture, tracks, colour=None):
-    """Draws `tracking.Tracks` onto the picture, in place: boxes with class and number, the trail each has left, fading
-    with age, and how many objects of each class were seen. Returns the picture.
+    """Draw tracks onto the picture, in place, and return it: their boxes with class and number, the trails they left,
+    which fade with age, and how many objects of each class were seen.
 
-    colour  one for all; None: one per track.
+    tracks  `Detections` as `tracking.follower.Follower` returns them
+    colour  one for all; None: one for each track
     """
     colours = [colour or class_colour(int(number)) for number in tracks.numbers]
     thickness = line_thickness(picture)

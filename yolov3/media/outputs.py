@@ -120,7 +120,7 @@ class JsonLines(Lines):
             "scores": [round(float(score), 5) for score in found.scores],
             "classes": found.labels,
         }
-        if hasattr(found, "numbers"):
+        if found.numbers is not None:
             line["numbers"] = found.numbers.tolist()
         return json.dumps(line, ensure_ascii=False) + "\n"
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from yolov3.checkpoint import read_about
-from yolov3.checks import PROJECT, UserError
+from yolov3.checks import PROJECT, UserError, choose
 from yolov3.images import fit, read_picture
 from yolov3.runtimes import RUNTIMES
 
@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 PICTURE = "IMAGES/digits/00000.jpg"  # what a conversion is tried on
-BAKED = ("score_threshold", "iou_threshold", "max_pixels")
+BAKED = ("score_threshold", "iou_threshold", "max_pixels", "class_agnostic")
 FAR_OFF = 0.1  # of boxes on average, in fractions of the input: no rounding explains it, whatever the precision
 TOLERANCE = 1e-3  # of boxes, in fractions of the input, and of scores, where both sides calculate in float32
 
@@ -41,7 +41,8 @@ def made_from(source):
 
 def baked(source):
     """Return what detect_bytes of a SavedModel folder was made with: the named arguments of `savedmodel.save`."""
-    about = read_about(source)
+    about = {"class_agnostic": False, **read_about(source)}  # older folders do not say, and are not
+    choose(f"class_agnostic in {source}/model.json", about["class_agnostic"], (True, False))
     try:
         return {name: about[name] for name in BAKED}
     except KeyError as name:

@@ -51,7 +51,7 @@ def read_files(files, size, resize, max_pixels):
     return images, sizes, readable
 
 
-def with_signatures(network, spec, score_threshold, iou_threshold, max_pixels):
+def with_signatures(network, spec, score_threshold, iou_threshold, max_pixels, class_agnostic=False):
     """A network with both signatures -> tf.Module and the signatures, to save."""
     module = tf.Module()
     module.network = network  # so that what it holds, engines for example, is saved along
@@ -64,7 +64,7 @@ def with_signatures(network, spec, score_threshold, iou_threshold, max_pixels):
     def detect_bytes(image_bytes):
         images, sizes, readable = read_files(image_bytes, spec.input_size, spec.resize, max_pixels)
         predictions = network(images)["predictions"]
-        boxes, scores, classes, valid = finish(predictions, sizes, score_threshold, iou_threshold, spec)
+        boxes, scores, classes, valid = finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnostic)
         row = readable[:, tf.newaxis]
         answers = {
             "boxes": tf.where(row[..., tf.newaxis], boxes, 0.0),
@@ -82,9 +82,9 @@ def image_spec(spec):
     return tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "images")
 
 
-def save(folder, network, spec, score_threshold, iou_threshold, max_pixels):
+def save(folder, network, spec, score_threshold, iou_threshold, max_pixels, class_agnostic=False):
     """Writes saved_model.pb and what belongs to it into a folder."""
-    module, signatures = with_signatures(network, spec, score_threshold, iou_threshold, max_pixels)
+    module, signatures = with_signatures(network, spec, score_threshold, iou_threshold, max_pixels, class_agnostic)
     try:
         tf.saved_model.save(module, str(folder), signatures)
     except tf.errors.OpError as error:  # a full disk, in TensorFlow's words

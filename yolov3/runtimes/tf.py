@@ -109,11 +109,12 @@ def write(folder, source, spec, options, inputs=None, facts=()):
     """Write weights as a SavedModel folder, checked against the Keras model on a picture.
 
     source  a .weights file or a checkpoint folder of weights
-    options  {"score_threshold", "iou_threshold", "max_pixels", "version": the number of its subfolder, or None}
+    options  {"score_threshold", "iou_threshold", "max_pixels", and optionally "class_agnostic" (False), "version": the
+             number of its subfolder, or None}
     """
     network = keras_network(spec, source)
-    baked = {name: option for name, option in options.items() if name != "version"}
-    version = options.get("version")
+    baked = {"class_agnostic": False, **options}
+    version = baked.pop("version", None)
     with whole_folder(folder) as part:
         place = part / str(version) if version else part
         for other in folder.glob("*/saved_model.pb") if version else ():  # a server changes over from one to another
@@ -132,13 +133,13 @@ def write(folder, source, spec, options, inputs=None, facts=()):
         return Written(worst)
 
 
-def check_bytes(part, spec, predict, folder, score_threshold, iou_threshold, max_pixels):
+def check_bytes(part, spec, predict, folder, score_threshold, iou_threshold, max_pixels, class_agnostic):
     """Raise UserError if a SavedModel's `detect_bytes` does not find on the sample's file what `predict` says."""
     files = tf.constant([project_path(PICTURE).read_bytes()])
     images, sizes, readable = savedmodel.read_files(files, spec.input_size, spec.resize, max_pixels)
     found = savedmodel.load(part, "detect_bytes")(image_bytes=files)
     if not readable:  # YOLO_MAX_PIXELS is smaller
         return
-    _, scores, _, valid = finish(predict(images), sizes, score_threshold, iou_threshold, spec)
+    _, scores, _, valid = finish(predict(images), sizes, score_threshold, iou_threshold, spec, class_agnostic)
     if found["valid_detections"] != valid or not np.allclose(found["scores"], scores, atol=TOLERANCE):
         raise UserError(f"{folder} would find something else on the file {PICTURE}: it is not written")

@@ -1,11 +1,11 @@
-"""What objects look like, in numbers, so that a tracker can tell them apart: pooled from the detector's own features,
-or by a re-identification network. No Keras.
+"""Load re-identification networks that make the embeddings by which a tracker tells objects apart, without Keras.
 
-An embedder is a function (frame, boxes) -> appearances float32 (n, d): a frame uint8 (H, W, 3), RGB, and boxes (n, 4),
-xyxy in its pixels. Two appearances are compared by the angle between them.
+An embedder is a function (frame, boxes) -> embeddings float32 (n, d) of a frame, uint8 (H, W, 3) in RGB, and boxes
+(n, 4), xyxy in its pixels. Two embeddings are compared by the angle between them. `Detector.embed` is another one.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from yolov3.checks import UserError, project_path
@@ -18,19 +18,19 @@ import tensorflow as tf
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of red, green, blue, 0..1
 
 
-def load_embedder(path):
-    """A re-identification network in a file, .pb or .onnx -> an embedder. Raises UserError."""
+def load_embedder(path: str | os.PathLike) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Return the embedder of a re-identification network in a .pb or .onnx file. Raises UserError."""
     if not isinstance(path, (str, os.PathLike)) or Path(path).suffix.lower() not in NETWORK_FILES:
         raise UserError(f"TRACKER_EMBEDDER = {path!r} is not known: {CHOICES}")
     file = project_path(path)
     if not file.is_file():
-        raise UserError(f"TRACKER_EMBEDDER: {file} is {'no file' if file.exists() else 'missing'}; {CHOICES}")
+        raise UserError(f"TRACKER_EMBEDDER: {file} is {'not a file' if file.exists() else 'missing'}; {CHOICES}")
     probe = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     two = np.array([[0, 0, 32, 64], [8, 0, 64, 64]], np.float32)
     try:
         embed = NETWORK_FILES[file.suffix.lower()](file)
         answer = embed(probe, two)
-    except (RuntimeError, tf.errors.OpError) as error:  # OpenVINO's and TensorFlow's own
+    except (RuntimeError, tf.errors.OpError) as error:  # the exceptions of OpenVINO and TensorFlow
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"TRACKER_EMBEDDER: {file} does not take two crops at once ({reason})") from None
     if answer.ndim != 2 or len(answer) != 2 or not answer.shape[1]:
@@ -39,19 +39,20 @@ def load_embedder(path):
     def checked(frame, boxes):
         if not len(boxes):
             return answer[:0]
-        features = embed(frame, boxes)
-        if not np.isfinite(features).all():
+        embeddings = embed(frame, boxes)
+        if not np.isfinite(embeddings).all():
             raise UserError(f"TRACKER_EMBEDDER: {file} answers numbers that are not finite")
-        return features
+        return embeddings
 
     checked(probe, two)
     return checked
 
 
 def frozen_graph(file):
-    """A frozen TensorFlow graph as Deep SORT's mars-small128.pb: images uint8 (n, h, w, 3), BGR -> features (n, d).
+    """Return the embedder of a frozen TensorFlow graph like Deep SORT's mars-small128.pb, which takes "images", uint8
+    (n, h, w, 3) in BGR, and answers "features" (n, d).
 
-    Crops get the aspect of its input about the box's middle, as they had in that network's training.
+    Crops get the aspect of its input about the middle of the box, as in the training of that network.
     """
     graph_def = tf.compat.v1.GraphDef()
     try:
@@ -60,7 +61,7 @@ def frozen_graph(file):
         images, features = (wrapped.graph.get_tensor_by_name(f"{name}:0") for name in ("images", "features"))
     except Exception as error:  # protobuf's own class, or ValueError, or KeyError
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"TRACKER_EMBEDDER: {file} is no frozen graph, images -> features ({reason})") from None
+        raise UserError(f"TRACKER_EMBEDDER: {file} is not a frozen graph, images -> features ({reason})") from None
     shape = images.shape.as_list()
     if images.dtype != tf.uint8 or not _is_picture_batch(shape, 3) or features.shape.rank != 2:
         raise UserError(
@@ -77,13 +78,14 @@ def frozen_graph(file):
 
 
 def onnx_network(file):
-    """An ONNX network as torchreid's, float32 (n, 3, h, w), RGB by ImageNet's mean and deviation -> (n, d)."""
+    """Return the embedder of an ONNX network like those of torchreid, which takes float32 (n, 3, h, w), RGB normalised
+    by ImageNet's mean and deviation, and answers (n, d)."""
     openvino = import_openvino()
     core = openvino.Core()
     try:
         graph = core.read_model(file)
     except RuntimeError:
-        raise UserError(f"TRACKER_EMBEDDER: {file} is no ONNX file that OpenVINO can read") from None
+        raise UserError(f"TRACKER_EMBEDDER: {file} is not an ONNX file that OpenVINO can read") from None
     shapes = [[x if isinstance(x, int) else None for x in _lengths(port)] for port in (*graph.inputs, *graph.outputs)]
     if len(shapes) != 2 or not _is_picture_batch(shapes[0], 1) or len(shapes[1]) != 2:
         raise UserError(
@@ -109,7 +111,7 @@ CHOICES = f'"detector", "none", or a re-identification network in a file: {", ".
 
 
 def _is_picture_batch(shape, channels_at):
-    """Any or a fixed number of pictures, three channels there, height and width known."""
+    """Whether a shape is that of pictures: four axes, three channels at the given one, height and width known."""
     return shape is not None and len(shape) == 4 and shape[channels_at] == 3 and None not in shape[1:]
 
 
@@ -118,9 +120,9 @@ def _lengths(port):
 
 
 def cut_out(frame, boxes, height, width, keep_aspect=False):
-    """What boxes (n, 4), xyxy in pixels, show of a frame, each resized -> uint8 (n, height, width, 3).
+    """Return the crops of a frame at boxes (n, 4), xyxy in pixels, each resized: uint8 (n, height, width, 3).
 
-    keep_aspect  make the box as wide as its height and the crop's aspect want it
+    keep_aspect  change the width of each box so that it has the aspect of the crop
     """
     crops = np.empty((len(boxes), height, width, 3), np.uint8)
     frame_height, frame_width = frame.shape[:2]

@@ -1,4 +1,4 @@
-"""What objects look like: features pooled from the detector's own map in every framework, and other networks."""
+"""Embeddings: pooled from the detector's own map in every framework, and other networks."""
 
 import sys
 from dataclasses import replace
@@ -59,15 +59,15 @@ def made(tmp_path_factory):
 # --- The detector's own features -----------------------------------------------------------------------------------
 
 
-def test_a_box_is_told_by_its_core_band_by_band():
+def test_an_embedding_is_of_the_core_of_a_box_band_by_band():
     """A map of one channel that is 1 to 4 in the bands of a box, 9 at its sides, 0 elsewhere."""
     fine = np.zeros((2, 80, 80, 1), np.float32)
     fine[1, 16:64, 24:56] = 9
     for i in range(4):
         fine[1, 16 + 12 * i : 28 + 12 * i, 29:51] = i + 1
     maps = tf.nn.space_to_depth(fine, 2)  # as layers.embedding_map makes them
-    features = pool(maps, tf.constant([[0.3, 0.2, 0.7, 0.8]]), tf.constant([1])).numpy()
-    np.testing.assert_allclose(features + fine[1].mean(), [[1, 2, 3, 4]], atol=0.3)
+    embeddings = pool(maps, tf.constant([[0.3, 0.2, 0.7, 0.8]]), tf.constant([1])).numpy()
+    np.testing.assert_allclose(embeddings + fine[1].mean(), [[1, 2, 3, 4]], atol=0.3)
     assert pool(maps, tf.zeros((0, 4)), tf.zeros(0, tf.int32)).shape == (0, 4)
 
 
@@ -87,32 +87,32 @@ def test_refit_is_the_inverse_of_unfit(resize):
     np.testing.assert_allclose(unfit(refit(boxes, sizes, 416, resize), sizes, 416, resize), boxes, atol=1e-3)
 
 
-def test_detections_bring_the_features_of_their_boxes(detector):
+def test_detections_have_the_embeddings_of_their_boxes(detector):
     plain = Load_Yolo_model(SHIPPED, input_size=SIZE)
     pictures = frames()
     for picture, found, without in zip(pictures, detector(pictures), plain(pictures), strict=True):
         np.testing.assert_array_equal(found.boxes, without.boxes)
-        assert without.features is None and found.features.shape == (len(found), found.features.shape[1])
-        np.testing.assert_allclose(found.features, detector.embed(picture, found.boxes), atol=1e-4)
+        assert without.embeddings is None and found.embeddings.shape == (len(found), found.embeddings.shape[1])
+        np.testing.assert_allclose(found.embeddings, detector.embed(picture, found.boxes), atol=1e-4)
         some = found.only(found.labels[:1])
-        np.testing.assert_array_equal(some.features, found.features[np.isin(found.classes, found.classes[:1])])
+        np.testing.assert_array_equal(some.embeddings, found.embeddings[np.isin(found.classes, found.classes[:1])])
     (nothing,) = detector([np.zeros((50, 60, 3), np.uint8)], score_threshold=1.0)
-    assert nothing.features.shape == (0, found.features.shape[1])
+    assert nothing.embeddings.shape == (0, found.embeddings.shape[1])
 
 
 @pytest.mark.parametrize("framework", FOLDERS)
-def test_every_framework_answers_the_same_features(made, detector, framework):
+def test_every_framework_answers_the_same_embeddings(made, detector, framework):
     folder = made / FOLDERS[framework]
     assert read_model(folder).features and read_about(folder)["features"] is True
     theirs = Load_Yolo_model(folder, input_size=SIZE)
     for ours, other in zip(detector(frames()), theirs(frames()), strict=True):
         assert ours.labels == other.labels
-        np.testing.assert_allclose(ours.features, other.features, atol=0.02)
+        np.testing.assert_allclose(ours.embeddings, other.embeddings, atol=0.02)
 
 
-def test_bfloat16_answers_nearly_the_same_features(made, detector):
+def test_bfloat16_answers_nearly_the_same_embeddings(made, detector):
     half = Load_Yolo_model(made / FOLDERS["tf"], input_size=SIZE, precision="BF16")
-    ours, other = (x(frames(1))[0].features for x in (detector, half))
+    ours, other = (x(frames(1))[0].embeddings for x in (detector, half))
     cosine = (ours * other).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(other, axis=1)
     assert (cosine > 0.99).all()
 
@@ -191,11 +191,11 @@ def test_a_file_that_is_no_embedder_is_named(tmp_path, shared):
         with pytest.raises(UserError, match='TRACKER_EMBEDDER = .* is not known: "detector", "none", or a re-id'):
             load_embedder(wrong)
     (tmp_path / "folder.onnx").mkdir()
-    with pytest.raises(UserError, match="folder.onnx is no file"):
+    with pytest.raises(UserError, match="folder.onnx is not a file"):
         load_embedder(tmp_path / "folder.onnx")
     with pytest.raises(UserError, match="missing.pb is missing"):
         load_embedder(tmp_path / "missing.pb")
-    for name, reason in {"a.pb": "is no frozen graph", "a.onnx": "is no ONNX file"}.items():
+    for name, reason in {"a.pb": "is not a frozen graph", "a.onnx": "is not an ONNX file"}.items():
         (tmp_path / name).write_bytes(b"something else")
         with pytest.raises(UserError, match=reason):
             load_embedder(tmp_path / name)
@@ -212,5 +212,5 @@ def test_a_file_that_is_no_embedder_is_named(tmp_path, shared):
         "other.pb": {"output": "logits"},
     }
     for name, change in wrong.items():
-        with pytest.raises(UserError, match=r"it must take uint8 \(n, height, width, 3\)|is no frozen graph"):
+        with pytest.raises(UserError, match=r"it must take uint8 \(n, height, width, 3\)|is not a frozen graph"):
             load_embedder(frozen(tmp_path / name, **change))
