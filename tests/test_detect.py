@@ -86,7 +86,7 @@ def test_detect_image_writes_nothing_without_an_output_path(detector, tmp_path):
 
 def test_json_gives_source_frame_boxes_scores_and_class_names(detector, tmp_path):
     source = picture_file(tmp_path / "in.png")
-    Job(source, json_path=tmp_path / "out.jsonl").run(detector)
+    Job(source, json=tmp_path / "out.jsonl").run(detector)
     (line,) = json_lines(tmp_path / "out.jsonl")
     assert line["source"] == str(source)
     assert line["frame"] == 0
@@ -120,7 +120,7 @@ def test_a_folder_leaves_out_unreadable_pictures_and_counts_them(detector, tmp_p
     (folder / "c.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "e.png").touch()
     (folder / "notes.txt").write_text("not a picture")
-    job = Job(folder, tmp_path / "out", tmp_path / "out.jsonl")
+    job = Job(folder, tmp_path / "out", json=tmp_path / "out.jsonl")
     summary = job.run(detector)
     assert summary.frames == 3
     assert summary.problems == ["2 of 5 pictures could not be read"]
@@ -152,7 +152,7 @@ def test_pictures_of_extreme_shapes(detector, tmp_path, size):
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mp4v"), (".avi", "XVID"), (".mkv", "mp4v")])
 def test_a_video_keeps_size_rate_order_and_every_frame(detector, tmp_path, suffix, codec):
     source = video_file(tmp_path / f"in{suffix}", codec=codec)
-    summary = Job(source, tmp_path / f"out{suffix}", tmp_path / "out.jsonl", only=[]).run(detector)
+    summary = Job(source, tmp_path / f"out{suffix}", json=tmp_path / "out.jsonl", only=[]).run(detector)
     fps, frames = read_video(tmp_path / f"out{suffix}")
     assert summary.frames == len(frames) == 20
     assert summary.problems == []
@@ -187,7 +187,7 @@ def test_ctrl_c_leaves_a_playable_video_of_what_was_read(detector, tmp_path):
                 raise KeyboardInterrupt
             return detector(*args)
 
-    summary = Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", tmp_path / "out.jsonl").run(Interrupted())
+    summary = Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", json=tmp_path / "out.jsonl").run(Interrupted())
     assert summary.frames == len(read_video(tmp_path / "out.mp4")[1]) == len(json_lines(tmp_path / "out.jsonl")) == 5
     assert summary.problems == []
 
@@ -203,9 +203,9 @@ def test_a_video_whose_size_changes_is_written_at_its_first_size(tmp_path):
 def test_more_ctrl_c_while_the_last_frames_are_written_does_no_harm(detector, tmp_path, monkeypatch):
     write = outputs.VideoFile.write
 
-    def slow_disk(self, picture):
+    def slow_disk(self, picture, seconds=None):
         time.sleep(0.05)
-        write(self, picture)
+        write(self, picture, seconds)
 
     def impatient():
         for _ in range(10):
@@ -229,12 +229,12 @@ def test_more_ctrl_c_while_the_last_frames_are_written_does_no_harm(detector, tm
 
 
 def test_a_video_that_cannot_be_finished_does_not_keep_the_json_lines_back(detector, tmp_path, monkeypatch):
-    def gone(self):
+    def gone(self, seconds=None):
         raise UserError("no more")
 
     monkeypatch.setattr(outputs.VideoFile, "close", gone)
     with pytest.raises(UserError, match="no more"):
-        Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", tmp_path / "out.jsonl").run(detector)
+        Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", json=tmp_path / "out.jsonl").run(detector)
     assert len(json_lines(tmp_path / "out.jsonl")) == 20
 
 
@@ -347,7 +347,7 @@ def test_outputs_that_cannot_be_written_are_found_before_the_work_starts(tmp_pat
         with pytest.raises(UserError, match=message):
             Job(source, output)
     with pytest.raises(UserError, match="must end in one of .json"):
-        Job(picture, json_path=tmp_path / "out.txt")
+        Job(picture, json=tmp_path / "out.txt")
 
 
 def test_a_run_that_fails_at_once_leaves_earlier_results_alone(detector, tmp_path):
@@ -356,7 +356,7 @@ def test_a_run_that_fails_at_once_leaves_earlier_results_alone(detector, tmp_pat
     source = picture_file(tmp_path / "in.jpg")
     source.write_bytes(source.read_bytes()[:-30])
     with pytest.raises(UserError, match="in.jpg is truncated or damaged"):
-        Job(source, tmp_path / "out.png", tmp_path / "out.jsonl").run(detector)
+        Job(source, tmp_path / "out.png", json=tmp_path / "out.jsonl").run(detector)
     assert [(tmp_path / name).read_text() for name in ("out.png", "out.jsonl")] == ["before"] * 2
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -406,14 +406,12 @@ def test_a_full_disk_keeps_the_picture_that_was_there(tmp_path):
 
 
 def test_a_full_disk_keeps_the_video_so_far(detector, tmp_path, monkeypatch):
-    monkeypatch.setattr(outputs, "FRAMES_PER_DISK_CHECK", 8)
-    source = video_file(tmp_path / "in.mp4")
-    job = Job(source, tmp_path / "out.mp4")
+    job = Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4")
     checks = []
 
     def usage(path):
         checks.append(path)
-        return type("Usage", (), {"free": 0 if len(checks) > 1 else 2**40})
+        return type("Usage", (), {"free": 0 if len(checks) > 8 else 2**40})
 
     monkeypatch.setattr(outputs.shutil, "disk_usage", usage)
     with pytest.raises(UserError, match="the disk is full: output .*out.mp4 ends after 8 frames"):

@@ -3,6 +3,8 @@
 import json
 import os
 import resource
+import subprocess
+import sys
 from dataclasses import replace
 
 from yolov3 import configs
@@ -10,7 +12,7 @@ from yolov3.checkpoint import ModelSpec, find, read_model, read_weights, write_c
 from yolov3.checks import PROJECT, UserError, read_class_names
 from yolov3.darknet import convolutions, get_arrays, load_yolo_weights, save_yolo_weights
 from yolov3.detector import Detector
-from yolov3.files import whole_folder
+from yolov3.files import THIS_COMPUTER, whole_folder
 from yolov3.loading import Load_Yolo_model, configured_model
 from yolov3.networks import NETWORKS
 from yolov3.yolov4 import Create_Yolo
@@ -335,7 +337,7 @@ def test_a_checkpoint_says_itself_which_network_it_is(configured, network, detec
     write(tmp_path / "checkpoints" / "mine_Tiny", network)
     configured(YOLO_CUSTOM_WEIGHTS="mine", YOLO_TYPE=yolo_type, TRAIN_YOLO_TINY=tiny)
     loaded = Load_Yolo_model()
-    assert loaded.model == MODEL
+    assert loaded.spec == MODEL
     assert_same(loaded(frames((48, 80)))[0], detector(frames((48, 80)))[0])
 
 
@@ -436,18 +438,20 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path):
     ]
 
 
-def test_what_a_killed_writer_left_is_no_checkpoint_and_does_no_harm(tmp_path):
-    for name in (".mine.1.part", ".mine.2.part", ".yours.1.part"):
+def test_what_a_killed_writer_left_is_no_checkpoint_and_is_removed_by_the_next(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, at_work = (f".mine.{THIS_COMPUTER}-{number}-0.part" for number in (ended.pid, os.getppid()))
+    elsewhere, elsewhere_lately = ".mine.00000000-1-0.part", ".mine.00000000-2-0.part"
+    for name in (left, at_work, elsewhere, elsewhere_lately):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.json").write_text("{")
-    os.utime(tmp_path / ".mine.1.part", (0, 0))
-    os.utime(tmp_path / ".yours.1.part", (0, 0))
+    os.utime(tmp_path / elsewhere, (0, 0))
     with pytest.raises(UserError, match="holds nothing"):
         find("mine", True, tmp_path)
     with whole_folder(tmp_path / "mine") as part:
         assert list(part.iterdir()) == []
-    # A day later it is gone; until then another process may be at work in it
-    assert sorted(x.name for x in tmp_path.iterdir()) == [".mine.2.part", ".yours.1.part", "mine"]
+    assert {x.name for x in tmp_path.iterdir()} == {at_work, elsewhere_lately, "mine"}
 
 
 def test_a_checkpoint_where_nothing_can_be_written_is_told(tmp_path):

@@ -1,7 +1,9 @@
 """Drawing: stays inside the picture, readable labels, stable colours."""
 
+import itertools
+
 from yolov3.detector import Detections
-from yolov3.media.drawing import class_colour, draw_detections, draw_label, ink_on
+from yolov3.media.drawing import class_colour, draw_detections, draw_labels, ink_on
 
 import numpy as np
 import pytest
@@ -23,22 +25,55 @@ def test_draws_boxes_anywhere_on_pictures_of_any_size(size):
     assert (drawn != 127).any()
 
 
-def test_the_label_of_a_box_at_the_top_is_drawn_inside_the_picture():
+@pytest.mark.parametrize("box", [(50, 0, 150, 100), (0, 0, 400, 200), (390, 190, 400, 200), (-20, -20, 30, 30)])
+def test_the_label_of_a_box_at_the_edge_is_drawn_inside_the_picture(box):
     picture = np.zeros((200, 400, 3), np.uint8)
-    draw_detections(picture, detections((50, 0, 150, 100)), colour=(255, 0, 0))
+    (tab,) = draw_labels(picture, np.array([box]), [("person 0.99", "person")], [(255, 0, 0)])
+    left, top, right, bottom = tab
+    assert 0 <= left < right <= 400 and 0 <= top < bottom <= 200
     red = (picture == (255, 0, 0)).all(-1)
-    assert red[2:12, 60:140].mean() > 0.3  # the filled tab, less its letters
+    assert red[top:bottom, left:right].mean() > 0.3  # the filled tab, less its letters
 
 
 def test_labels_of_neighbours_keep_out_of_each_others_way():
     picture = np.zeros((400, 600, 3), np.uint8)
-    taken = []
-    for x in (200, 210, 220, 230):
-        taken.append(draw_label(picture, (x, 100, x + 60, 250), "person 0.99", (255, 0, 0), taken))
-    first, second, third, fourth = taken
-    assert first[3] == 100  # above its box
-    assert len({tab[1] for tab in taken}) == 4  # the others elsewhere at theirs
-    assert all(b[1] >= a[3] or b[3] <= a[1] for a, b in ((first, second), (second, third), (third, fourth)))
+    corners = np.array([(x, 100, x + 60, 250) for x in (200, 210, 220, 230)])
+    tabs = draw_labels(picture, corners, [("person 0.99", "person")] * 4, [(255, 0, 0)] * 4)
+    assert tabs[0][3] == 100  # above its box
+    assert None not in tabs
+    assert not any(overlap(a, b) for a, b in itertools.combinations(tabs, 2))
+
+
+def overlap(a, b):
+    """Shared pixels of two xyxy boxes."""
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def test_labels_hide_neither_small_objects_nor_one_another():
+    random = np.random.default_rng(0)
+    for size, count in ((30, 40), (16, 60), (90, 12)):
+        picture = np.zeros((480, 640, 3), np.uint8)
+        corners = np.tile(random.integers(0, (640 - size, 480 - size), (count, 2)), 2) + (0, 0, size, size)
+        tabs = draw_labels(picture, corners, [("person 0.99", "person")] * count, [(255, 0, 0)] * count)
+        there = [tab for tab in tabs if tab]
+        assert len(there) > count / 3
+        assert not any(overlap(a, b) for a, b in itertools.combinations(there, 2))
+        hidden = [overlap(tab, box) / size**2 for tab in there for box in corners]
+        assert max(hidden) <= 0.5 and np.mean([x > 0.12 for x in hidden]) < 0.02
+
+
+def test_a_small_object_alone_has_its_whole_label_outside_its_box():
+    picture = np.zeros((480, 640, 3), np.uint8)
+    (tab,) = draw_labels(picture, np.array([[300, 200, 312, 214]]), [("person 0.99", "person")], [(255, 0, 0)])
+    assert not overlap(tab, (300, 200, 312, 214))
+    assert tab[2] - tab[0] > 60
+
+
+def test_labels_are_left_out_on_request():
+    picture = np.zeros((200, 300, 3), np.uint8)
+    draw_detections(picture, detections((100, 80, 200, 180)), colour=(255, 0, 0), labels=False)
+    assert picture[100, 100].any()
+    assert not picture[:79].any()
 
 
 def test_one_colour_for_all_is_given_as_red_green_blue():

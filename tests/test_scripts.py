@@ -149,7 +149,7 @@ def test_dog_bicycle_and_car_on_darknets_picture(project, shared):
     assert cv2.imread(str(root / "results" / "dog.jpg")).shape == (576, 768, 3)
 
 
-def test_ctrl_c_ends_a_running_script_cleanly_with_a_playable_video(project, tmp_path):
+def test_ctrl_c_and_sigterm_end_a_running_script_cleanly_with_a_playable_video(project, tmp_path):
     source, output = tmp_path / "in.mp4", tmp_path / "out.mp4"
     writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"mp4v"), 25, (320, 240))
     for _ in range(2000):
@@ -164,18 +164,19 @@ def test_ctrl_c_ends_a_running_script_cleanly_with_a_playable_video(project, tmp
     make = "from yolov3.utils import *; from yolov3.yolov4 import *; save_yolo_weights(Create_Yolo(), 'random.weights')"
     subprocess.run([sys.executable, "-c", make], cwd=root, check=True)
 
-    process = start(root, "detection_custom.py", source, "--output", output)
-    part = output.with_name(".out.part.mp4")
-    deadline = time.monotonic() + 60
-    while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert "Traceback" not in err
-    written = int(re.search(r"(\d+) frames", out)[1])
-    assert 0 < written < 2000, (out, err)
-    assert cv2.VideoCapture(str(output)).get(cv2.CAP_PROP_FRAME_COUNT) == written
+    for number, code in ((signal.SIGINT, 0), (signal.SIGTERM, 143)):
+        process = start(root, "detection_custom.py", source, "--output", output)
+        deadline = time.monotonic() + 60
+        while not any(x.stat().st_size for x in tmp_path.glob(".out.*.part.mp4")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == code, err
+        assert "Traceback" not in err
+        written = int(re.search(r"(\d+) frames", out)[1])
+        assert 0 < written < 2000, (out, err)
+        assert cv2.VideoCapture(str(output)).get(cv2.CAP_PROP_FRAME_COUNT) == written
+        assert not list(tmp_path.glob(".*"))
 
 
 TALKATIVE = """

@@ -8,11 +8,16 @@ import errno
 import functools
 import numbers
 import os
+import re
 import sys
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
+PASSWORD = re.compile(r"([a-z]{2,8}://[^\s/:@]*:)[^\s/]+(@)", re.IGNORECASE)  # of scheme://user:password@host
+INVISIBLE = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # Unicode's categories of control characters and the like
+JOINERS = "\u200c\u200d"  # of which some scripts and emoji are made
 
 
 class UserError(ValueError):
@@ -112,6 +117,17 @@ def count_classes(classes):
     return count
 
 
+def printable(text: str) -> str:
+    """Return the text as a terminal may show it: characters that would move its cursor, change its colours, forge lines
+    or turn the direction of writing as escapes, passwords in addresses as ***."""
+    text = PASSWORD.sub(r"\1***\2", text)
+    return "".join(_escaped(x) if unicodedata.category(x) in INVISIBLE and x not in JOINERS else x for x in text)
+
+
+def _escaped(character):
+    return character.encode("unicode_escape").decode()
+
+
 def say_it_in_one_line(main):
     """Decorator for a script's main(): UserError, or no space for the output -> one line on stderr and exit code 1;
     Ctrl-C -> exit code 130; nobody reads the output any more (`| head`) -> 141, without a word."""
@@ -123,7 +139,7 @@ def say_it_in_one_line(main):
             sys.stdout.flush()
             return result
         except UserError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {printable(str(error))}")
         except KeyboardInterrupt:
             sys.exit(130)
         except OSError as error:

@@ -4,8 +4,9 @@ import argparse
 import sys
 
 from yolov3 import configs
-from yolov3.checks import UserError, project_path
-from yolov3.detect import Job
+from yolov3.checks import UserError, printable, project_path
+from yolov3.detect import Job, Terminated
+from yolov3.media.outputs import RESULT_FILES
 
 
 def detect_from_command_line(
@@ -16,10 +17,11 @@ def detect_from_command_line(
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="?", help="picture, folder, glob, video, camera number or rtsp:// http:// URL")
     parser.add_argument("--output", metavar="PATH", help=f"file or folder for the results ({configs.DETECT_OUTPUT})")
-    parser.add_argument("--json", metavar="PATH", default="", help="file for one JSON line per frame")
-    if make_follower:
-        parser.add_argument("--mot", metavar="PATH", default="", help="file for tracks as MOTChallenge has them")
+    kinds = [name for name, row in RESULT_FILES.items() if make_follower or not row.of_tracks]
+    for name in kinds:
+        parser.add_argument(f"--{name}", metavar="PATH", default="", help=RESULT_FILES[name].help)
     parser.add_argument("--only", metavar="NAME,NAME", help="classes wanted; all if left out")
+    parser.add_argument("--no-labels", action="store_true", help="draw boxes without their labels")
     parser.add_argument("--show", action="store_true", help="show the results in a window; q quits")
     arguments = parser.parse_args()
 
@@ -30,33 +32,38 @@ def detect_from_command_line(
     job = Job(
         default_source if arguments.source is None else arguments.source,
         configs.DETECT_OUTPUT and project_path(configs.DETECT_OUTPUT) if arguments.output is None else arguments.output,
-        arguments.json,
         arguments.show,
         only,
+        labels=not arguments.no_labels,
         follow=make_follower and make_follower(),
-        mot_path=make_follower and arguments.mot,
+        **{name: getattr(arguments, name) for name in kinds},
     )
     detector = load()
-    print(f"{detector.name}: {detector.spec}")
-    summary = job.run(detector, score_threshold=score_threshold)
+    print(printable(f"{detector.name}: {detector.spec}"))
+    exit_code = 0
+    try:
+        summary = job.run(detector, score_threshold=score_threshold)
+    except Terminated as end:
+        summary, exit_code = end.summary, end.code
 
     found = summary.found
     if job.source.count == 1 and found is not None:
         for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True):
-            print(f"{label} {score:.2f} at {', '.join(f'{x:.0f}' for x in box)}")
+            print(printable(f"{label} {score:.2f} at {', '.join(f'{x:.0f}' for x in box)}"))
         if summary.boxes:
             print(f"{summary.boxes} {'box' if summary.boxes == 1 else 'boxes'}")
     else:
         print(f"{summary.frames} frames, {summary.boxes} boxes; {summary.rates()}")
     if summary.frames and not summary.boxes:
-        print(nothing_found(detector, "TRACKER_HIGH_SCORE" if make_follower else "YOLO_SCORE_THRESHOLD", only))
+        constant = "TRACKER_HIGH_SCORE" if make_follower else "YOLO_SCORE_THRESHOLD"
+        print(printable(nothing_found(detector, constant, only)))
     if make_follower and found is not None:
-        print(found.seen())
-    for path in filter(None, (job.output, job.json_path, job.mot_path) if summary.frames else ()):
-        print(f"written: {path}")
+        print(printable(found.seen()))
+    for path in job.written if summary.frames else ():
+        print(printable(f"written: {path}"))
     for problem in summary.problems:
-        print(f"error: {problem}", file=sys.stderr)
-    return 1 if summary.problems else 0
+        print(printable(f"error: {problem}"), file=sys.stderr)
+    return exit_code or (1 if summary.problems else 0)
 
 
 def nothing_found(detector, constant, only):

@@ -5,35 +5,48 @@ A `Job` is one source and its outputs. Making one checks everything that can be 
 """
 
 import contextlib
+import errno
+import os
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from yolov3 import configs
-from yolov3.checks import UserError, class_names, shell_path
-from yolov3.detector import Detections
-from yolov3.files import check_output, check_writable
+from yolov3.checks import UserError, choose, class_names, printable, shell_path
+from yolov3.detector import Detections, Detector
+from yolov3.files import OneFileRefused, check_output, check_writable, falls_on, told_in_one_line
 from yolov3.media.drawing import check_colour, draw_detections, draw_tracks
-from yolov3.media.outputs import CODECS, PICTURE_SUFFIXES, JsonLines, MotLines, VideoFile, open_window, write_picture
-from yolov3.media.sources import Pictures, Video, open_source
-from yolov3.media.threads import ReadAhead, Undisturbed, WriteBehind
+from yolov3.media.outputs import (
+    CODECS,
+    PICTURE_SUFFIXES,
+    RESULT_FILES,
+    VideoFile,
+    name_pictures,
+    shorten,
+    write_picture,
+)
+from yolov3.media.sources import Frame, Pictures, Video, open_source
+from yolov3.media.threads import ReadAhead, Signals, WriteBehind
+from yolov3.media.window import open_window
 
 import numpy as np
 from tqdm import tqdm
 
 
 def detect_image(
-    Yolo,
-    image_path,
-    output_path="",
-    input_size=None,
-    show=False,
-    CLASSES=None,
-    score_threshold=None,
-    iou_threshold=None,
-    rectangle_colors="",
-):
-    """Detects on one picture -> the annotated picture, uint8 (H, W, 3), RGB.
+    Yolo: Detector,
+    image_path: str | os.PathLike,
+    output_path: str | os.PathLike = "",
+    input_size: int | None = None,
+    show: bool = False,
+    CLASSES: str | Collection | None = None,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
+    rectangle_colors: tuple | str = "",
+) -> np.ndarray:
+    """Detect on one picture and return the annotated picture, uint8 (H, W, 3), RGB.
 
     Yolo              a detector from `Load_Yolo_model`
     output_path       a picture file to write, "" for none
@@ -48,34 +61,34 @@ def detect_image(
 
 
 def detect_video(
-    Yolo,
-    video_path,
-    output_path="",
-    input_size=None,
-    show=False,
-    CLASSES=None,
-    score_threshold=None,
-    iou_threshold=None,
-    rectangle_colors="",
-):
-    """Detects on a video file, camera index or stream and writes the annotated video, until its end, `q` in the
-    window or Ctrl-C. Arguments as in `detect_image`; returns a `Summary`."""
+    Yolo: Detector,
+    video_path: str | os.PathLike | int,
+    output_path: str | os.PathLike = "",
+    input_size: int | None = None,
+    show: bool = False,
+    CLASSES: str | Collection | None = None,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
+    rectangle_colors: tuple | str = "",
+) -> "Summary":
+    """Detect on a video file, camera index or stream and write the annotated video, until its end, `q` in the window or
+    Ctrl-C. Arguments as in `detect_image`; returns a `Summary`. SIGTERM and SIGHUP raise `Terminated`."""
     job = Job(video_path, output_path, show=show, colour=rectangle_colors)
     return job.run(Yolo, input_size, CLASSES, score_threshold, iou_threshold)
 
 
 def detect_realtime(
-    Yolo,
-    output_path="",
-    input_size=None,
-    show=False,
-    CLASSES=None,
-    score_threshold=None,
-    iou_threshold=None,
-    rectangle_colors="",
-    camera=0,
-):
-    """`detect_video` on a camera."""
+    Yolo: Detector,
+    output_path: str | os.PathLike = "",
+    input_size: int | None = None,
+    show: bool = False,
+    CLASSES: str | Collection | None = None,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
+    rectangle_colors: tuple | str = "",
+    camera: int = 0,
+) -> "Summary":
+    """Do what `detect_video` does, on a camera."""
     job = Job(camera, output_path, show=show, colour=rectangle_colors)
     return job.run(Yolo, input_size, CLASSES, score_threshold, iou_threshold)
 
@@ -90,50 +103,74 @@ class Summary:
     total_seconds: float = 0.0  # from the first read to the last write, drawing and encoding included
     problems: list = field(default_factory=list)  # of str: pictures left out, a video that breaks off
     picture: np.ndarray = None  # the last frame, annotated: uint8 (H, W, 3), RGB
-    found: Detections = None  # in the last frame; its tracks if it was followed
+    found: Detections = None  # in the last frame; tracks, with their numbers, if it was followed
 
-    def rates(self):
+    def rates(self) -> str:
+        """Return the frames per second of detection and in total, in words."""
         detection, total = (self.frames / max(s, 1e-9) for s in (self.detection_seconds, self.total_seconds))
         return f"detection {detection:.1f} FPS, total {total:.1f} FPS"
+
+
+class Terminated(SystemExit):
+    """SIGTERM or SIGHUP has ended a job, whose files are finished. Uncaught, it ends the program with the exit code
+    that shells expect, 128 + the signal's number.
+
+    summary  the `Summary` of the job
+    """
+
+    def __init__(self, signal_number, summary):
+        super().__init__(128 + signal_number)
+        self.summary = summary
 
 
 class Job:
     """One source with its outputs, checked; `run` it on a detector.
 
-    source  picture, folder, glob, video, camera index or stream; output  file or folder, "" for none;
-    json_path  file for one JSON line per frame; only  names of the classes wanted, None for all;
-    colour  one (red, green, blue) for all boxes, "" or None for one per class.
-    follow  a `tracking.Follower`, whose tracks are then drawn and written, or None;
-    mot_path  file for them in MOTChallenge's format, "" for none.
+    source   picture, folder, glob, video, camera index or stream
+    output   file or folder, "" for none
+    only     names of the classes wanted, None for all
+    colour   one (red, green, blue) for all boxes, "" or None for one per class
+    labels   False: boxes without their labels
+    follow   a `tracking.Follower`, whose tracks are then drawn and written, or None
+    results  by the names of RESULT_FILES the paths to write, "" for none: json="boxes.jsonl"
+    Raises UserError.
     """
 
-    def __init__(self, source, output="", json_path="", show=False, only=None, colour=None, follow=None, mot_path=""):
+    def __init__(self, source, output="", show=False, only=None, colour=None, labels=True, follow=None, **results):
         self.source = open_source(source, configs.YOLO_MAX_PIXELS)
-        self.output = self._plan_output(shell_path(output)) if output else None
-        self.json_path = shell_path(json_path) if json_path else None
-        if self.json_path:
-            check_output(self.json_path, (".json", ".jsonl"))
-        self.mot_path = shell_path(mot_path) if mot_path else None
-        if self.mot_path:
-            check_output(self.mot_path, (".txt",))
-        self.only, self.colour = only, check_colour(colour) if colour else None
+        self.picture_names = {}  # source of a frame -> path of its annotated picture, relative to the output folder
+        with told_in_one_line(output):
+            self.output = self._plan_output(shell_path(output)) if output else None
+        self.results = {name: shell_path(path) for name, path in results.items() if path}
+        for name, path in self.results.items():
+            row = RESULT_FILES[choose("the kind of result", name, RESULT_FILES)]
+            if row.of_tracks and not follow:
+                raise UserError(f"output {path} is for tracks: object_tracker.py writes it")
+            check_output(path, row.suffixes, self.source.paths)
+        self.only, self.colour, self.labels = only, check_colour(colour) if colour else None, labels
         self.follow, self.draw = follow, draw_tracks if follow else draw_detections
         self.window = open_window() if show else None
         self.quit = False
 
-    def run(self, detector, input_size=None, CLASSES=None, score_threshold=None, iou_threshold=None):
-        """Detects, draws, writes and shows, side by side -> Summary. Ctrl-C and `q` end it early and cleanly."""
+    @property
+    def written(self) -> list[Path]:
+        """The files and the folder that it writes."""
+        return [*filter(None, [self.output]), *self.results.values()]
+
+    def run(self, detector, input_size=None, CLASSES=None, score_threshold=None, iou_threshold=None) -> Summary:
+        """Detect, draw, write and show, side by side. Ctrl-C and `q` end it early and cleanly; SIGTERM and SIGHUP, too,
+        and raise `Terminated`. Raises UserError."""
         names = self._check_fits(detector, input_size, CLASSES)
-        source, summary = self.source, Summary()
+        source, summary, stopped_by = self.source, Summary(), None
         started = time.perf_counter()
         with contextlib.ExitStack() as at_the_end:  # undone from the last to the first
-            undisturbed = Undisturbed()
-            at_the_end.callback(undisturbed.end)
+            signals = Signals()
+            at_the_end.callback(signals.restore)
             results = at_the_end.enter_context(contextlib.closing(Results(self, summary)))
             writer = at_the_end.enter_context(contextlib.closing(WriteBehind(results.write)))
             reader = at_the_end.enter_context(contextlib.closing(ReadAhead(source.frames(), source.live, self._quit)))
             progress = at_the_end.enter_context(tqdm(total=source.count, unit=" frames", disable=source.count == 1))
-            at_the_end.callback(undisturbed.begin)
+            at_the_end.callback(signals.finish)
             ended = False
             try:
                 for frame in reader:
@@ -154,22 +191,28 @@ class Job:
                         break
                 else:
                     ended = not self.quit
-            except KeyboardInterrupt:
-                print("\nstopped: finishing what was read", file=sys.stderr)
+            except KeyboardInterrupt as stop:
+                stopped_by = stop.args[0] if stop.args else None
+                tell("stopped: finishing what was read")
+            summary.problems += source.problems(ended)
+            results.source_is_whole = ended and not summary.problems
         summary.total_seconds = time.perf_counter() - started
-        summary.problems = source.problems(ended)
+        if refused := results.refused:
+            summary.problems.append(f"{refused} of {source.count} pictures could not be written")
         if self.window:
             self.window.poll(0 if source.count == 1 else 1)
             self.window.close()
+        if stopped_by:
+            raise Terminated(stopped_by, summary)
         return summary
 
     def _quit(self):
-        """True once `q` was pressed in the window."""
+        """Return whether `q` was pressed in the window."""
         self.quit = self.quit or bool(self.window and self.window.poll())
         return self.quit
 
     def _check_fits(self, detector, input_size, classes):
-        """The names to label with; refuses what is not the detector's before it ends in wrong boxes."""
+        """Return the names to label with. Refuses what is not the detector's before it ends in wrong boxes."""
         if input_size not in (None, detector.spec.input_size):
             raise UserError(f"input_size is {input_size}, but the detector was loaded for {detector.spec.input_size}")
         names = detector.names if classes is None else class_names(classes)
@@ -180,7 +223,8 @@ class Job:
         return names
 
     def _plan_output(self, output):
-        """Path of the file or, for several pictures, of the folder; sure to be writable."""
+        """Return the path of the file or, for several pictures, of the folder; sure to be writable and not to fall on
+        what is read."""
         source = self.source
         if source.count != 1 and isinstance(source, Pictures):
             if output.suffix and not output.is_dir():
@@ -188,10 +232,15 @@ class Job:
             check_writable(output)
             if output.samefile(source.root):
                 raise UserError(f"output {output} is the folder of the pictures themselves: name another")
+            self.picture_names = name_pictures(source.paths, lambda x: source.output_name_of(Frame(str(x), 0, None)))
+            if fallen := falls_on((output / name for name in self.picture_names.values()), source.paths):
+                raise UserError(f"output {fallen} is one of the pictures to read: name another folder")
+            for folder in {output / name.parent for name in self.picture_names.values()}:
+                check_writable(folder)
             return output
         suffixes = PICTURE_SUFFIXES if isinstance(source, Pictures) else tuple(CODECS)
-        file = output / source.output_name if output.is_dir() or not output.suffix else output
-        check_output(file, suffixes, [path for path in source.paths if path.exists()])
+        file = output / shorten(Path(source.output_name)) if output.is_dir() or not output.suffix else output
+        check_output(file, suffixes, source.paths)
         return file
 
 
@@ -200,29 +249,54 @@ class Results:
 
     def __init__(self, job, summary):
         self.job, self.summary = job, summary
-        kinds = {JsonLines: job.json_path, MotLines: job.mot_path}
-        self.lines = [kind(path) for kind, path in kinds.items() if path]
+        self.refused = 0  # annotated pictures of a folder that could not be written
+        self.source_is_whole = False
         is_video = job.output and isinstance(job.source, Video)
         self.video = VideoFile(job.output, job.source.fps, job.source.live) if is_video else None
+        self.files = []
+        with contextlib.ExitStack() as undone:
+            for name, path in job.results.items():
+                self.files.append(RESULT_FILES[name].writer(path))
+                undone.callback(self.files[-1].close)
+            undone.pop_all()
 
     def write(self, item):
         frame, found = item
-        for lines in self.lines:
-            lines.write(frame, found)
-        picture = self.job.draw(frame.picture, found, self.job.colour)
+        for file in self.files:
+            file.write(frame, found)
+        picture = self.job.draw(frame.picture, found, self.job.colour, self.job.labels)
         self.summary.picture, self.summary.found = picture, found
         if self.video:
-            self.video.write(picture)
+            self.video.write(picture, frame.seconds)
         elif self.job.output:
-            write_picture(self._picture_path(frame), picture)
+            self._write_picture(frame, picture)
         if self.job.window:
             self.job.window.put(picture)
 
-    def _picture_path(self, frame):
-        source, output = self.job.source, self.job.output
-        return output if source.count == 1 else output / source.output_name_of(frame)
+    def _write_picture(self, frame, picture):
+        if self.job.source.count == 1:
+            write_picture(self.job.output, picture)
+            return
+        try:
+            write_picture(self.job.output / self.job.picture_names[frame.source], picture)
+        except OneFileRefused as error:  # the others can be written
+            self.refused += 1
+            tell(f"{error}: left out")
 
     def close(self):
         with contextlib.ExitStack() as files:  # each is closed, whatever the other one says
-            for file in filter(None, (self.video, *self.lines)):
+            for file in self.files:
                 files.callback(file.close)
+            if self.video:
+                source = self.job.source
+                seconds = source.count / source.fps if self.source_is_whole and source.count else None
+                files.callback(self.video.close, seconds)
+
+
+def tell(line: str) -> None:
+    """Print a line on standard error, below the progress bar; without an error where nobody can read it any more."""
+    try:
+        print(f"\n{printable(line)}", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EPIPE):  # its terminal is closed
+            raise

@@ -1,112 +1,208 @@
-"""Where results go: annotated pictures and videos, JSON lines, a window. Pictures are uint8 (H, W, 3), RGB.
+"""The files that results go to: annotated pictures and videos, and the table of result files, `RESULT_FILES`.
 
-Files take their final name when they are whole; until then what lay there stays. Raises UserError.
+Pictures are uint8 (H, W, 3), RGB. Files take their final name when they are whole; until then what lay there stays.
 """
 
 import json
+import os
 import shutil
-import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 from yolov3.checks import UserError
-from yolov3.files import told_in_one_line, whole_file
+from yolov3.files import NAME_BYTES, OneFileRefused, new_part, told_in_one_line, whole_file
 
 import cv2
+import numpy as np
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "XVID"}
-DISK_RESERVE = 16 * 2**20  # bytes that must stay free, so that a video can still be closed properly
-FRAMES_PER_DISK_CHECK = 32
-WINDOW = "YOLO (q to quit)"
+DISK_RESERVE = 2**20  # bytes that closing a video may take: what is buffered, and the index of its frames
+INDEX_BYTES = 64  # of that index for each frame, at most
+FRAME_BYTES = 1.5  # for each pixel, at most: an encoded frame is not larger than the frame in YUV 4:2:0
+SLIP = 0.6  # frames by which a frame may come early or late before others are left out or repeated
 
 
-def write_picture(path, picture):
-    """Writes a picture in the format that its name ends in."""
+def write_picture(path: Path, picture: np.ndarray) -> None:
+    """Write a picture in the format that its name ends in. Raises UserError."""
     try:
         encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     except cv2.error:
         encoded = False
     if not encoded:
-        raise UserError(f"output {path} cannot be written: {picture.shape[1]} x {picture.shape[0]} is too large for it")
+        size = f"{picture.shape[1]} x {picture.shape[0]}"
+        raise OneFileRefused(f"output {path} cannot be written: {size} is too large for its format")
     with whole_file(path) as part:
         part.write_bytes(data)
+
+
+def name_pictures(paths: Iterable[Path], name_of: Callable[[Path], Path]) -> dict[str, Path]:
+    """Return for each picture, as str, its name in the output folder: what `name_of` says, unless another picture has
+    that name or the file system does not take it."""
+    names, taken = {}, set()
+    wanted = {str(path): name_of(path) for path in paths}
+    for path in sorted(wanted, key=lambda path: wanted[path].name != Path(path).name):  # own names come first
+        name, number = shorten(wanted[path]), 1
+        while name in taken:  # also by the folder of another
+            number += 1
+            name = shorten(wanted[path], f"-{number}")
+        taken.update((name, *name.parents))
+        names[path] = name
+    return names
+
+
+def shorten(name: Path, end: str = "") -> Path:
+    """Return a path with an end to its stem, and the stem cut to what file systems take."""
+    stem = os.fsencode(name.stem)[: NAME_BYTES - len(os.fsencode(end + name.suffix))]
+    whole = len(stem) == len(os.fsencode(name.stem))
+    return name.with_name((os.fsdecode(stem) if whole else stem.decode(errors="ignore")) + end + name.suffix)
 
 
 class VideoFile:
     """A video being written. Closed early, by a full disk or by Ctrl-C, it holds what was written so far.
 
-    live  frames come as they come: each is written as often as keeps the video at the clock's pace.
+    path  Path of the file; its suffix is one of CODECS
+    fps   frames a second, over 0. Frames that come at other times are repeated or left out, so that the video lasts as
+          long as its source
+    live  frames that come without a time are of now
     """
 
-    def __init__(self, path, fps, live=False):
-        self.path, self.fps, self.live = path, fps, live
-        self.frames = 0
-        self._part = path.with_name(f".{path.stem}.part{path.suffix}")
-        self._writer = None
+    def __init__(self, path: Path, fps: float, live: bool = False):
+        self.path, self.live = path, live
+        # MPEG-4 counts time in at most 65,535 steps a second, OpenCV in thousandths, hundredths ... of a frame
+        self.fps = max(0.001, round(fps, 3 if fps < 65 else 2 if fps < 655 else 1))
+        self.frames = 0  # written
+        self.steady = True  # each frame was written once
+        self._writer = self._held = None
+        self._place = -1  # of the frame that is held until the next one tells how long it lasts
 
-    def write(self, picture):
+    def write(self, picture: np.ndarray, seconds: float | None = None) -> None:
+        """Write a frame. seconds: when it is of, by any clock; None: a frame after the one before. Raises UserError."""
+        if self.live and seconds is None:
+            seconds = time.monotonic()
         height, width = picture.shape[:2]
         if self._writer is None:
-            self._open(width, height)
-        if (width, height) != self._size:  # some videos change their size on the way
-            picture = cv2.resize(picture, self._size)
+            self._open(height, width, seconds)
+        if (height, width) != self._size:  # some videos change their size on the way
+            picture = cv2.resize(picture, self._size[::-1])
+        place = self._place + 1
+        if seconds is not None and abs((exact := (seconds - self._began) * self.fps) - place) > SLIP:
+            place, self.steady = max(round(exact), self._place), False
+        self._fill(place)
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        due = 1 + int((time.monotonic() - self._started) * self.fps) - self.frames if self.live else 1
-        for _ in range(due):
-            self._writer.write(bgr)
-            self.frames += 1
-            if self.frames % FRAMES_PER_DISK_CHECK == 0:
-                self._check_disk()
+        bottom, right = (side % 2 for side in self._size)
+        if bottom or right:
+            bgr = cv2.copyMakeBorder(bgr, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        self._held, self._place = bgr, place
 
-    def _open(self, width, height):
-        self._size, self._started = (width, height), time.monotonic()
-        codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
-        self._check_disk()
-        writer = cv2.VideoWriter(str(self._part), codec, self.fps, self._size)
-        if not writer.isOpened():
-            raise UserError(f"output {self.path} cannot be written at {width} x {height} pixels")
-        self._writer = writer
-
-    def _check_disk(self):
-        if shutil.disk_usage(self.path.parent).free < DISK_RESERVE:
-            raise UserError(f"the disk is full: output {self.path} ends after {self.frames} frames")
-
-    def close(self):
+    def close(self, seconds: float | None = None) -> None:
+        """Finish the video. seconds: how long it lasts, if its rate varies. Raises UserError if it is not whole."""
         if self._writer is None:
             return
-        self._writer.release()
+        try:
+            self._fill(max(self._place + 1, 0 if self.steady or not seconds else round(seconds * self.fps)))
+        finally:
+            self._writer.release()
+            self._writer = None
+            self._finish()
+
+    def _open(self, height, width, seconds):
+        self._size, self._began = (height, width), seconds
+        even = tuple(side + side % 2 for side in (width, height))
         with told_in_one_line(self.path):
-            self._part.replace(self.path)
+            self._part = new_part(self.path)
+        codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
+        writer = cv2.VideoWriter(str(self._part), codec, self.fps, even)
+        if not writer.isOpened():
+            self._part.unlink()
+            raise UserError(f"output {self.path} cannot be written at {width} x {height} pixels")
+        self._writer = writer
+        if even != (width, height):
+            told = f"{self.path.name} is {even[0]} x {even[1]} pixels: its codec takes even sizes only, so that the"
+            print(f"\n{told} edge of the {width} x {height} frames is repeated", file=sys.stderr)
+
+    def _fill(self, place):
+        """Write the frame that is held until the next one, which is at that place."""
+        while self.frames < place:
+            self._check_disk()
+            self._writer.write(self._held)
+            self.frames += 1
+
+    def _check_disk(self):
+        frame_bytes = FRAME_BYTES * self._size[0] * self._size[1]
+        if shutil.disk_usage(self.path.parent).free < DISK_RESERVE + frame_bytes + INDEX_BYTES * self.frames:
+            raise UserError(f"the disk is full: output {self.path} ends after {self.frames} frames")
+
+    def _finish(self):
+        """Give the video its name if it is whole: OpenCV does not tell what the system did not write."""
+        there = self.path.exists()
+        with told_in_one_line(self.path):
+            try:
+                readable = count_frames(self._part, self.frames) if self.frames else 0
+                keep = readable and (readable >= self.frames or not there)
+                if keep:
+                    self._part.replace(self.path)
+            finally:
+                self._part.unlink(missing_ok=True)
+        if readable < self.frames:
+            kept = "they are kept" if keep else "what lay there is kept" if there else "nothing is kept"
+            raise UserError(
+                f"output {self.path} could not be written whole, as on a full disk or beyond a limit of file sizes: "
+                f"{readable} of {self.frames} frames can be read; {kept}"
+            )
+
+
+def count_frames(path: Path, expected: int) -> int:
+    """Return how many frames of a video can be read. Reads only the last one if it is where the header says."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if expected <= capture.get(cv2.CAP_PROP_FRAME_COUNT) <= expected + 1:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, expected - 1)
+            if capture.read()[0] and capture.get(cv2.CAP_PROP_POS_FRAMES) >= expected:
+                return expected
+        capture.open(str(path))
+        return sum(1 for _ in iter(capture.grab, False))
+    finally:
+        capture.release()
 
 
 class Lines:
-    """A text file that grows with every frame."""
+    """A text file that grows with every frame. A subclass gives the `text` of a frame.
 
-    def __init__(self, path):
+    However it ends, it holds the whole lines that were written; without any, what lay there stays.
+    """
+
+    def __init__(self, path: Path):
         self.path = path
-        self._part = path.with_name(f".{path.name}.part")
-        with told_in_one_line(self.path):
-            self._file = self._part.open("w", encoding="utf-8", errors="backslashreplace")  # odd file names
-        self.lines = 0
+        with told_in_one_line(path):
+            self._part = new_part(path)
+            self._file = self._part.open("wb", buffering=0)
+        self._whole = None  # bytes of whole frames
 
-    def write(self, frame, found):
+    def write(self, frame, found) -> None:
+        """Write what was found in a `sources.Frame`, a `Detections`. Raises UserError."""
+        data = self.text(frame, found).encode("utf-8", "backslashreplace")  # file names need not be Unicode
         with told_in_one_line(self.path):
-            self._file.write(self.text(frame, found))
-            self._file.flush()
-        self.lines += 1
+            try:
+                while data:
+                    data = data[self._file.write(data) :]  # a full disk takes a piece of it, then nothing
+            except OSError:
+                self._file.truncate(self._whole or 0)
+                raise
+        self._whole = self._file.tell()
 
-    def close(self):
-        try:
-            with told_in_one_line(self.path):
+    def close(self) -> None:
+        """Finish the file. Raises UserError."""
+        with told_in_one_line(self.path):
+            try:
                 self._file.close()
-        finally:  # what is written counts, on a full disk too; a run without a line leaves what lay there
-            with told_in_one_line(self.path):
-                if self.lines:
+                if self._whole is not None:
                     self._part.replace(self.path)
-                else:
-                    self._part.unlink()
+            finally:
+                self._part.unlink(missing_ok=True)
 
 
 class JsonLines(Lines):
@@ -136,33 +232,16 @@ class MotLines(Lines):
         )
 
 
-class Window:
-    """Shows the newest picture. Any thread may call `put`, only the main one `poll`, as GUIs want it."""
+class ResultFile(NamedTuple):
+    """A format of results: the option of the command line and the argument of `Job` are named as its row is."""
 
-    def __init__(self):
-        self._newest = None
-        self._lock = threading.Lock()
-
-    def put(self, picture):
-        with self._lock:
-            self._newest = picture
-
-    def poll(self, milliseconds=1):
-        """Shows what was put last; True once `q` is pressed. 0 waits for a key."""
-        with self._lock:
-            picture, self._newest = self._newest, None
-        if picture is not None:
-            cv2.imshow(WINDOW, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        return cv2.waitKey(milliseconds) & 0xFF == ord("q")
-
-    def close(self):
-        cv2.destroyAllWindows()
+    writer: type  # made with the path; write(frame, found) for each frame, whose picture is not drawn on yet; close()
+    suffixes: tuple  # of str, what its names end in
+    help: str
+    of_tracks: bool = False  # it needs what object_tracker.py finds
 
 
-def open_window():
-    """A Window, or None, said in one line, where there is no display: asked in a child, since Qt ends the process."""
-    probe = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1)"
-    if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0:
-        return Window()
-    print("--show: there is no display here; going on without a window", file=sys.stderr)
-    return None
+RESULT_FILES = {
+    "json": ResultFile(JsonLines, (".json", ".jsonl"), "file for one JSON line per frame"),
+    "mot": ResultFile(MotLines, (".txt",), "file for tracks as MOTChallenge has them", of_tracks=True),
+}

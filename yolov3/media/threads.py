@@ -9,35 +9,51 @@ import contextlib
 import queue
 import signal
 import threading
+from collections.abc import Callable, Generator
+from typing import Any
 
 QUEUE_FRAMES = 4  # waiting before and behind the detector: enough to even out, few enough to stay small
 END = object()
 
 
-class Undisturbed:
-    """Ctrl-C ignored from `begin` to `end`: a second, impatient one must not tear what is being finished."""
+class Signals:
+    """How a job is ended early: by Ctrl-C, or by SIGTERM or SIGHUP, which raise KeyboardInterrupt(number) in the main
+    thread, unless the caller's program does something itself about them.
+
+    `finish` ignores them from then on: a second, impatient one must not tear what is being finished. `restore` ends it.
+    """
 
     def __init__(self):
-        self._possible = threading.current_thread() is threading.main_thread()  # only it may change signals
-        self._before = signal.getsignal(signal.SIGINT)
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():  # only it may change signals
+            self._before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+            for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # Windows lacks SIGHUP
+                if number and signal.getsignal(number) == signal.SIG_DFL:
+                    self._before[number] = signal.signal(number, self._interrupt)
 
-    def begin(self):
-        if self._possible:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    @staticmethod
+    def _interrupt(number, stack):
+        raise KeyboardInterrupt(number)
 
-    def end(self):
-        if self._possible:
-            signal.signal(signal.SIGINT, self._before)
+    def finish(self) -> None:
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 class ReadAhead:
     """Runs an iterator in a thread of its own, some frames ahead. Iterate over it; close it when done.
 
+    frames       a generator
     newest_only  drop the frame that waits when a newer one comes, so that a live picture never lags
     give_up      called while no frame comes, five times a second; the iteration ends when it returns True
+    Raises, behind the frames before it, what the iterator raised.
     """
 
-    def __init__(self, frames, newest_only=False, give_up=lambda: False):
+    def __init__(self, frames: Generator, newest_only: bool = False, give_up: Callable[[], bool] = lambda: False):
         self._frames, self._newest_only, self._give_up = frames, newest_only, give_up
         self._queue = queue.Queue(1 if newest_only else QUEUE_FRAMES)
         self._stop = threading.Event()
@@ -58,7 +74,7 @@ class ReadAhead:
                 raise frame
             yield frame
 
-    def close(self):
+    def close(self) -> None:
         self._stop.set()
         self._thread.join(timeout=2)  # a camera or stream that hangs does not hold up the rest
 
@@ -78,9 +94,12 @@ class ReadAhead:
 
 
 class WriteBehind:
-    """Calls a function for each item put, in order, in a thread of its own. Close it to wait for the last one."""
+    """Calls a function for each item put, in order, in a thread of its own. Close it to wait for the last one.
 
-    def __init__(self, function):
+    Both `put` and `close` raise what the function raised.
+    """
+
+    def __init__(self, function: Callable[[Any], Any]):
         self._function = function
         self._queue = queue.Queue(QUEUE_FRAMES)
         self._failed = threading.Event()
@@ -88,11 +107,11 @@ class WriteBehind:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    def put(self, item):
+    def put(self, item: Any) -> None:
         if not _put(self._queue, item, self._failed):
             raise self._error
 
-    def close(self):
+    def close(self) -> None:
         _put(self._queue, END, self._failed)
         self._thread.join()
         if self._error:
@@ -108,7 +127,7 @@ class WriteBehind:
 
 
 def _put(to, item, unless):
-    """Puts an item into a queue as soon as there is room; False if the event comes first."""
+    """Put an item into a queue as soon as there is room; return False if the event comes first."""
     while not unless.is_set():
         with contextlib.suppress(queue.Full):
             to.put(item, timeout=0.1)
