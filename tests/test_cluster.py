@@ -332,6 +332,16 @@ def test_a_job_that_is_killed_goes_on_where_it_was(tmp_path):
     assert_each_once(output, pictures)
 
 
+def test_sigterm_ends_a_job_without_a_dump_and_with_the_exit_code_of_shells(tmp_path):
+    pictures, output = many(tmp_path / "in", 240), tmp_path / "out"
+    job = start(pictures, "--output", output, "--part-size", 4)
+    wait_for(lambda: list(output.glob("part-*.parquet")) or job.poll() is not None)
+    job.send_signal(signal.SIGTERM)
+    code, _, err = communicate(job)
+    assert code == 128 + signal.SIGTERM
+    assert "***" not in err and "Traceback" not in err
+
+
 def communicate(process):
     """-> exit code, stdout, stderr."""
     out, err = process.communicate(timeout=120)

@@ -323,8 +323,17 @@ def test_any_rate_is_kept(tmp_path, fps, suffix):
 # --- Ended early -------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def usual_signals():
+    """Those of a program that has just started, whatever other tests (Ray) have set."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_to_end_leaves_playable_results_and_the_exit_code_of_shells(tmp_path, number, code):
+def test_a_signal_to_end_leaves_playable_results_and_the_exit_code_of_shells(tmp_path, usual_signals, number, code):
     def send(call):
         if call == 6:
             os.kill(os.getpid(), number)
@@ -339,16 +348,16 @@ def test_a_signal_to_end_leaves_playable_results_and_the_exit_code_of_shells(tmp
     assert signal.getsignal(number) == signal.SIG_DFL
 
 
-def test_signals_that_a_program_ignores_or_handles_itself_stay_its_own(tmp_path):
+def test_signals_that_a_program_ignores_or_handles_itself_stay_its_own(tmp_path, usual_signals):
+    def send(call):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if call == 3:
+                os.kill(os.getpid(), number)
+
     seen = []
-    before = signal.signal(signal.SIGTERM, lambda *_: seen.append("term")), signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        summary = Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4").run(
-            FindsOne(lambda call: [os.kill(os.getpid(), x) for x in (signal.SIGTERM, signal.SIGHUP) if call == 3])
-        )
-    finally:
-        for number, handler in zip((signal.SIGTERM, signal.SIGHUP), before, strict=True):
-            signal.signal(number, handler)
+    signal.signal(signal.SIGTERM, lambda *_: seen.append("term"))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    summary = Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4").run(FindsOne(send))
     assert seen == ["term"] and summary.frames == 20
 
 

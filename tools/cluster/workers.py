@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import pickle
+import signal
 import socket
 import sys
 import time
@@ -177,10 +178,19 @@ def ray_running(address):
                 ray.init(**options, runtime_env={"env_vars": {"PYTHONPATH": str(PROJECT)}})
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(f"Ray does not start: {first_line(error)}") from None
+        end_by_signals()
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def end_by_signals():
+    """Make SIGTERM and SIGHUP end the program as Ctrl-C does, with the exit code that shells expect. After ray.init: it
+    replaces Python's handler of SIGTERM by one in C++ that prints its stack and aborts."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # Windows lacks SIGHUP
+        if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores one
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 @contextlib.contextmanager
