@@ -27,8 +27,8 @@ class Follower:
         trail     frames that a trail goes back
         """
         self.tracker, self.embedder = tracker, embedder
-        self.counts = Counter()  # class name, the one first seen -> objects seen
-        self.trails = {}  # number -> deque of (frame, x, y), the foot of its box; of all tracks that may still be seen
+        self.counts: Counter[str] = Counter()  # class name, the one first seen -> objects seen
+        self.trails: dict[int, deque] = {}  # number -> (frame, x, y), the foot of its box; of all that may be seen
         self.trail_length, self.size, self.frames = trail, None, 0
 
     def __call__(self, frame: Frame, detections: Detections) -> Detections:
