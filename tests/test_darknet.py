@@ -201,7 +201,7 @@ def test_a_missing_file_or_a_folder_is_refused(model, tmp_path):
 def test_saving_where_nothing_can_be_written_leaves_nothing(model, tmp_path):
     (tmp_path / "file").write_bytes(b"before")
     (tmp_path / "folder").mkdir()
-    for path in ("none/x.weights", "file/x.weights", "folder"):
+    for path in ("file/x.weights", "folder"):
         with pytest.raises(UserError, match=f"{path} cannot be written"):
             save_yolo_weights(model, tmp_path / path)
     assert sorted(x.name for x in tmp_path.rglob("*")) == ["file", "folder"]

@@ -398,3 +398,13 @@ def test_a_picture_too_large_for_its_format_is_told(tmp_path):
     with pytest.raises(UserError, match="65536 x 1 is too large for its format"):
         write_picture(tmp_path / "out.jpg", np.zeros((1, 65536, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_result_file_falls_on_what_the_model_is_read_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("yolov3.configs.TRAIN_CLASSES", str(tmp_path / "classes.txt"))
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    picture = picture_file(tmp_path / "in.png")
+    with pytest.raises(UserError, match="classes.txt is the input itself"):
+        Job(picture, mot=tmp_path / "classes.txt", follow=lambda frame, found: found)
+    with pytest.raises(UserError, match="description of a checkpoint"):
+        Job(picture, json=tmp_path / "model.json")

@@ -28,7 +28,7 @@ from tools.digits.scenes import draw_scene
 from tools.digits.video import FPS, draw_frames
 from yolov3.annotations import Record, write_annotations
 from yolov3.checks import UserError, project_path, say_it_in_one_line
-from yolov3.files import check_output, check_writable, told_in_one_line
+from yolov3.files import check_output, check_writable, whole_file
 from yolov3.media.outputs import CODECS, VideoFile, write_picture
 
 OUTPUT = "model_data/digits"
@@ -46,8 +46,8 @@ def draw_file(index, seed, part, folder):
     quality = int(rng.integers(QUALITY[0], QUALITY[1] + 1))
     path = folder / f"{index:05d}.jpg"
     _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    with told_in_one_line(path):
-        path.write_bytes(data)
+    with whole_file(path) as part:
+        part.write_bytes(data)
     return path, boxes, classes
 
 
@@ -108,7 +108,8 @@ def main():
             check_writable(output / part)
             drawn = draw_files(count, arguments.seed, part, output / part)
             write_annotations(output / f"digits_{part}.txt", [Record(*one) for one in drawn])
-            (output / "digits.names").write_text("".join(f"{digit}\n" for digit in DIGITS), encoding="utf-8")
+            with whole_file(output / "digits.names") as names:
+                names.write_text("".join(f"{digit}\n" for digit in DIGITS), encoding="utf-8")
             boxes = sum(len(classes) for _, _, classes in drawn)
             print(f"{count} pictures, {boxes} digits: {output / f'digits_{part}.txt'}")
     if arguments.preview:

@@ -128,6 +128,15 @@ def _escaped(character):
     return character.encode("unicode_escape").decode()
 
 
+def tell(line: str) -> None:
+    """Print a line on standard error, below the progress bar; without an error where nobody can read it any more."""
+    try:
+        print(f"\n{printable(line)}", file=sys.stderr)
+    except OSError as error:
+        if error.errno not in (errno.EIO, errno.EPIPE):  # its terminal is closed
+            raise
+
+
 def say_it_in_one_line(main):
     """Decorator for a script's main(): UserError, or no space for the output -> one line on stderr and exit code 1;
     Ctrl-C -> exit code 130; nobody reads the output any more (`| head`) -> 141, without a word."""

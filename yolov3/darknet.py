@@ -10,6 +10,7 @@ import functools
 from typing import NamedTuple
 
 from yolov3.checks import UserError, project_path
+from yolov3.files import whole_file
 from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, constants_to_set
 from yolov3.yolov4 import Create_Yolo
 
@@ -97,16 +98,10 @@ def _split(numbers, shapes):
 def save_yolo_weights(model, path):
     """Writes a model from `Create_Yolo` as a Darknet .weights file (20-byte header), whole or not at all."""
     file = project_path(path)
-    part = file.with_name(file.name + ".part")
-    try:
-        with part.open("wb") as out:
-            out.write(VERSION.tobytes() + np.int64(0).tobytes())
-            for array in get_arrays(model):
-                out.write(np.ascontiguousarray(array, "<f4"))
-        part.replace(file)
-    except OSError as error:
-        _remove(part)
-        raise UserError(f"{path} cannot be written: {error.strerror}") from None
+    with whole_file(file) as part, part.open("wb") as out:
+        out.write(VERSION.tobytes() + np.int64(0).tobytes())
+        for array in get_arrays(model):
+            out.write(np.ascontiguousarray(array, "<f4"))
 
 
 def _read_numbers(path):

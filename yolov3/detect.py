@@ -5,16 +5,14 @@ A `Job` is one source and its outputs. Making one checks everything that can be 
 """
 
 import contextlib
-import errno
 import os
-import sys
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.checks import UserError, choose, class_names, printable, shell_path
+from yolov3.checks import UserError, choose, class_names, project_path, shell_path, tell
 from yolov3.detector import Detections, Detector
 from yolov3.files import OneFileRefused, check_output, check_writable, falls_on, told_in_one_line
 from yolov3.media.drawing import check_colour, draw_detections, draw_tracks
@@ -146,7 +144,8 @@ class Job:
             row = RESULT_FILES[choose("the kind of result", name, RESULT_FILES)]
             if row.of_tracks and not follow:
                 raise UserError(f"output {path} is for tracks: object_tracker.py writes it")
-            check_output(path, row.suffixes, self.source.paths)
+            names = (project_path(x) for x in (configs.TRAIN_CLASSES, configs.YOLO_COCO_CLASSES) if isinstance(x, str))
+            check_output(path, row.suffixes, [*self.source.paths, *names])
         self.only, self.colour, self.labels = only, check_colour(colour) if colour else None, labels
         self.follow, self.draw = follow, draw_tracks if follow else draw_detections
         self.window = open_window() if show else None
@@ -291,12 +290,3 @@ class Results:
                 source = self.job.source
                 seconds = source.count / source.fps if self.source_is_whole and source.count else None
                 files.callback(self.video.close, seconds)
-
-
-def tell(line: str) -> None:
-    """Print a line on standard error, below the progress bar; without an error where nobody can read it any more."""
-    try:
-        print(f"\n{printable(line)}", file=sys.stderr)
-    except OSError as error:
-        if error.errno not in (errno.EIO, errno.EPIPE):  # its terminal is closed
-            raise

@@ -48,6 +48,8 @@ def check_output(path: Path, suffixes: tuple, inputs: Iterable[Path] = ()) -> No
         raise UserError(f"output {path} cannot be written: {reason}") from None
     if is_folder:
         raise UserError(f"output {path} is a folder: name a file")
+    if path.name == "model.json":
+        raise UserError(f"output {path} would be taken for the description of a checkpoint: choose another name")
     if falls_on([path], inputs):
         raise UserError(f"output {path} is the input itself: name another file")
     check_writable(path.parent)

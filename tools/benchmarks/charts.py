@@ -3,6 +3,7 @@
 import itertools
 
 from tools.benchmarks.measuring import load_pyplot
+from yolov3.files import whole_file
 
 COLOURS = {"tf": "#1f77b4", "openvino": "#9467bd", "trt": "#76b900", "keras": "#ff7f0e", "opencv": "#2ca02c"}
 MARKERS = {"FP32": "o", "BF16": "s", "FP16": "D", "INT8": "^"}
@@ -15,7 +16,8 @@ def draw_chart(rows, machine, path):
     measured = [row for row in rows if row.AP50 is not None]
     figure = draw_accuracy(plt, measured) if measured else draw_bars(plt, rows)
     figure.suptitle(machine, fontsize=6)
-    figure.savefig(path, dpi=140)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=140)
 
 
 def draw_accuracy(plt, rows):

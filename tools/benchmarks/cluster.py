@@ -30,7 +30,7 @@ from tools.cluster.parts import run_file
 from tools.cluster.workers import Worker, WorkerSettings, configured_constants, detect_parts, ray_running
 from yolov3 import configs
 from yolov3.checks import UserError, check_count, choose, say_it_in_one_line
-from yolov3.files import check_output
+from yolov3.files import check_output, whole_file
 from yolov3.images import read_picture
 from yolov3.loading import Load_Yolo_model, configured_model
 from yolov3.networks import NETWORKS
@@ -159,7 +159,8 @@ def main():
     report = "\n\n".join(report) + "\n"
     print(f"\n{report}")
     if arguments.markdown:
-        arguments.markdown.write_text(report, encoding="utf-8")
+        with whole_file(arguments.markdown) as part:
+            part.write_text(report, encoding="utf-8")
 
 
 def judged(medians, over, under, budget):

@@ -17,7 +17,7 @@ from tools.benchmarks.measuring import describe_machine, run_in_rounds, table, t
 from yolov3 import configs
 from yolov3.checks import UserError, as_given, check_count, say_it_in_one_line
 from yolov3.conversion import read_served
-from yolov3.files import check_output
+from yolov3.files import check_output, whole_file
 from yolov3.images import read_picture
 from yolov3.media.sources import Pictures, open_source
 from yolov3.runtimes import savedmodel
@@ -101,7 +101,8 @@ def main():
     report = f"{model.name} at {model.input_size}, {model.framework} {model.precision}\n\n{table(HEADER, rows)}\n"
     print(f"\n{describe_machine()}\n\n{report}")
     if arguments.markdown:
-        arguments.markdown.write_text(f"{describe_machine()}\n\n{report}", encoding="utf-8")
+        with whole_file(arguments.markdown) as part:
+            part.write_text(f"{describe_machine()}\n\n{report}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from tools.benchmarks.measuring import load_pyplot
 from yolov3 import configs
 from yolov3.checks import UserError, project_path, say_it_in_one_line
-from yolov3.files import check_output, told_in_one_line
+from yolov3.files import check_output, whole_file
 
 import numpy as np
 import tensorflow as tf
@@ -93,8 +93,8 @@ def draw(curves, path):
         ax.spines[["top", "right"]].set_visible(False)
         if len(lines) > 1:
             ax.legend(frameon=False, ncols=2, handlelength=1)
-    with told_in_one_line(path):
-        figure.savefig(path, dpi=120)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=120)
 
 
 @say_it_in_one_line

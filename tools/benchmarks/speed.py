@@ -37,7 +37,7 @@ from tools.benchmarks.measuring import (
 )
 from yolov3 import checks, configs
 from yolov3.checks import UserError
-from yolov3.files import check_output
+from yolov3.files import check_output, whole_file
 
 import cv2
 import numpy as np
@@ -218,7 +218,8 @@ def main():
     report = "\n\n".join([machine, "; ".join(conditions), figures, budgets]) + "\n"
     print(f"\n{report}")
     if arguments.markdown:
-        arguments.markdown.write_text(report, encoding="utf-8")
+        with whole_file(arguments.markdown) as part:
+            part.write_text(report, encoding="utf-8")
     if arguments.csv:
         write_csv(arguments.csv, rows)
     if arguments.png:

@@ -25,7 +25,7 @@ from yolov3.annotation_cli import read_pictures
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError
 from yolov3.dataset import training_batches
-from yolov3.files import check_output
+from yolov3.files import check_output, whole_file
 from yolov3.runtimes.tf import allow_memory_growth
 from yolov3.training.augment import AUGMENTED
 from yolov3.training.callbacks import Backup, EpochMeans, TensorBoard, TerminateOnNaN
@@ -236,7 +236,8 @@ def main():
     )
     print(f"\n{report}")
     if arguments.markdown:
-        arguments.markdown.write_text(report, encoding="utf-8")
+        with whole_file(arguments.markdown) as part:
+            part.write_text(report, encoding="utf-8")
 
 
 if __name__ == "__main__":

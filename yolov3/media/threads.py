@@ -6,6 +6,7 @@ Nothing here knows what is read, detected or written.
 """
 
 import contextlib
+import os
 import queue
 import signal
 import threading
@@ -38,6 +39,11 @@ class Signals:
     def finish(self) -> None:
         for number in self._before:
             signal.signal(number, signal.SIG_IGN)
+        for stream in (1, 2):  # SIGHUP may mean that the terminal is closed: what is still printed then goes nowhere
+            try:
+                os.write(stream, b"")
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
     def restore(self) -> None:
         for number, handler in self._before.items():
