@@ -88,13 +88,13 @@ def test_a_failed_write_keeps_the_file_that_was_there(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a.jpg 1,2,3,4", "'1,2,3,4' is no box"),
-        ("a.jpg 1,2,3,4,0 1,2,3", "'1,2,3' is no box"),
-        ("a.jpg 1,2,3,4 1,2,3,4,0", "'1,2,3,4' is no box"),
-        ("a.jpg 1,2,3,4,0 and more", "'and' is no box"),
+        ("a.jpg 1,2,3,4", "'1,2,3,4' is not a box"),
+        ("a.jpg 1,2,3,4,0 1,2,3", "'1,2,3' is not a box"),
+        ("a.jpg 1,2,3,4 1,2,3,4,0", "'1,2,3,4' is not a box"),
+        ("a.jpg 1,2,3,4,0 and more", "'and' is not a box"),
         ("1,2,3,4,0", "no picture before the first box"),
-        ("a.jpg 1,2,3,4,0.5", "no whole number"),
-        ("a.jpg 1,2,3,4,nan", "no whole number"),
+        ("a.jpg 1,2,3,4,0.5", "not a whole number"),
+        ("a.jpg 1,2,3,4,nan", "not a whole number"),
         ("a.jpg 1,nan,3,4,0", "box 1,nan,3,4,0 has a side that is not a number"),
         ("a.jpg 3,2,1,4,0", "has x2 < x1"),
         ("a.jpg 1,2,3,4,7", "box 1,2,3,4,7 is of no class: there are 3, 0 to 2"),
@@ -121,14 +121,15 @@ def test_missing_and_empty_files(tmp_path):
 
 
 def test_boxes_are_kept_clipped_or_reported():
-    cases = [  # of a picture of 200 x 100 pixels, 2 classes: at most 4 pixels across and 3 down may stick out
+    cases = [  # of a picture of 200 x 100 pixels, 2 classes: what is partly outside is clipped if its centre is inside
         ([10, 10, 50, 50], 1, None),
         ([-4, 0, 50, 103], 0, "clipped"),
-        ([-4.5, 0, 50, 50], 0, "is outside the picture of 200 x 100 pixels"),
-        ([10, 10, 50, 104], 0, "is outside"),
+        ([-49, 0, 51, 50], 0, "clipped"),
+        ([-51, 0, 49, 50], 0, "is outside the picture of 200 x 100 pixels"),
+        ([10, 60, 50, 150], 0, "is outside"),
         ([300, 10, 350, 50], 0, "is outside"),
         ([10, 10, 10, 50], 0, "has no area"),
-        ([201, 10, 203, 50], 0, "has no area"),  # nothing is left of it
+        ([201, 10, 203, 50], 0, "is outside"),
         ([50, 10, 10, 50], 0, "has x2 < x1 or y2 < y1"),
         ([10, 10, 50, 50], 1, "is there twice"),
         ([10, 10, 50, 50], 0, None),  # the same box, of another class
@@ -137,9 +138,9 @@ def test_boxes_are_kept_clipped_or_reported():
     ]
     boxes, classes = np.float32([x[0] for x in cases]), np.int32([x[1] for x in cases])
     kept, kept_classes, reasons, clipped = check_boxes(boxes, classes, (200, 100), 2)
-    assert kept.tolist() == [[10, 10, 50, 50], [0, 0, 50, 100], [10, 10, 50, 50]]
-    assert kept_classes.tolist() == [1, 0, 0]
-    assert clipped == 1
+    assert kept.tolist() == [[10, 10, 50, 50], [0, 0, 50, 100], [0, 0, 51, 50], [10, 10, 50, 50]]
+    assert kept_classes.tolist() == [1, 0, 0, 0]
+    assert clipped == 2
     expected = [x[2] for x in cases if x[2] not in (None, "clipped")]
     for reason, part in zip(reasons, expected, strict=True):
         assert part in reason
@@ -163,7 +164,7 @@ def test_everything_wrong_is_found_with_its_line_and_the_rest_is_kept(tmp_path):
     (tmp_path / "empty.jpg").touch()
     path = annotations(
         tmp_path,
-        "good one.png -2,0,50,50,0 20,20,90,30,0 3,3,9,9,1",  # 1: one clipped, one outside
+        "good one.png -2,0,50,50,0 20,20,190,30,0 3,3,9,9,1",  # 1: one clipped, one outside
         "missing.png 1,2,3,4,0",
         "text.jpg 1,2,3,4,0",
         "",
@@ -179,13 +180,13 @@ def test_everything_wrong_is_found_with_its_line_and_the_rest_is_kept(tmp_path):
     assert checked.sizes == [(80, 60), (60, 80)]
     assert checked.clipped == 1
     expected = {
-        1: "box 20,20,90,30,0 is outside the picture of 80 x 60 pixels",
+        1: "box 20,20,190,30,0 is outside the picture of 80 x 60 pixels",
         2: "missing.png is missing",
         3: "is not a picture that can be read",
         5: "is not a picture that can be read",
         6: "is 2000 x 600, more than YOLO_MAX_PIXELS",
         8: "is already on line 1",
-        9: "'1,2,3,4' is no box",
+        9: "'1,2,3,4' is not a box",
     }
     assert len(checked.problems) == len(expected)
     for problem, (line, part) in zip(checked.problems, expected.items(), strict=True):
