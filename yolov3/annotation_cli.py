@@ -92,7 +92,9 @@ def finish(
     check_class_names(names, arguments.source)
     found = list(found)
     check_apart(arguments, itertools.chain(inputs, (one.picture for one in found)))
-    checked, changes, seen, folder = Checked(problems=problems), Counter(), {}, arguments.output.parent
+    checked, folder = Checked(problems=problems), arguments.output.parent
+    changes: Counter[str] = Counter()
+    seen: dict = {}
     for one in tqdm(found, unit=" pictures", disable=None, delay=1):
         try:
             size = read_size(one.picture, configs.YOLO_MAX_PIXELS)

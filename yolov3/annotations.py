@@ -87,7 +87,8 @@ def check_annotations(path: str | Path, class_count: int, max_pixels: int) -> Ch
     Only the headers of the pictures are read: a picture that ends too early is not found out.
     Raises UserError if the file is missing or empty, or has no picture that can be used.
     """
-    checked, seen = Checked(), {}
+    checked = Checked()
+    seen: dict[Path, int] = {}
     for number, line in tqdm(_lines(path), unit=" pictures", disable=None, delay=1):
         place = f"{path} line {number}"
         try:

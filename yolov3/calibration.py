@@ -39,7 +39,8 @@ def choose_pictures(source: str | Path, count: int, max_pixels: int) -> list[Pat
     """
     check_count("YOLO_CALIBRATION_COUNT", count, 1)
     paths = _listed(source, max_pixels)
-    chosen, problems = [], []
+    chosen: list[Path] = []
+    problems: list[UserError] = []
     for i in np.random.default_rng(0).permutation(len(paths)):
         if len(chosen) == count:
             break

@@ -1,7 +1,7 @@
 """What annotation converters find, and how its boxes come to lie on the picture as it is now, and upright."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from yolov3.annotations import Record, Size
 
@@ -25,7 +25,7 @@ class Labelled(NamedTuple):
     in_fractions: bool = False
 
 
-def declared_size(width: object, height: object) -> Size | None:
+def declared_size(width: Any, height: Any) -> Size | None:
     """Return the size that a data set declares, None if it does not: 0 and words are not a size."""
     try:
         width, height = float(width), float(height)
