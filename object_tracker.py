@@ -65,11 +65,8 @@ def make_follower() -> Follower:
     except OptionError as error:
         raise UserError(f"{constants[error.name]} {error.reason}") from None
     trail = check_count("TRACKER_TRAIL", configs.TRACKER_TRAIL, 0)
-    embedder = configs.TRACKER_EMBEDDER
-    if embedder == "none":
-        embedder = None
-    elif embedder != "detector":
-        embedder = load_embedder(embedder)
+    named = configs.TRACKER_EMBEDDER
+    embedder = {"none": None, "detector": "detector"}[named] if named in ("none", "detector") else load_embedder(named)
     return Follower(Tracker(options), embedder, trail)
 
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from yolov3.annotations import Record
+from yolov3.annotations import Record, parse_line
 from yolov3.darknet import convolutions
 
 import cv2
@@ -151,3 +151,9 @@ def resize_image(picture, height, width):
         return np.take(values, first, axis) * (1 - share) + np.take(values, second, axis) * share
 
     return along(0, height, along(1, width, picture.astype(np.float64)))
+
+
+def read_annotations(path):
+    """The records of an annotation file without a mistake in it; its pictures need not be there."""
+    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    return [parse_line(line, Path(path).parent) for line in lines if line.strip()]

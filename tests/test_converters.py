@@ -4,12 +4,13 @@ import importlib
 import json
 import sys
 
-from yolov3.annotations import check_annotations, read_annotations
+from yolov3.annotations import check_annotations
 from yolov3.checks import read_class_names
 
 import cv2
 import numpy as np
 import pytest
+from oracle import read_annotations
 
 
 @pytest.fixture
@@ -45,6 +46,10 @@ def voc(filename, *things):
         for name, difficult, *box in things
     ]
     return f"<annotation><filename>{filename}</filename>{''.join(objects)}</annotation>"
+
+
+def left_out(text):
+    return [line for line in text.splitlines() if line.startswith("left out: ")]
 
 
 def lines(path):
@@ -97,24 +102,27 @@ def test_what_is_wrong_with_xml_is_reported_and_the_rest_converted(convert, tmp_
     text_file(tmp_path / "in/bad.xml", "<annotation><object>")
     text_file(tmp_path / "in/gone.xml", voc("gone.png", box))
     text_file(tmp_path / "in/good.xml", voc("good.png", box, ("cow", 0, 1, 2, 3, 4), ("dog", 0, 1, 2, 300, 4)))
-    text_file(tmp_path / "in/word.xml", voc("good.png", ("dog", 0, "one", 2, 3, 4)))
-    text_file(tmp_path / "in/unnamed.xml", voc("good.png", ("", 0, 1, 2, 3, 4)))
+    picture_file(tmp_path / "in/other.png")
+    picture_file(tmp_path / "in/word.png")
+    text_file(tmp_path / "in/word.xml", voc("word.png", ("dog", 0, "one", 2, 3, 4)))
+    text_file(tmp_path / "in/unnamed.xml", voc("other.png", ("", 0, 1, 2, 3, 4)))
+    text_file(tmp_path / "in/second.xml", voc("good.png", box))
     names = text_file(tmp_path / "my.names", "dog\n")
-    assert convert("XML_to_YOLOv3", tmp_path / "in", "--classes", names) == 1
-    assert lines(tmp_path / "out.txt") == ["in/good.png 1,2,30,40,0"]
+    assert convert("XML_to_YOLOv3", tmp_path / "in", "--classes", names) == 0
+    assert lines(tmp_path / "out.txt") == ["in/good.png 1,2,30,40,0", "in/other.png", "in/word.png"]
     said = capsys.readouterr()
     parts = (
-        "bad.xml is no XML",
+        "bad.xml is not XML",
         "gone.xml has no picture gone.png",
-        "unnamed.xml has an object without name",
-        "word.xml has a bndbox that is no four numbers",
+        "unnamed.xml object 1 is without name",
+        "word.xml object 1 has a bndbox that is not four numbers",
         "1 boxes of cow: not in",
-        "good.png: box 1,2,300,4,0 is outside the picture of 100 x 80",
+        "good.xml: box 1,2,300,4,0 is outside the picture of 100 x 80",
+        "second.xml: picture ",
     )
-    for line, part in zip(said.err.splitlines(), parts, strict=True):
-        assert line.startswith("left out: ")
+    for line, part in zip(left_out(said.err), parts, strict=True):
         assert part in line
-    assert "6 problems" in said.out
+    assert "7 problems" in said.out
 
 
 def test_folders_without_anything_to_convert(convert, tmp_path):
@@ -163,10 +171,11 @@ def test_what_is_wrong_with_darknet_labels_is_reported(convert, tmp_path, capsys
     text_file(tmp_path / "in/c.txt", "0.5 0.5 0.5 0.2 0.2")
     text_file(tmp_path / "in/d.txt", "7 0.5 0.5 0.2 0.2")
     names = text_file(tmp_path / "my.names", "dog\n")
-    assert convert("Darknet_to_YOLOv3", tmp_path / "in", "--classes", names) == 1
-    assert lines(tmp_path / "out.txt") == ["in/a.png 40,30,60,50,0", "in/d.png"]
-    parts = ("b.txt have a line that is not", "c.txt have a line", "e.txt are missing", "is of no class: there are 1")
-    for line, part in zip(capsys.readouterr().err.splitlines(), parts, strict=True):
+    assert convert("Darknet_to_YOLOv3", tmp_path / "in", "--classes", names) == 0
+    assert lines(tmp_path / "out.txt") == ["in/a.png 40,30,60,50,0", "in/b.png", "in/c.png", "in/d.png"]
+    parts = ("b.txt:1: '0 0.5 0.5 0.2' is not `class x y width height`", "c.txt:1: class 0.5 is not a whole number")
+    parts = (*parts, "e.txt are missing", "is of no class: there are 1")
+    for line, part in zip(left_out(capsys.readouterr().err), parts, strict=True):
         assert part in line
 
 
@@ -174,7 +183,7 @@ def test_darknet_labels_of_photographs(convert, tmp_path, shared, capsys):
     """Against pixels computed from the label files by themselves, with OpenCV's picture sizes."""
     root = shared / "coco64"
     code = convert("Darknet_to_YOLOv3", root, "--classes", shared / "darknet/coco.names")
-    records = read_annotations(tmp_path / "out.txt", 80)
+    records = read_annotations(tmp_path / "out.txt")
     rows = 0
     for record in records:
         height, width = cv2.imread(str(record.picture)).shape[:2]
@@ -218,19 +227,19 @@ def test_what_is_wrong_with_coco_is_reported(convert, tmp_path, capsys):
     boxes = [(3, 18, [0, 0, 10, 10]), (3, 18, [5, 5, 0, 10]), (3, 1, [0, 0, 10, 10]), (9, 18, [0, 0, 10, 10])]
     annotations = [{"image_id": i, "category_id": c, "bbox": box} for i, c, box in boxes]
     source = coco(tmp_path / "instances.json", annotations=annotations)
-    assert convert("COCO_to_YOLOv3", source, tmp_path / "val") == 1
+    assert convert("COCO_to_YOLOv3", source, tmp_path / "val") == 0
     assert lines(tmp_path / "out.txt") == ["val/sub/a.png 0,0,10,10,0"]
-    parts = ("1 boxes of picture 9", "box of category 1,", "b.png is missing", "box 5,5,5,15,0 has no area")
-    for line, part in zip(capsys.readouterr().err.splitlines(), parts, strict=True):
+    parts = ("its category 1 is not listed", "its picture 9 is not listed", "b.png is missing", "5,15,0 has no area")
+    for line, part in zip(left_out(capsys.readouterr().err), parts, strict=True):
         assert part in line
 
 
 def test_files_that_are_not_coco(convert, tmp_path):
     (tmp_path / "val").mkdir()
-    for text in ("{", "{}", '{"images": 3}', '{"images": [], "categories": [], "annotations": [{"bbox": 1}]}'):
+    for text in ("{", "{}", "[" * 10**5, '{"images": 3}', '{"images": [], "categories": 1, "annotations": []}'):
         with pytest.raises(SystemExit) as error:
             convert("COCO_to_YOLOv3", text_file(tmp_path / "x.json", text), tmp_path / "val")
-        assert_one_line_error(error, "x.json is no COCO file of boxes")
+        assert_one_line_error(error, "x.json is not a COCO file of boxes")
     with pytest.raises(SystemExit) as error:
         convert("COCO_to_YOLOv3", coco(tmp_path / "x.json"), tmp_path / "nowhere")
     assert_one_line_error(error, "picture folder", "nowhere is missing")

@@ -253,7 +253,7 @@ def test_a_class_file_is_read_whatever_the_editor_made_of_it(tmp_path):
     for data in (
         b"cat\ndog house\n",
         b"\xef\xbb\xbfcat\r\ndog house\r\n\r\n",
-        b"\n cat \n\n\tdog house",
+        b" cat \n\tdog house\n\n \n",
         b"cat\rdog house",
     ):
         file.write_bytes(data)

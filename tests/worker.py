@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train
 from yolov3 import configs
-from yolov3.annotations import read_annotations
 from yolov3.checkpoint import ModelSpec
 from yolov3.networks import NETWORKS
 from yolov3.training.callbacks import EpochMeans
@@ -20,6 +19,7 @@ from yolov3.training.trainer import Schedule, Trainer, choose_strategy, from_chi
 
 import keras
 import tensorflow as tf
+from oracle import read_annotations
 
 SIZE, CLASSES, BATCH = 96, 2, 4
 LEARNING_RATE = 1e-5  # with 1e-3 AdamW makes percents, in twenty steps, of a difference in the last bit
@@ -48,7 +48,7 @@ def main(folder, steps, devices):
         def on_train_batch_end(self, batch, logs=None):
             losses.append(logs["loss"])
 
-    records = read_annotations(Path(folder) / "annotations.txt", CLASSES)
+    records = read_annotations(Path(folder) / "annotations.txt")
     with strategy.scope():
         trainer.begin()
     train.train(trainer, train.make_batches(records, model, strategy), steps, [EpochMeans(), Losses()], strategy)

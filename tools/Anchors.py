@@ -1,15 +1,17 @@
-"""Fits anchors to the boxes of an annotation file, by k-means with 1 - IoU as the distance, for TRAIN_ANCHORS.
+"""Fit anchors to the boxes of an annotation file, by k-means with 1 - IoU as the distance, for TRAIN_ANCHORS.
 
 python tools/Anchors.py                                    TRAIN_ANNOT_PATH, at TRAIN_INPUT_SIZE
 python tools/Anchors.py mine.txt --classes mine.names --size 608 --heads 3
 """
 
 import argparse
+from collections.abc import Sequence
 
 import _path
 from yolov3 import configs
-from yolov3.annotations import check_annotations
-from yolov3.checks import UserError, as_given, check_input_size, read_class_names, say_it_in_one_line
+from yolov3.annotations import Record, check_annotations
+from yolov3.checks import UserError, as_given, check_input_size, say_it_in_one_line
+from yolov3.dataset_files import read_names
 from yolov3.images import placement
 from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, network_name
 
@@ -20,27 +22,33 @@ ROUNDS = 100  # at most, of each
 MAX_BOXES = 20_000  # of a larger data set a sample is fitted
 
 
-def box_sizes(records, sizes, input_size, resize):
-    """Width and height of every box as it appears in the network input: float (n, 2), pixels of the input."""
+def box_sizes(records: list[Record], sizes: list[tuple[int, int]], input_size: int, resize: str) -> np.ndarray:
+    """Return width and height of every box as it appears in the network input: float (n, 2), pixels of the input.
+
+    sizes  (width, height) of each picture
+    """
     width, height = np.array(sizes).T
     fitted_height, fitted_width, _, _ = (x.numpy() for x in placement(height, width, input_size, resize))
     scale = np.stack([fitted_width / width, fitted_height / height], 1)  # (pictures, 2)
     return np.concatenate([(r.boxes[:, 2:] - r.boxes[:, :2]) * s for r, s in zip(records, scale, strict=True)])
 
 
-def iou_of_sizes(sizes, anchors):
-    """(n, 2), (k, 2) widths and heights -> IoU of boxes about one centre (n, k)."""
+def iou_of_sizes(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Return the IoU (n, k) of boxes with one centre, of widths and heights (n, 2) and (k, 2)."""
     intersection = np.minimum(sizes[:, np.newaxis], anchors).prod(-1)
     return intersection / (sizes.prod(-1)[:, np.newaxis] + anchors.prod(-1) - intersection)
 
 
-def best_iou(sizes, anchors):
-    """How well the best anchor of each box fits it, on average."""
+def best_iou(sizes: np.ndarray, anchors: Sequence) -> float:
+    """Return the IoU of each box (n, 2) with the anchor that fits it best, on average."""
     return iou_of_sizes(sizes, np.asarray(anchors, float)).max(1).mean()
 
 
-def fit_anchors(sizes, count, seed):
-    """Box sizes (n, 2) -> `count` anchors (width, height), whole pixels, ascending by area: a tuple of tuples."""
+def fit_anchors(sizes: np.ndarray, count: int, seed: int) -> tuple[tuple[int, int], ...]:
+    """Return `count` anchors (width, height) for box sizes (n, 2): whole pixels, ascending by area.
+
+    Raises UserError if there are fewer different sizes than anchors.
+    """
     distinct = len(np.unique(sizes.round(), axis=0))
     if distinct < count:
         raise UserError(f"{count} anchors need boxes of at least {count} different sizes, but there are {distinct}")
@@ -53,7 +61,7 @@ def fit_anchors(sizes, count, seed):
 
 
 def _k_means(sizes, count, rng):
-    """Lloyd's rounds from a k-means++ start; the median of a cluster's boxes is its new anchor."""
+    """Return anchors by Lloyd's rounds from a k-means++ start; the median of a cluster's boxes is its new anchor."""
     anchors = sizes[rng.integers(len(sizes), size=1)]
     while len(anchors) < count:
         distance = 1 - iou_of_sizes(sizes, anchors).max(1)
@@ -84,7 +92,7 @@ def main():
     name = network_name(configs.YOLO_TYPE, tiny)
     published = NETWORKS[name].heads.anchors
 
-    class_count = len(read_class_names(as_given(arguments.classes)))
+    class_count = len(read_names(arguments.classes))
     checked = check_annotations(as_given(arguments.annotations), class_count, configs.YOLO_MAX_PIXELS)
     sizes = box_sizes(checked.records, checked.sizes, arguments.size, configs.YOLO_RESIZE)
     anchors = fit_anchors(sizes, ANCHORS_PER_CELL * len(published), arguments.seed)

@@ -1,63 +1,178 @@
-"""COCO's JSON to an annotation file and a names file.
+"""Convert COCO's JSON to an annotation file and a names file.
 
 python tools/COCO_to_YOLOv3.py annotations/instances_val2017.json val2017/ --output model_data/val2017.txt
 
-Crowds are left out. Classes are the categories in the order of their ids: COCO's 1 to 90 become 0 to 79.
+Crowds are left out. Classes are the categories in the order of their ids: COCO's 1 to 90 become 0 to 79. --classes
+gives another order, or a part of them.
 """
 
 import json
+import math
 import sys
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import _path
 from yolov3.annotation_cli import finish, make_parser, parse
-from yolov3.annotations import Record
-from yolov3.checks import UserError, say_it_in_one_line
+from yolov3.annotations import read_text, shortened
+from yolov3.checks import UserError, check_class_names, say_it_in_one_line
+from yolov3.dataset_files import first_that, read_names, tails
+from yolov3.labelled import Labelled, declared_size
 
 import numpy as np
 
 
-def read_coco(path):
-    """instances_*.json -> pictures {id: file name}, their boxes {id: [(category id, x, y, w, h)]}, names {id}."""
+def read_coco(path: Path) -> tuple[list, list, list]:
+    """Return the images, annotations and categories of a COCO file. Raises UserError if it is not one."""
+    text = read_text(path, "COCO file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        pictures = {x["id"]: x["file_name"] for x in content["images"]}
-        categories = {x["id"]: x["name"] for x in sorted(content["categories"], key=lambda x: x["id"])}
-        boxes = {picture: [] for picture in pictures}
-        for thing in content["annotations"]:
-            if not thing.get("iscrowd"):
-                boxes.setdefault(thing["image_id"], []).append((thing["category_id"], *map(float, thing["bbox"])))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no COCO file of boxes ({type(error).__name__}: {error})") from None
-    return pictures, boxes, categories
+        content = json.loads(text)
+        parts = tuple(content[key] for key in ("images", "annotations", "categories"))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is not a COCO file of boxes ({type(error).__name__}: {error})") from None
+    if not all(isinstance(part, list) for part in parts):
+        raise UserError(f"{path} is not a COCO file of boxes: images, annotations and categories must be lists")
+    return parts
 
 
-def to_record(picture, boxes, classes):
-    """COCO's x, y, width, height in pixels -> Record, xyxy."""
-    numbers = np.array(boxes, np.float64).reshape(-1, 5)
-    corners = np.concatenate([numbers[:, 1:3], numbers[:, 1:3] + numbers[:, 3:5]], 1)
-    return Record(picture, corners.astype(np.float32), np.array([classes[x[0]] for x in boxes], np.int32))
+def key_of(number: object) -> str | None:
+    """Return an id as text, so that 1 and "1" are the same, None if it is not an id."""
+    return str(number) if isinstance(number, (int, str)) and not isinstance(number, bool) else None
+
+
+def known(things: list, field: str, what: str, problems: list[str]) -> dict[str, dict]:
+    """Return the records that have an id of their own and text in a field, by their ids; tell the others."""
+    found = {}
+    for number, thing in enumerate(things, 1):
+        key = key_of(thing.get("id")) if isinstance(thing, dict) else None
+        place = f"{what} {shortened(key)}" if key is not None else f"{what} number {number} of the file"
+        if key is None:
+            problems.append(f"{place} does not have an id")
+        elif not isinstance(thing.get(field), str) or not thing[field].strip() or "\0" in thing[field]:
+            problems.append(f"{place} does not have a {field}")
+        elif key in found:
+            problems.append(f"{place} is there twice")
+        else:
+            found[key] = thing
+    return found
+
+
+def number_classes(categories: dict[str, dict], used: Counter, names: tuple | None, path: Path) -> tuple[dict, tuple]:
+    """Return the class of each category id, and the names in their order: those given, or those of the file by id."""
+    called = {key: " ".join(thing["name"].split()) for key, thing in categories.items()}
+    if names is None:
+        count = Counter(called.values())  # Roboflow writes a group without boxes, often of the name of its one class
+        called = {key: name for key, name in called.items() if count[name] == 1 or used[key]}
+        called = {key: called[key] for key in sorted(called, key=lambda key: (not _is_number(key), _order(key)))}
+        names = tuple(called.values())
+        check_class_names(names, f"{path}, categories by id")
+    numbers = {name: i for i, name in enumerate(names)}
+    return {key: numbers[name] for key, name in called.items() if name in numbers}, names
+
+
+def _is_number(key):
+    return key.isascii() and key.isdecimal()
+
+
+def _order(key):
+    return (len(key.lstrip("0")), key.lstrip("0")) if _is_number(key) else (0, key)  # as numbers, however long
+
+
+def told(value: object) -> str:
+    """Return a value of the file as far as a message can show it."""
+    try:
+        return shortened(repr(value))
+    except RecursionError:
+        return "of many brackets"
+
+
+def box_of(thing: dict) -> tuple[list[float], bool]:
+    """Return an annotation's box (x1, y1, x2, y2) in pixels, and whether it is the box of its polygon.
+
+    Raises ValueError if it has neither.
+    """
+    box = _numbers(thing.get("bbox"))
+    if len(box) == 4:
+        x, y, width, height = box
+        return [x, y, x + width, y + height], False
+    polygons = thing.get("segmentation")
+    points = [_numbers(polygon) for polygon in polygons] if isinstance(polygons, list) else []
+    points = [polygon for polygon in points if len(polygon) >= 6 and len(polygon) % 2 == 0]
+    if not points:
+        raise ValueError(f"bbox {told(thing.get('bbox'))} is not four numbers")
+    x, y = (sum((polygon[start::2] for polygon in points), []) for start in (0, 1))
+    return [min(x), min(y), max(x), max(y)], True
+
+
+def _numbers(values):
+    """Return a list of finite numbers, empty if it is something else."""
+    try:
+        numbers = [float(x) for x in values] if isinstance(values, list) else []
+    except (TypeError, ValueError, OverflowError):
+        return []
+    return numbers if all(map(math.isfinite, numbers)) else []
+
+
+def find_picture(folder: Path, name: str) -> Path:
+    """Return the picture that a COCO file names, in its folder, whether it is there or not."""
+    return first_that(Path.is_file, tails(name, [folder])) or folder / name
 
 
 @say_it_in_one_line
 def main():
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, "for its order (the categories by their ids)")
     parser.add_argument("pictures", type=Path, help="folder of the pictures")
     arguments = parse(parser)
-    pictures, boxes, categories = read_coco(arguments.source)
     if not arguments.pictures.is_dir():
         raise UserError(f"picture folder {arguments.pictures} is missing")
+    source = arguments.source
+    images, annotations, categories = read_coco(source)
+    problems, notes = [], []
+    pictures = known(images, "file_name", "image", problems)
+    wrong = problems if arguments.classes else []
+    categories = known(categories, "name", "category", wrong)
+    if wrong and not arguments.classes:
+        raise UserError(f"{source}: {wrong[0]}: its classes cannot be numbered; correct it, or give --classes")
 
-    classes = {category: i for i, category in enumerate(categories)}
-    problems = [f"{len(boxes[x])} boxes of picture {x}: it is not listed" for x in boxes if x not in pictures]
-    records = []
-    for picture, name in pictures.items():
-        known = [box for box in boxes[picture] if box[0] in classes]
-        problems += [f"{name}: box of category {x[0]}, which is not listed" for x in boxes[picture] if x not in known]
-        records.append(to_record((arguments.pictures / name).absolute(), known, classes))
-    return finish(records, tuple(categories.values()), problems, arguments)
+    used = Counter(key_of(x.get("category_id")) for x in annotations if isinstance(x, dict))
+    names = read_names(arguments.classes) if arguments.classes else None
+    classes, names = number_classes(categories, used, names, source)
+    boxes, labels, unwanted, crowds, polygons = defaultdict(list), defaultdict(list), Counter(), 0, 0
+    for number, thing in enumerate(annotations, 1):
+        if not isinstance(thing, dict):
+            problems.append(f"annotation number {number} of the file is not a record")
+            continue
+        place = f"annotation {told(thing['id'])}" if "id" in thing else f"annotation number {number}"
+        image, category = key_of(thing.get("image_id")), key_of(thing.get("category_id"))
+        if thing.get("iscrowd") not in (None, 0, "0", False):
+            crowds += 1
+        elif image not in pictures:
+            problems.append(f"{place}: its picture {told(thing.get('image_id'))} is not listed")
+        elif category not in categories:
+            problems.append(f"{place}: its category {told(thing.get('category_id'))} is not listed")
+        elif category not in classes:
+            unwanted[categories[category]["name"]] += 1
+        else:
+            try:
+                box, is_polygon = box_of(thing)
+            except ValueError as error:
+                problems.append(f"{place}: {error}")
+                continue
+            boxes[image].append(box)
+            labels[image].append(classes[category])
+            polygons += is_polygon
+    problems += [f"{n} boxes of {name}: not in {arguments.classes}" for name, n in unwanted.items()]
+    notes += [f"{crowds} crowds (iscrowd) are left out"] if crowds else []
+    notes += [f"{polygons} annotations without a bbox have the box of their polygon"] if polygons else []
+
+    found = []
+    for key, image in pictures.items():
+        place, size = f"image {shortened(key)}", declared_size(image.get("width"), image.get("height"))
+        picture = find_picture(arguments.pictures.absolute(), image["file_name"])
+        numbers = np.array(boxes[key], np.float64).reshape(-1, 4)
+        found.append(Labelled(picture, numbers, np.array(labels[key], np.int32), place, size))
+    inputs = [arguments.classes] if arguments.classes else []
+    return finish(found, names, problems, notes, arguments, inputs)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Finds what is wrong with annotation files, before a training does.
+"""Find what is wrong with annotation files before a training does.
 
 python tools/Check_annotations.py                                   TRAIN_ANNOT_PATH and TEST_ANNOT_PATH of configs.py
 python tools/Check_annotations.py mine.txt --classes mine.names
@@ -9,9 +9,10 @@ import sys
 
 import _path
 from yolov3 import configs
-from yolov3.annotation_cli import describe
+from yolov3.annotation_cli import describe, printable
 from yolov3.annotations import check_annotations
-from yolov3.checks import as_given, read_class_names, say_it_in_one_line
+from yolov3.checks import as_given, say_it_in_one_line
+from yolov3.dataset_files import read_names
 
 
 @say_it_in_one_line
@@ -21,11 +22,12 @@ def main():
     parser.add_argument("annotations", nargs="*", default=default, help=f"annotation files ({' '.join(default)})")
     parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")
     arguments = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
 
-    names, found = read_class_names(as_given(arguments.classes)), False
+    names, found = read_names(arguments.classes), False
     for path in arguments.annotations:
         checked = check_annotations(as_given(path), len(names), configs.YOLO_MAX_PIXELS)
-        print("\n".join([*checked.problems, f"{path}: {describe(checked, names)}"]))
+        print("\n".join([*map(printable, checked.problems), f"{path}: {describe(checked, names)}"]))
         found = found or bool(checked.problems)
     return 1 if found else 0
 

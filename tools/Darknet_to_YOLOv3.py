@@ -1,90 +1,170 @@
-"""Darknet's labels, a text file per picture with `class x y width height` a line, to an annotation file.
+"""Convert Darknet's labels, a text file for each picture with `class x y width height` a line, to an annotation file.
 
 python tools/Darknet_to_YOLOv3.py coco64/ --classes coco.names      a folder with images/ and labels/, or both in one
 python tools/Darknet_to_YOLOv3.py data/train.txt --classes data/obj.names           Darknet's own list of pictures
+python tools/Darknet_to_YOLOv3.py data.yaml --set val          YOLOv5's or Roboflow's data.yaml, or Darknet's obj.data
 
-Without --classes the folder's classes.txt or its one .names file is taken. Numbers are fractions of the picture.
+Without --classes the names come from data.yaml or obj.data, or from the names file of the folder or the one above.
+Numbers are fractions of the picture. A polygon (class x y x y x y ...) becomes the box around it.
 """
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import _path
 from yolov3.annotation_cli import finish, make_parser, parse
-from yolov3.annotations import Record
-from yolov3.checks import UserError, as_given, read_class_names, say_it_in_one_line
+from yolov3.annotations import numbered_lines, shortened
+from yolov3.checks import UserError, say_it_in_one_line
+from yolov3.dataset_files import DATA, YAML, around, first_that, read_dataset, read_names, subset_words, tails
+from yolov3.labelled import Labelled
 from yolov3.media.sources import PICTURE_SUFFIXES
 
 import numpy as np
 
 PICTURE_FOLDERS = ("images", "JPEGImages")  # Darknet reads the labels of such a folder from labels/ beside it
+NAMES = ("classes.txt", "labels/classes.txt", "*.names", "_darknet.labels", "*.yaml", "*.yml", "*.data")
 
 
-def find_pictures(source):
-    """The pictures of a folder, or of a list, whose paths are relative to where Darknet ran: here, or above it."""
+class Listed(NamedTuple):
+    """Hold the pictures of a source, each with the place that names it, and what is wrong with the rest."""
+
+    pictures: list[tuple[Path, str]]
+    problems: list[str]
+    files: list[Path]  # that were read to find them
+
+
+def find_pictures(source: Path, subset: str | None) -> Listed:
+    """Return the pictures of a folder, of Darknet's list, or of a subset that data.yaml or obj.data names."""
     if source.is_dir():
-        pictures = sorted(x for x in source.rglob("*") if x.suffix.lower() in PICTURE_SUFFIXES)
-    else:
-        words = [line.strip() for line in source.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-        roots = [Path.cwd(), *source.resolve().parents]
-        pictures = [next((r / word for r in roots if (r / word).is_file()), Path(word).absolute()) for word in words]
-    if not pictures:
-        raise UserError(f"{source} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
-    return [picture.absolute() for picture in pictures]
+        paths = (x.absolute() for x in sorted(source.rglob("*")) if x.suffix.lower() in PICTURE_SUFFIXES)
+        return Listed([(path, str(path)) for path in paths], [], [])
+    if source.suffix.lower() not in (*YAML, *DATA):
+        return _listed(source)
+    words = subset_words(read_dataset(source), subset or "train")
+    if not words:
+        raise UserError(f"{source} does not name pictures for --set {subset or 'train'}")
+    found = Listed([], [], [])
+    for word in words:
+        part = first_that(lambda path: path.is_dir() or path.is_file(), tails(word, _roots(source)))
+        if not part or part.resolve() == source.resolve():
+            raise UserError(f"{source} names {shortened(word)!r}, which is missing: give its folder or list instead")
+        for ours, new in zip(found, _listed(part) if part.is_file() else find_pictures(part, None), strict=True):
+            ours += new
+    return found
 
 
-def label_file(picture):
-    """Where Darknet looks for a picture's labels: images/a/1.jpg -> labels/a/1.txt, else beside the picture."""
+def _roots(source):
+    """Return where the paths of data.yaml may begin: at its `path`, or around the file."""
+    root = read_dataset(source).get("path") if source.suffix.lower() in YAML else None
+    base = first_that(Path.is_dir, tails(root, around(source))) if isinstance(root, str) and root else None
+    return [*([base] if base else []), *around(source)]
+
+
+def _listed(source):
+    """Return the pictures of a list, whose paths are relative to where Darknet ran, on this or another machine."""
+    pictures, problems, roots, ran_in = [], [], around(source), [Path.cwd(), *source.resolve().parents]
+    for number, line in numbered_lines(source, "list"):
+        place, word = f"{source}:{number}", line.strip()
+        if picture := first_that(Path.is_file, tails(word, roots, ran_in)):
+            pictures.append((picture.absolute(), place))
+        else:
+            problems.append(f"{place}: picture {shortened(word)} is missing: give the folder of the pictures instead")
+    return Listed(pictures, problems, [source])
+
+
+def label_file(picture: Path) -> Path:
+    """Return where a picture's labels are: images/a/1.jpg -> labels/a/1.txt, or else beside the picture."""
     parts = list(picture.parts)
+    beside = picture.with_suffix(".txt")
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] in PICTURE_FOLDERS:
-            parts[i] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
+            apart = Path(*parts[:i], "labels", *parts[i + 1 :]).with_suffix(".txt")
+            return beside if beside.is_file() and not apart.is_file() else apart
+    return beside
 
 
-def read_labels(picture):
-    """A picture's labels -> Record, boxes xyxy in fractions. ValueError says what is wrong."""
+def read_labels(picture: Path, place: str) -> tuple[Labelled, list[str], int]:
+    """Return a picture with its labels, what is wrong with some of them, and how many were polygons.
+
+    Raises UserError if the labels are missing or not text.
+    """
     file = label_file(picture)
+    if not file.exists():
+        raise UserError(f"labels {file} are missing (background has an empty file)")
+    boxes, classes, problems, polygons = [], [], [], 0
+    for number, line in numbered_lines(file, "labels"):
+        try:
+            class_id, box, is_polygon = parse_label(line)
+        except ValueError as error:
+            problems.append(f"{file}:{number}: {error}")
+            continue
+        boxes.append(box)
+        classes.append(class_id)
+        polygons += is_polygon
+    numbers = np.array(boxes, np.float64).reshape(-1, 4)
+    return Labelled(picture, numbers, np.array(classes, np.int32), place, in_fractions=True), problems, polygons
+
+
+def parse_label(line: str) -> tuple[int, tuple[float, ...], bool]:
+    """Return class, box (x1, y1, x2, y2) in fractions, and whether it was a polygon. Raises ValueError if wrong."""
+    words = line.split()
+    is_polygon = len(words) >= 7 and len(words) % 2 == 1
     try:
-        rows = [line.split() for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
-    except FileNotFoundError:
-        raise ValueError(f"labels {file} are missing (background has an empty file)") from None
-    try:
-        numbers = np.array([[float(word) for word in row] for row in rows]).reshape(-1, 5)
-        classes = numbers[:, 0].astype(np.int32)
+        numbers = [float(word) for word in words]
     except ValueError:
-        numbers = None
-    if numbers is None or any(len(row) != 5 for row in rows) or (numbers[:, 0] != classes).any():
-        raise ValueError(f"labels {file} have a line that is not `class x y width height`")
-    centre, half = numbers[:, 1:3], numbers[:, 3:5] / 2
-    return Record(picture, np.concatenate([centre - half, centre + half], 1), classes)
+        numbers = []
+    if not (len(numbers) == 5 or numbers and is_polygon) or not np.isfinite(numbers).all():
+        raise ValueError(f"{shortened(line.strip())!r} is not `class x y width height`")
+    class_id = numbers[0]
+    if class_id != round(class_id) or abs(class_id) >= 2**31:
+        raise ValueError(f"class {shortened(words[0])} is not a whole number")
+    if is_polygon:
+        x, y = numbers[1::2], numbers[2::2]
+        return int(class_id), (min(x), min(y), max(x), max(y)), True
+    x, y, width, height = numbers[1:]
+    return int(class_id), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), False
 
 
-def find_names(source):
-    """The names file that came with the labels."""
-    folder = source if source.is_dir() else source.parent
-    files = [x for x in (folder / "classes.txt", folder / "labels" / "classes.txt") if x.exists()]
-    files = files or sorted(folder.glob("*.names"))
-    if len(files) != 1:
-        raise UserError(f"{folder} has no classes.txt and not one .names file: name the classes' file with --classes")
-    return files[0]
+def find_names(source: Path) -> Path:
+    """Return the file that names the classes of a source. Raises UserError if there is none, or more than one."""
+    if source.suffix.lower() in (*YAML, *DATA) and source.is_file():
+        return source
+    folder = source.resolve() if source.is_dir() else source.resolve().parent
+    for place in (folder, folder.parent):
+        for pattern in NAMES:
+            files = sorted(x for x in place.glob(pattern) if x.is_file())
+            if len(files) == 1:
+                return files[0]
+            if files:
+                raise UserError(f"{place} has {len(files)} files {pattern}: name the classes' file with --classes")
+    raise UserError(f"{folder} has no names file (classes.txt, .names): name the classes' file with --classes")
 
 
 @say_it_in_one_line
 def main():
-    parser = make_parser(__doc__)
-    parser.add_argument("--classes", metavar="NAMES", type=Path, help="names file (the one found with the labels)")
+    parser = make_parser(__doc__, "the one found with the labels")
+    parser.add_argument("--set", choices=("train", "val", "test"), help="of a data.yaml or obj.data (train)")
     arguments = parse(parser)
-    names = read_class_names(as_given(arguments.classes or find_names(arguments.source)))
+    names_file = arguments.classes or find_names(arguments.source)
+    names = read_names(names_file)
+    pictures, problems, files = find_pictures(arguments.source, arguments.set)
+    if not pictures and not problems:
+        raise UserError(f"{arguments.source} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
 
-    records, problems = [], []
-    for picture in find_pictures(arguments.source):
+    found, polygons = [], 0
+    for picture, place in pictures:
         try:
-            records.append(read_labels(picture))
-        except (ValueError, OSError) as error:
-            problems.append(f"{picture}: {error}")
-    return finish(records, names, problems, arguments, fractions=True)
+            one, wrong, count = read_labels(picture, place)
+        except (UserError, OSError) as error:
+            problems.append(f"{place}: {error}")
+            continue
+        found.append(one)
+        problems += wrong
+        polygons += count
+    notes = [f"{polygons} polygons became the boxes around them"] if polygons else []
+    labels = (label_file(picture) for picture, _ in pictures)
+    return finish(found, names, problems, notes, arguments, [names_file, *files, *labels])
 
 
 if __name__ == "__main__":

@@ -1,106 +1,162 @@
-"""Pascal VOC XML to an annotation file and a names file.
+"""Convert Pascal VOC XML to an annotation file and a names file.
 
 python tools/XML_to_YOLOv3.py photos/ --output model_data/mine.txt      XML files of a folder, e.g. of labelImg
 python tools/XML_to_YOLOv3.py VOCdevkit/VOC2012 --set train --classes voc.names --skip-difficult
 
-Pictures are looked for beside the XML and in its neighbours JPEGImages and images. Boxes are taken as they stand.
+Pictures are looked for beside the XML and in its neighbours JPEGImages and images. Boxes are taken as they stand, but
+for a picture whose <size> is that of the picture as stored, or before it was resized: these are turned and scaled.
 """
 
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import _path
 from yolov3.annotation_cli import finish, make_parser, parse
-from yolov3.annotations import Record
-from yolov3.checks import UserError, as_given, read_class_names, say_it_in_one_line
+from yolov3.annotations import MOST_TEXT_BYTES, Size, numbered_lines, shortened
+from yolov3.checks import UserError, say_it_in_one_line
+from yolov3.dataset_files import first_that, read_names
+from yolov3.labelled import Labelled, declared_size
 from yolov3.media.sources import PICTURE_SUFFIXES
 
 import numpy as np
 
 NEIGHBOURS = (".", "../JPEGImages", "../images")  # of an XML's folder: where its picture may be
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+DECLARATION = re.compile(rb"<\?xml[^>]{0,200}\bencoding\s{0,9}=\s{0,9}[\"']([\w.:-]{1,40})[\"'][^>]{0,200}\?>")
 
 
-def find_xml(source, subset):
-    """The XML files under a folder, sorted; of a VOCdevkit those that ImageSets/Main/{subset}.txt lists."""
-    files = sorted(source.rglob("*.xml"))
+class Annotated(NamedTuple):
+    """Hold what one XML file says."""
+
+    file: Path
+    picture: Path
+    declared: Size | None
+    boxes: list[list[float]]  # x1, y1, x2, y2 in pixels
+    names: list[str]  # one for each box
+    problems: list[str]  # objects that are left out
+
+
+def find_xml(source: Path, subset: str | None) -> tuple[list[Path], list[Path]]:
+    """Return the XML files under a folder, sorted, and the lists that were read.
+
+    With a subset only those of a VOCdevkit that ImageSets/Main/{subset}.txt lists.
+    """
+    files, lists = sorted(source.rglob("*.[xX][mM][lL]")), []
     if subset:
         lists = list(source.rglob(f"ImageSets/Main/{subset}.txt"))
         if not lists:
             raise UserError(f"--set {subset}: {source} has no ImageSets/Main/{subset}.txt")
         wanted = {
-            (file.parents[2].resolve(), line.split()[0])
-            for file in lists
-            for line in file.read_text(encoding="utf-8").splitlines()
-            if line.strip()
+            (file.parents[2].resolve(), line.split()[0]) for file in lists for _, line in numbered_lines(file, "list")
         }
         files = [file for file in files if (file.parent.parent.resolve(), file.stem) in wanted]
     if not files:
         raise UserError(f"{source} holds no XML files{f' of the set {subset}' if subset else ''}")
-    return files
+    return files, lists
 
 
-def read_xml(file, skip_difficult):
-    """One XML -> path of its picture, boxes as a list of [x1, y1, x2, y2], class names. ValueError tells the fault."""
+def parse_xml(file: Path) -> ElementTree.Element:
+    """Return the root element of an XML file in any encoding that Python knows. Raises ValueError with the fault."""
+    if not file.is_file() or file.stat().st_size > MOST_TEXT_BYTES:
+        raise ValueError("is not an XML file")
+    data = file.read_bytes()
     try:
-        root = ElementTree.parse(file).getroot()
-    except ElementTree.ParseError as error:
-        raise ValueError(f"is no XML: {error}") from None
-    boxes, names = [], []
-    for thing in root.iter("object"):
+        return ElementTree.fromstring(data)
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # Expat reads few encodings by itself
+        fault = error
+    declared = DECLARATION.search(data[:1000])
+    encoding = declared[1].decode() if declared else "utf-8"
+    if encoding.lower() in ("utf-8", "utf8"):  # said or meant, but not so: not a fault as long as names are ASCII
+        encoding = "latin-1"
+    try:
+        root = ElementTree.fromstring(
+            (data[: declared.start()] + data[declared.end() :] if declared else data).decode(encoding)
+        )
+    except (ElementTree.ParseError, LookupError, ValueError):
+        raise ValueError(f"is not XML that can be read: {fault}") from None
+    used = [root.findtext("filename") or "", *(thing.findtext("name") or "" for thing in root.iter("object"))]
+    if encoding == "latin-1" and not all(map(str.isascii, used)):
+        raise ValueError("is not XML that can be read: it is not in UTF-8 and does not declare its encoding")
+    return root
+
+
+def read_xml(file: Path, skip_difficult: bool) -> Annotated:
+    """Return what an XML file says. Raises ValueError if it is not XML, or its picture is missing or not certain."""
+    root = parse_xml(file)
+    boxes, names, problems = [], [], []
+    for number, thing in enumerate(root.iter("object"), 1):
         if skip_difficult and (thing.findtext("difficult") or "0").strip() == "1":
             continue
-        name = (thing.findtext("name") or "").strip()
-        sides = [thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        name = " ".join((thing.findtext("name") or "").split())
+        sides = [thing.findtext(f"bndbox/{side}") for side in SIDES]
         if not name or None in sides:
-            raise ValueError("has an object without name or bndbox")
+            problems.append(f"{file} object {number} is without name or bndbox")
+            continue
         try:
             boxes.append([float(side) for side in sides])
         except ValueError:
-            raise ValueError(f"has a bndbox that is no four numbers: {', '.join(sides)}") from None
+            told = shortened(", ".join(sides))
+            problems.append(f"{file} object {number} has a bndbox that is not four numbers: {told}")
+            continue
         names.append(name)
-    return find_picture(file, (root.findtext("filename") or "").strip()), boxes, names
+    picture = find_picture(file, (root.findtext("filename") or "").strip())
+    declared = declared_size(root.findtext("size/width"), root.findtext("size/height"))
+    return Annotated(file, picture, declared, boxes, names, problems)
 
 
-def find_picture(file, filename):
-    """An XML and the file name in it (some have none, or one without suffix) -> Path; ValueError if it is missing."""
-    candidates = [Path(filename.replace("\\", "/")).name] if filename else []
-    candidates += [file.stem + suffix for end in PICTURE_SUFFIXES for suffix in (end, end.upper())]
-    for candidate in candidates:
-        for folder in NEIGHBOURS:
-            picture = file.parent / folder / candidate
-            if picture.is_file():
-                return picture.resolve()
-    raise ValueError(f"has no picture {candidates[0]}")
+def find_picture(file: Path, filename: str) -> Path:
+    """Return the picture of an XML file, by the name in it (some have none, or one without suffix), or by its own.
+
+    Raises ValueError if it is missing, or if the two names lead to two pictures.
+    """
+    named = Path(filename.replace("\\", "/")).name
+    suffixes = [suffix for end in PICTURE_SUFFIXES for suffix in (end, end.upper())]
+    ours = [file.stem + suffix for suffix in suffixes]
+    theirs = [named, *(named + suffix for suffix in suffixes)] if named else []
+    by_name, by_stem = (
+        first_that(Path.is_file, (file.parent / folder / name for name in names for folder in NEIGHBOURS))
+        for names in (theirs, ours)
+    )
+    if by_name and by_stem and Path(named).stem != file.stem and by_name.resolve() != by_stem.resolve():
+        raise ValueError(f"names picture {named}, but {by_stem.name} is there, too: correct its <filename>")
+    if not (by_name or by_stem):
+        raise ValueError(f"has no picture {shortened(named or ours[0])}")
+    return (by_name or by_stem).resolve()
 
 
-def to_record(picture, boxes, names, classes):
-    """-> Record of the boxes whose name is among the classes."""
-    known = [i for i, name in enumerate(names) if name in classes]
-    kept = np.array(boxes, np.float32).reshape(-1, 4)[known]
-    return Record(picture, kept, np.array([classes.index(names[i]) for i in known], np.int32))
+def to_labelled(one: Annotated, numbers: dict[str, int]) -> Labelled:
+    """Return the boxes of an XML file whose names are among the classes."""
+    wanted = [i for i, name in enumerate(one.names) if name in numbers]
+    boxes = np.array(one.boxes, np.float64).reshape(-1, 4)[wanted]
+    classes = np.array([numbers[one.names[i]] for i in wanted], np.int32)
+    return Labelled(one.picture, boxes, classes, str(one.file), one.declared)
 
 
 @say_it_in_one_line
 def main():
-    parser = make_parser(__doc__)
-    parser.add_argument("--classes", metavar="NAMES", help="names file, for its order (all names found, sorted)")
+    parser = make_parser(__doc__, "for its order (all names found, sorted)")
     parser.add_argument("--set", help="of a VOCdevkit: train, val, trainval, test (all)")
     parser.add_argument("--skip-difficult", action="store_true", help="leave out objects marked difficult")
     arguments = parse(parser)
 
     found, problems = [], []
-    for file in find_xml(arguments.source, arguments.set):
+    files, lists = find_xml(arguments.source, arguments.set)
+    for file in files:
         try:
             found.append(read_xml(file, arguments.skip_difficult))
+            problems += found[-1].problems
         except (ValueError, OSError) as error:
             problems.append(f"{file} {error}")
-    names = sorted({name for *_, names in found for name in names})
-    classes = read_class_names(as_given(arguments.classes)) if arguments.classes else tuple(names)
-    for name in names:
-        if name not in classes:
-            problems.append(f"{sum(x.count(name) for *_, x in found)} boxes of {name}: not in {arguments.classes}")
-    return finish([to_record(*one, classes) for one in found], classes, problems, arguments)
+    per_name = Counter(name for one in found for name in one.names)
+    classes = read_names(arguments.classes) if arguments.classes else tuple(sorted(per_name))
+    numbers = {name: i for i, name in enumerate(classes)}
+    problems += [f"{per_name[x]} boxes of {x}: not in {arguments.classes}" for x in sorted(per_name.keys() - numbers)]
+    inputs = [*files, *lists, *([arguments.classes] if arguments.classes else [])]
+    return finish([to_labelled(one, numbers) for one in found], classes, problems, [], arguments, inputs)
 
 
 if __name__ == "__main__":

@@ -1,89 +1,172 @@
-"""What scripts on annotated pictures share: reading them with what is wrong told, and, of the converters, the command
-line, checking and writing what they found."""
+"""What scripts on annotated pictures share: reading annotations, and the command line and output of the converters."""
 
 import argparse
 import itertools
 import sys
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.annotations import Checked, check_annotations, picture_size, write_annotations
-from yolov3.checks import UserError, project_path
-from yolov3.files import check_writable, told_in_one_line
+from yolov3.annotations import Checked, check_annotations, format_record, parse_line, read_size, write_annotations
+from yolov3.checks import UserError, check_class_names, printable, project_path
+from yolov3.dataset_files import read_names
+from yolov3.files import check_writable, whole_file
+from yolov3.labelled import Labelled, fitted
 
 from tqdm import tqdm
 
+OPTIONS = {"output": "--output", "names": "--names"}
+CLASSES_TOLD = 200  # more are told only where they have boxes
 
-def make_parser(description):
-    """An ArgumentParser with the options that every converter has."""
+
+def make_parser(description: str, classes_help: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that every converter has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="what to convert")
     parser.add_argument("--output", type=Path, metavar="PATH", help="annotation file to write (model_data/SOURCE.txt)")
     parser.add_argument("--names", type=Path, metavar="PATH", help="names file to write (beside it, .names)")
+    parser.add_argument("--classes", type=Path, metavar="NAMES", help=f"names file, or data.yaml, {classes_help}")
     return parser
 
 
-def parse(parser):
-    """The command line, its outputs filled in and sure to be writable."""
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Return the command line with its outputs filled in.
+
+    Raises UserError if the source is missing, or if an output cannot be written or is an input.
+    """
     arguments = parser.parse_args()
-    if not arguments.source.exists():
-        raise UserError(f"{arguments.source} is missing: name what is to be converted")
-    default = project_path("model_data") / f"{arguments.source.resolve().stem}.txt"
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
+    if not _exists(arguments.source):
+        raise UserError(f"{printable(arguments.source)} is missing: name what is to be converted")
+    subset = f"_{arguments.set}" if getattr(arguments, "set", None) else ""
+    default = project_path("model_data") / f"{arguments.source.resolve().stem}{subset}.txt"
     arguments.output = (arguments.output or default).absolute()
     arguments.names = (arguments.names or arguments.output.with_suffix(".names")).absolute()
-    for path in (arguments.output, arguments.names):
+    if _identity(arguments.output) == _identity(arguments.names):
+        raise UserError(f"--output and --names are both {arguments.output}: name two files")
+    for name, option in OPTIONS.items():
+        path = getattr(arguments, name)
+        if path.is_dir():
+            raise UserError(f"output {path} is a folder: name a file with {option}")
         check_writable(path.parent)
+    check_apart(arguments, [arguments.source, *([arguments.classes] if arguments.classes else [])])
     return arguments
 
 
-def finish(records, names, problems, arguments, fractions=False):
-    """Checks the records against their pictures, writes annotations and names, tells what was done -> exit code.
+def check_apart(arguments: argparse.Namespace, inputs: Iterable[Path]) -> None:
+    """Raise UserError if an output is one of the inputs, whatever links and names lead to it."""
+    outputs = {_identity(getattr(arguments, name)): option for name, option in OPTIONS.items()}
+    for path in inputs:
+        if option := outputs.get(_identity(path)):
+            raise UserError(f"output {path} is an input: name another file with {option}")
 
-    fractions  boxes are in fractions of their pictures instead of pixels.
+
+def _exists(path):
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _identity(path):
+    """Return what two names of one file have in common."""
+    try:
+        status = path.stat()
+        return status.st_dev, status.st_ino
+    except (OSError, ValueError):
+        return str(path.absolute())
+
+
+def finish(
+    found: Iterable[Labelled], names: Sequence[str], problems: list[str], notes: list[str], arguments, inputs=()
+) -> int:
+    """Check what a converter found against the pictures, write annotations and names, and tell what was done.
+
+    problems  what was left out already, each with its place
+    notes     what else the user must know
+    inputs    files that were read, beside the pictures; no output may be one of them
+
+    Returns the exit code 0. Raises UserError if nothing is left to write.
     """
-    checked = Checked(problems=problems)
-    for record in tqdm(records, unit=" pictures", disable=None, delay=1):
-        if fractions:
-            record = _in_pixels(record)
-        checked.add(record, len(names), configs.YOLO_MAX_PIXELS, record.picture.name)
-    for problem in checked.problems:
-        print(f"left out: {problem}", file=sys.stderr)
+    check_class_names(names, arguments.source)
+    found = list(found)
+    check_apart(arguments, itertools.chain(inputs, (one.picture for one in found)))
+    checked, folder = Checked(problems=problems), arguments.output.parent
+    changes: Counter[str] = Counter()
+    seen: dict = {}
+    for one in tqdm(found, unit=" pictures", disable=None, delay=1):
+        try:
+            size = read_size(one.picture, configs.YOLO_MAX_PIXELS)
+            record, change = fitted(one, size)
+            changes[change] += 1
+            _check_path(record, folder)
+        except (UserError, ValueError) as error:
+            checked.problems.append(f"{one.place}: {error}")
+            continue
+        first = seen.setdefault(record.picture.resolve(), one.place)
+        if first is one.place:
+            checked.add(record, len(names), configs.YOLO_MAX_PIXELS, one.place)
+        else:
+            checked.problems.append(f"{one.place}: picture {one.picture} is already that of {first}")
+    tell_left_out(checked.problems)
+    notes = [*notes, *(change.format(count) for change, count in changes.items() if change), *_unlike_configs(names)]
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
     if not checked.records:
         raise UserError(f"{arguments.source} holds no picture that can be used: nothing is written")
-    write_annotations(arguments.output, checked.records)
-    with told_in_one_line(arguments.names):
-        arguments.names.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    if checked.problems and not any(len(record.classes) for record in checked.records):
+        raise UserError(f"{arguments.source} holds no box that can be used: nothing is written")
+    with whole_file(arguments.names) as part:  # both or neither
+        part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        write_annotations(arguments.output, checked.records)
     print(describe(checked, names))
     print(f"written: {arguments.output}\nwritten: {arguments.names}")
-    return 1 if checked.problems else 0
+    return 0
 
 
-def describe(checked, names):
-    """Checked -> str: how much there is of what."""
-    per_class = Counter(names[i] for record in checked.records for i in record.classes)
-    lines = [f"  {name}: {per_class[name]}" for name in names]
+def _check_path(record, folder):
+    """Raise ValueError if a line of an annotation file cannot hold the path of the picture."""
+    line = format_record(record._replace(boxes=record.boxes[:0], classes=record.classes[:0]), folder)
+    try:
+        line.encode("utf-8")
+        kept = len(line.splitlines()) == 1 and parse_line(line, folder).picture == record.picture.absolute()
+    except ValueError:
+        kept = False
+    if not kept:
+        raise ValueError("an annotation file cannot hold this name: rename the picture")
+
+
+def _unlike_configs(names):
+    """Return a warning if the classes are not numbered as TRAIN_CLASSES has them."""
+    try:
+        configured = read_names(configs.TRAIN_CLASSES)
+    except UserError:  # not there yet
+        configured = ()
+    if configured and tuple(names) != tuple(configured):
+        return [
+            f"the classes differ from TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}: to train on them name the new names "
+            "file there; convert all sets of one training with the same --classes, so that they number them alike"
+        ]
+    return []
+
+
+def describe(checked: Checked, names: Sequence[str]) -> str:
+    """Return how much a data set has of what."""
+    per_class = Counter(itertools.chain.from_iterable(record.classes.tolist() for record in checked.records))
+    told = [i for i in range(len(names)) if len(names) <= CLASSES_TOLD or per_class[i]]
     background = sum(not len(record.classes) for record in checked.records)
     return "\n".join(
         [
             f"{len(checked.records)} pictures, {background} of them background, {per_class.total()} boxes",
-            *lines,
+            *(f"  {names[i]}: {per_class[i]}" for i in told),
             f"{checked.clipped} boxes clipped to their picture, {len(checked.problems)} problems",
         ]
     )
 
 
-def _in_pixels(record):
-    """Fractions -> pixels; a picture that cannot be read is left for the check to report."""
-    try:
-        size = picture_size(record.picture, configs.YOLO_MAX_PIXELS)
-    except UserError:
-        return record
-    return record._replace(boxes=record.boxes * [*size, *size])
-
-
-def read_pictures(path, class_count):
-    """An annotation file -> annotations.Checked with boxes in it; what is wrong is told and left out."""
+def read_pictures(path: str | Path, class_count: int) -> Checked:
+    """Return what can be used of an annotation file, and tell what is left out. Raises UserError if no box is left."""
     checked = check_annotations(path, class_count, configs.YOLO_MAX_PIXELS)
     tell_left_out(checked.problems)
     if not any(len(record.classes) for record in checked.records):
@@ -91,12 +174,13 @@ def read_pictures(path, class_count):
     return checked
 
 
-def tell_left_out(problems):
+def tell_left_out(problems: Iterable[str]) -> None:
+    """Print what is left out, a line each."""
     for problem in problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {printable(problem)}", file=sys.stderr)
 
 
-def check_names(of_model, annotated, place=None):
+def check_names(of_model: Sequence[str], annotated: Sequence[str], place: str | Path | None = None) -> None:
     """Raise UserError if the classes of a model are not those that the annotations number.
 
     place  the names file of the annotations; None: TRAIN_CLASSES

@@ -1,13 +1,14 @@
-"""What is in the pictures: annotation files, one picture a line, with its boxes in pixels of the upright picture.
+"""Read, check and write annotation files: one picture a line, with its boxes in pixels of the upright picture.
 
     path x1,y1,x2,y2,class x1,y1,x2,y2,class ...
 
-The path may hold spaces: it is all that stands before the first box. A picture without boxes is background. Relative
-paths are relative to the project's root or, where the picture is not there, to the annotation file's folder.
+The path may hold spaces: it is all that stands before the first box. A picture without boxes is background. A relative
+path is relative to the project's root or, where the picture is not there, to the annotation file's folder.
 """
 
-import functools
+import codecs
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,35 +17,46 @@ from yolov3.checks import UserError, project_path
 from yolov3.files import whole_file
 
 import numpy as np
+import PIL.Image
 from tqdm import tqdm
 
-NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|nan|inf)"
-BOX = re.compile(rf"(?<!\S){NUMBER}(?:,{NUMBER}){{4}}(?!\S)", re.IGNORECASE)
-ALMOST_A_BOX = re.compile(r"\s([-+.\d]*\d,[-+.,\d]*)(?!\S)")  # some, but not five numbers
-CLIP_PIXELS = 3  # a box that sticks out of its picture no further is clipped, not reported: rounding, counting from 1
-CLIP_FRACTION = 0.02  # of the picture's side, likewise, whichever is more
-HEADER_BYTES = 2**17  # read first; a JPEG whose size stands behind more than that is read whole
+# Each part begins with a character that the part before it cannot hold, so that no word is read twice.
+NUMBER = re.compile(r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf)", re.ASCII | re.IGNORECASE)
+WORD = re.compile(r"\S+")
+SOME_NUMBERS = re.compile(r"[-+.,\d]*", re.ASCII)
+MOST_TEXT_BYTES = 2**31  # of an annotation, label or XML file: more is a file of another kind
+LONGEST_TOLD = 60  # characters of a wrong word that a message repeats
+ORIENTATION = 0x0112  # the EXIF tag
+PIL.Image.MAX_IMAGE_PIXELS = None  # YOLO_MAX_PIXELS is the limit, checked by `read_size` before anything is decoded
 
 
 class Record(NamedTuple):
-    """One picture and what is in it."""
+    """Hold one picture and what is in it."""
 
     picture: Path
     boxes: np.ndarray  # float32 (n, 4): x1, y1, x2, y2 in pixels
     classes: np.ndarray  # int32 (n,)
 
 
+class Size(NamedTuple):
+    """Hold the size of a picture file. It is seen upright, but stored as its camera was held."""
+
+    height: int
+    width: int
+    orientation: int = 1  # EXIF's, 1 to 8; from 5 on the stored picture has height and width exchanged
+
+
 @dataclass
 class Checked:
-    """A data set as far as it can be used, and what is wrong with the rest."""
+    """Hold a data set as far as it can be used, and what is wrong with the rest."""
 
-    records: list = field(default_factory=list)  # of Record; wrong boxes left out, others clipped to their picture
-    sizes: list = field(default_factory=list)  # of (width, height), one per record
-    problems: list = field(default_factory=list)  # of str, each with its place
-    clipped: int = 0  # boxes that stuck out a little
+    records: list[Record] = field(default_factory=list)  # without wrong boxes; the others clipped to their picture
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height), one for each record
+    problems: list[str] = field(default_factory=list)  # each with its place
+    clipped: int = 0  # boxes that were partly outside their picture
 
-    def add(self, record, class_count, max_pixels, place):
-        """Checks a record against its picture and takes what is right with it."""
+    def add(self, record: Record, class_count: int, max_pixels: int, place: str) -> None:
+        """Check a record against its picture and take what is right with it."""
         try:
             size = picture_size(record.picture, max_pixels)
         except UserError as error:
@@ -57,40 +69,26 @@ class Checked:
         self.clipped += clipped
 
 
-def read_annotations(path, class_count):
-    """An annotation file -> list of Record. Raises UserError at the first line that is wrong in itself; whether the
-    pictures are there and the boxes inside is for `check_annotations` to find."""
-    records = []
-    for number, line in _lines(path):
-        try:
-            record = parse_line(line, project_path(path).parent)
-        except ValueError as error:
-            raise UserError(f"{path} line {number}: {error}") from None
-        if reasons := check_boxes(record.boxes, record.classes, (np.inf, np.inf), class_count)[2]:
-            raise UserError(f"{path} line {number}: {reasons[0]}")
-        records.append(record)
-    return records
+def annotated_pictures(path: str | Path) -> list[Path]:
+    """Return the pictures of an annotation file, whatever is wrong with their boxes."""
+    names = (_split(line)[0] for _, line in _lines(path))
+    return [find_picture(name, project_path(path).parent) for name in names if name and "\0" not in name]
 
 
-def annotated_pictures(path):
-    """The pictures of an annotation file -> list of Path, whatever is wrong with their boxes."""
-    lines = ((BOX.search(line), line) for _, line in _lines(path))
-    names = (line[: box.start() if box else None].strip() for box, line in lines)
-    return [find_picture(name, project_path(path).parent) for name in names if name]
+def largest_class(path: str | Path) -> float:
+    """Return the largest class number in an annotation file, whatever else is wrong with it; -1 if it has no box."""
+    boxes = (word.split(",") for _, line in _lines(path) for word in _split(line)[1])
+    return max((float(box[4]) for box in boxes if len(box) == 5 and all(map(NUMBER.fullmatch, box))), default=-1)
 
 
-def largest_class(path):
-    """The largest class number in an annotation file, whatever else is wrong with it; -1 if it has no box."""
-    boxes = (box for _, line in _lines(path) for box in BOX.findall(line))
-    return max((float(box.rpartition(",")[2]) for box in boxes), default=-1)
+def check_annotations(path: str | Path, class_count: int, max_pixels: int) -> Checked:
+    """Return what can be used of an annotation file, and what is wrong with the rest.
 
-
-def check_annotations(path, class_count, max_pixels):
-    """An annotation file -> Checked. Pictures are opened as far as their headers: right ones may still end early.
-
-    Raises UserError if there is no such file, nothing in it, or no picture that can be used.
+    Only the headers of the pictures are read: a picture that ends too early is not found out.
+    Raises UserError if the file is missing or empty, or has no picture that can be used.
     """
-    checked, seen = Checked(), {}
+    checked = Checked()
+    seen: dict[Path, int] = {}
     for number, line in tqdm(_lines(path), unit=" pictures", disable=None, delay=1):
         place = f"{path} line {number}"
         try:
@@ -108,136 +106,177 @@ def check_annotations(path, class_count, max_pixels):
     return checked
 
 
-def write_annotations(path, records):
-    """Writes an annotation file, whole or not at all. Pictures under its folder get relative paths, so that the two
-    can be moved together; those elsewhere in the project get paths relative to the project."""
+def write_annotations(path: str | Path, records: Iterable[Record]) -> None:
+    """Write an annotation file, whole or not at all.
+
+    Pictures under its folder get relative paths, so that the two can be moved together; those elsewhere in the project
+    get paths relative to the project.
+    """
     file = project_path(path)
     with whole_file(file) as part, part.open("w", encoding="utf-8") as lines:
         lines.writelines(f"{format_record(record, file.parent)}\n" for record in records)
 
 
-def parse_line(line, folder):
-    """A line of an annotation file in `folder` -> Record; ValueError says what is wrong with it."""
-    first = BOX.search(line)
-    picture = line[: first.start() if first else None].strip()
-    words = line[first.start() :].split() if first else []
-    if wrong := ALMOST_A_BOX.search(picture):
-        words.insert(0, wrong[1])
-    for word in words:
-        if not BOX.fullmatch(word):
-            raise ValueError(f"{word!r} is no box: it must be x1,y1,x2,y2,class")
+def parse_line(line: str, folder: Path) -> Record:
+    """Return the record of one line of an annotation file in `folder`. Raises ValueError with what is wrong."""
+    picture, words = _split(line)
+    rows = [word.split(",") for word in words]
+    for word, row in zip(words, rows, strict=True):
+        if len(row) != 5 or not all(map(NUMBER.fullmatch, row)):
+            raise ValueError(f"{shortened(word)!r} is not a box: it must be x1,y1,x2,y2,class")
     if not picture:
         raise ValueError("there is no picture before the first box")
-    numbers = np.array([word.split(",") for word in words], np.float64).reshape(-1, 5)
-    for word, class_id in zip(words, numbers[:, 4], strict=True):
-        if not (abs(class_id) < 2**31 and class_id == int(class_id)):
-            raise ValueError(f"the class of {word!r} is no whole number")
-    return Record(find_picture(picture, folder), numbers[:, :4].astype(np.float32), numbers[:, 4].astype(np.int32))
+    if "\0" in picture:
+        raise ValueError("the path holds a NUL character: save the file as UTF-8 text")
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, which `check_boxes` tells
+        numbers = np.array([[float(x) for x in row] for row in rows], np.float64).reshape(-1, 5)
+        boxes = numbers[:, :4].astype(np.float32)
+    whole = (np.abs(numbers[:, 4]) < 2**31) & (numbers[:, 4] == np.round(numbers[:, 4]))
+    if not whole.all():
+        raise ValueError(f"the class of {shortened(words[int(whole.argmin())])!r} is not a whole number")
+    return Record(find_picture(picture, folder), boxes, numbers[:, 4].astype(np.int32))
 
 
-def find_picture(path, folder):
-    """A picture's path as an annotation file in `folder` has it -> absolute Path, whether it is there or not."""
+def _split(line):
+    """Return the path and the words behind it: the first box, or what is meant to be one, and all that follow."""
+    for found in WORD.finditer(line):
+        word = found[0]
+        numbers = word.split(",")
+        is_box = len(numbers) == 5 and all(map(NUMBER.fullmatch, numbers))
+        is_meant = found.start() and re.search(r"\d,", word) and SOME_NUMBERS.fullmatch(word)
+        if is_box or is_meant:
+            return line[: found.start()].strip(), line[found.start() :].split()
+    return line.strip(), []
+
+
+def shortened(text: str) -> str:
+    """Return a text as far as a message can show it."""
+    return text if len(text) <= LONGEST_TOLD else f"{text[:LONGEST_TOLD]}..."
+
+
+def find_picture(path: str | Path, folder: Path) -> Path:
+    """Return the absolute path of a picture that an annotation file in `folder` names, whether it is there or not."""
     in_project, beside = project_path(path), folder / path
-    return (beside if not in_project.exists() and beside.exists() else in_project).absolute()
+    try:
+        return (beside if not in_project.exists() and beside.exists() else in_project).absolute()
+    except OSError:  # a path that is too long
+        return in_project.absolute()
 
 
-def format_record(record, folder):
-    """Record -> its line in an annotation file in `folder`."""
+def format_record(record: Record, folder: Path) -> str:
+    """Return the line of a record in an annotation file in `folder`."""
     picture = record.picture.absolute()
     name = picture.as_posix()
     for root in (folder, project_path("")):
         if picture.is_relative_to(root) and find_picture(picture.relative_to(root), folder) == picture:
             name = picture.relative_to(root).as_posix()
             break
-    boxes = zip(record.boxes, record.classes, strict=True)
-    return " ".join([name, *(",".join(f"{round(float(x), 2):.12g}" for x in box) + f",{i}" for box, i in boxes)])
+    boxes = zip(record.boxes.tolist(), record.classes, strict=True)
+    return " ".join([name, *(",".join(f"{round(x, 2):.12g}" for x in box) + f",{i}" for box, i in boxes)])
 
 
-def check_boxes(boxes, classes, size, class_count):
-    """The boxes of a picture of size (width, height) -> those that are right, clipped to it, their classes, what is
-    wrong with the others (list of str), and how many were clipped."""
-    limit = np.array([*size, *size], np.float32)
-    slack = np.maximum(CLIP_PIXELS, CLIP_FRACTION * limit)
-    good, reasons, clipped, seen = [], [], 0, set()
-    for i, (box, class_id) in enumerate(zip(boxes, classes, strict=True)):
-        inside = np.clip(box, 0, limit)
-        reason = None
-        if not np.isfinite(box).all():
-            reason = "has a side that is not a number"
-        elif box[2] < box[0] or box[3] < box[1]:
-            reason = "has x2 < x1 or y2 < y1"
-        elif (np.abs(box - inside) > slack).any():
-            reason = f"is outside the picture of {size[0]} x {size[1]} pixels"
-        elif inside[2] <= inside[0] or inside[3] <= inside[1]:
-            reason = "has no area"
-        elif (*box, class_id) in seen:
-            reason = "is there twice"
-        elif not 0 <= class_id < class_count:
-            reason = f"is of no class: there are {class_count}, 0 to {class_count - 1}"
-        if reason:
-            reasons.append(f"box {','.join(f'{x:g}' for x in box)},{class_id} {reason}")
-            continue
-        seen.add((*box, class_id))
-        good.append(i)
-        clipped += int((box != inside).any())
-    return np.clip(boxes[good], 0, limit), classes[good], reasons, clipped
+def check_boxes(
+    boxes: np.ndarray, classes: np.ndarray, size: tuple[float, float], class_count: int
+) -> tuple[np.ndarray, np.ndarray, list[str], int]:
+    """Check the boxes (n, 4) xyxy of a picture of size (width, height), in pixels.
+
+    Returns the right ones, clipped to the picture, their classes, what is wrong with the others, and how many were
+    clipped. A box whose centre is outside the picture is wrong; one that sticks out is clipped, since its object
+    would be trained as background if it were left out.
+    """
+    limit = np.array([*size, *size], np.float64)
+    wide = np.asarray(boxes, np.float64).reshape(-1, 4)
+    inside = np.clip(wide, 0, limit)
+    centre = (wide[:, :2] + wide[:, 2:]) / 2
+    faults = [  # the first that holds is told
+        (~np.isfinite(wide).all(1), "has a side that is not a number"),
+        ((wide[:, 2:] < wide[:, :2]).any(1), "has x2 < x1 or y2 < y1"),
+        (((centre < 0) | (centre > limit[:2])).any(1), f"is outside the picture of {size[0]} x {size[1]} pixels"),
+        ((inside[:, 2:] <= inside[:, :2]).any(1), "has no area"),
+        (_repeated(wide, classes), "is there twice"),
+        ((classes < 0) | (classes >= class_count), f"is of no class: there are {class_count}, 0 to {class_count - 1}"),
+    ]
+    wrong = np.stack([mask for mask, _ in faults], 1)  # (n, faults)
+    reasons = [
+        f"box {','.join(f'{x:g}' for x in wide[i])},{classes[i]} {faults[int(wrong[i].argmax())][1]}"
+        for i in np.flatnonzero(wrong.any(1))
+    ]
+    good = ~wrong.any(1)
+    clipped = int((wide != inside)[good].any(1).sum())
+    return inside[good].astype(np.float32), classes[good], reasons, clipped
 
 
-def picture_size(path, max_pixels):
-    """(width, height) of the upright picture, from the file's header alone. Raises UserError with the reason."""
+def _repeated(boxes, classes):
+    """Return for each box whether the same one, of the same class, stands before it."""
+    seen = set()
+    rows = [(*box, label) for box, label in zip(boxes.tolist(), classes.tolist(), strict=True)]
+    return np.array([row in seen or seen.add(row) is not None for row in rows], bool)
+
+
+def picture_size(path: str | Path, max_pixels: int) -> tuple[int, int]:
+    """Return (width, height) of the upright picture, from the file's header. Raises UserError with the reason."""
+    size = read_size(path, max_pixels)
+    return size.width, size.height
+
+
+def read_size(path: str | Path, max_pixels: int) -> Size:
+    """Return the Size of a picture file, from its header. Raises UserError with the reason."""
     try:
-        with Path(path).open("rb") as file:
-            header = file.read(HEADER_BYTES)
-            size = _size_of(header)
-            if size is None and header.startswith(b"\xff\xd8"):
-                size = _size_of(header + file.read())
+        if not Path(path).is_file():
+            raise UserError(f"picture {path} is {'not a file' if Path(path).exists() else 'missing'}")
+        with PIL.Image.open(path) as picture:
+            width, height = picture.size
+            if picture.format == "GIF" and picture.tile:  # the first frame, which may be smaller than the canvas
+                left, top, right, bottom = picture.tile[0][1]
+                width, height = right - left, bottom - top
+            is_jpeg = picture.format in ("JPEG", "MPO")
+            orientation = picture.getexif().get(ORIENTATION, 1) if is_jpeg else 1
+    except UserError:
+        raise
     except OSError as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-        raise UserError(f"picture {path} {reason}") from None
-    width, height = size or (0, 0)
-    if not width or not height:
-        raise UserError(f"{path} is not a picture that can be read")
+        reason = f"cannot be read: {error.strerror}" if error.strerror else "is not a picture that can be read"
+        raise UserError(f"picture {shortened_path(path)} {reason}") from None
+    except Exception:  # noqa: BLE001  Pillow's readers of damaged headers raise errors of many kinds
+        raise UserError(f"picture {path} is not a picture that can be read") from None
+    orientation = orientation if orientation in range(1, 9) else 1
+    if orientation >= 5:
+        width, height = height, width
     if width * height > max_pixels:
         raise UserError(f"picture {path} is {width} x {height}, more than YOLO_MAX_PIXELS = {max_pixels:_} allows")
-    return width, height
+    if not width or not height:
+        raise UserError(f"picture {path} is not a picture that can be read")
+    return Size(height, width, orientation)
 
 
-def _size_of(data):
-    """The first bytes of a picture file -> (width, height), None if they do not tell."""
-    import tensorflow as tf  # only here: drawing data needs none of it, and starts six times as fast
+def shortened_path(path: str | Path) -> str:
+    """Return a path as far as a message can show it: its end is what tells it from others."""
+    text = str(path)
+    return text if len(text) <= 255 else f"...{text[-LONGEST_TOLD:]}"
 
+
+def read_text(path: Path, what: str) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 with its mark. Raises UserError, which calls it `what`."""
     try:
-        height, width = _graph_of_size()(tf.constant(data)).numpy().tolist()
-    except tf.errors.OpError:
-        return None
-    return width, height
+        if not path.is_file():
+            raise UserError(f"{what} {path} {'cannot be read: it is not a file' if path.exists() else 'is missing'}")
+        if path.stat().st_size > MOST_TEXT_BYTES:
+            raise UserError(f"{what} {path} cannot be read: it has more than {MOST_TEXT_BYTES:_} bytes")
+        data = path.read_bytes()
+        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return data.decode("utf-16" if is_utf16 else "utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{what} {path} cannot be read: save it as UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"{what} {shortened_path(path)} cannot be read: {error.strerror}") from None
 
 
-@functools.cache
-def _graph_of_size():
-    """One graph for all pictures, 0.5 ms each; op by op it would be 30."""
-    from yolov3.images import SIGNATURES, exif_orientation, header_size
-
-    import tensorflow as tf
-
-    def upright_size(data):
-        is_jpeg = tf.strings.substr(data, 0, 3) == SIGNATURES["JPEG"]
-        orientation = tf.cond(is_jpeg, lambda: exif_orientation(data), lambda: tf.constant(1))
-        size = header_size(data)
-        return tf.where(orientation >= 5, size[::-1], size)
-
-    return tf.function(upright_size, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+def numbered_lines(path: Path, what: str) -> list[tuple[int, str]]:
+    """Return the lines of a text file that are not blank, with their numbers from 1."""
+    return [(i, line) for i, line in enumerate(read_text(path, what).split("\n"), 1) if line.strip()]
 
 
 def _lines(path):
-    """The lines of an annotation file that are not blank, with their numbers from 1."""
-    try:
-        lines = project_path(path).read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise UserError(f"annotation file {path} is missing") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"annotation file {path} cannot be read: {error}") from None
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    numbered = numbered_lines(project_path(path), "annotation file")
     if not numbered:
         raise UserError(f"annotation file {path} is empty: write a line for each picture, path x1,y1,x2,y2,class ...")
     return numbered

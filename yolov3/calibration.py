@@ -1,6 +1,8 @@
-"""The pictures that INT8 is calibrated on: real ones, through the same preprocessing as detection."""
+"""The pictures that INT8 is calibrated on: real ones, with the preprocessing of detection."""
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 from yolov3.annotations import annotated_pictures
 from yolov3.checks import UserError, check_count, project_path
@@ -13,31 +15,32 @@ MOST_TOLD = 5  # of the pictures that cannot be read
 
 
 class CalibrationInputs:
-    """Network inputs, float32 (1, S, S, 3), of some pictures; decoded anew each time it is iterated over.
+    """Iterate over network inputs, float32 (1, S, S, 3), of some pictures, which are decoded anew each time.
 
     paths  of pictures that can be read
     """
 
-    def __init__(self, paths, size, resize, max_pixels):
+    def __init__(self, paths: list[Path], size: int, resize: str, max_pixels: int):
         self.paths, self.size, self.resize, self.max_pixels = paths, size, resize, max_pixels
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.paths)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         for path in self.paths:
             picture = read_picture(path, self.max_pixels)
             yield fit(picture, self.size, self.resize).numpy()[np.newaxis]
 
 
-def choose_pictures(source, count, max_pixels):
-    """`count` pictures at random, but the same each time, of a folder, glob or annotation file -> list of Path.
+def choose_pictures(source: str | Path, count: int, max_pixels: int) -> list[Path]:
+    """Return `count` pictures of a folder, glob or annotation file, chosen at random, but the same each time.
 
-    Those that cannot be read are told, and others taken in their place. Raises UserError if too few are left.
+    Pictures that cannot be read are told, and others are taken in their place. Raises UserError if too few are left.
     """
     check_count("YOLO_CALIBRATION_COUNT", count, 1)
     paths = _listed(source, max_pixels)
-    chosen, problems = [], []
+    chosen: list[Path] = []
+    problems: list[UserError] = []
     for i in np.random.default_rng(0).permutation(len(paths)):
         if len(chosen) == count:
             break
@@ -69,7 +72,7 @@ def _listed(source, max_pixels):
     else:
         if isinstance(found, Pictures):
             return found.paths
-        reason = f"{source} is no picture"
+        reason = f"{source} is not a picture"
     raise UserError(
         f"{reason}: name a folder, glob or annotation file (.txt) of real pictures in YOLO_CALIBRATION_IMAGES (the "
         "digits of the default are drawn by python tools/Make_digits.py)"

@@ -19,6 +19,12 @@ PASSWORD = re.compile(r"([a-z]{2,8}://[^\s/:@]*:)[^\s/]+(@)", re.IGNORECASE)  # 
 INVISIBLE = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # Unicode's categories of control characters and the like
 JOINERS = "\u200c\u200d"  # of which some scripts and emoji are made
 
+# Lines of files that are named instead of a names file by mistake: data.yaml, obj.data, JSON, XML, labels, annotations.
+NOT_A_NAME = re.compile(
+    r"(?:names|nc|path|train|valid|val|test|classes)\s*[:=]|---|[{\[<]"
+    r"|[-+\d.]+(?:[ \t]+[-+\d.]+){4}|.*\s[-+\d.]+(?:,[-+\d.]+){4}(?!\S)"
+)
+
 
 class UserError(ValueError):
     """A wrong file, constant or argument, told in the user's words."""
@@ -82,10 +88,16 @@ def as_given(word):
     return shell_path(word).absolute() if shell_path(word).exists() else word
 
 
-def read_class_names(path):
-    """A names file, one class a line -> tuple of str. Blank lines, a BOM and Windows line ends do no harm."""
+def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """Return the names of a names file, one class a line.
+
+    Blank lines at its end, a BOM and Windows line ends do no harm. Raises UserError if the file cannot be read, is not
+    a names file, or has a name that would shift or hide a class.
+    """
     file = project_path(path)
     try:
+        if file.exists() and not file.is_file():
+            raise UserError(f"class names file {path} cannot be read: it is not a file")
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"class names file {path} is missing: write one class name a line into it") from None
@@ -93,20 +105,39 @@ def read_class_names(path):
         raise UserError(f"class names file {path} is not in UTF-8: save it as UTF-8") from None
     except OSError as error:
         raise UserError(f"class names file {path} cannot be read: {error.strerror}") from None
-    names = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not names:
+    names = tuple(line.strip() for line in text.rstrip().split("\n"))
+    if names == ("",):
         raise UserError(f"class names file {path} is empty: write one class name a line into it")
+    if any(map(NOT_A_NAME.match, names)):
+        raise UserError(f"{path} is not a class names file: write one class name a line into a file of its own")
+    check_class_names(names, f"class names file {path}", "line", first=1)
     return names
 
 
-def class_names(classes):
-    """A names file, names in a list or tuple, or the tutorial's {number: name} -> tuple of str."""
+def class_names(classes: str | os.PathLike | Collection[str] | dict[int, str]) -> tuple[str, ...]:
+    """Return the names of a names file, of a list or tuple, or of a {number: name} as a tuple."""
     if isinstance(classes, (str, os.PathLike)):
         return read_class_names(classes)
     names = classes.values() if isinstance(classes, dict) else classes
     if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"classes {classes!r} are none: give a names file or a list of names")
+        raise UserError(f"classes {classes!r} are not names: give a names file or a list of names")
+    check_class_names(tuple(names), "the list of classes")
     return tuple(names)
+
+
+def check_class_names(names: Collection[str], place: object, unit: str = "class", first: int = 0) -> None:
+    """Raise UserError if a name is blank, repeated, or does not fit into one line of a names file.
+
+    Every class behind such a name would get the number of another. `unit` and `first` say how the message counts.
+    """
+    seen = {}
+    for number, name in enumerate(names, first):
+        if not name.strip():
+            raise UserError(f"{place}: {unit} {number} is blank; name it, or take it away if it is not a class")
+        if not name.isprintable():
+            raise UserError(f"{place}: {unit} {number}, {ascii(name[:60])}, has a line end or control character in it")
+        if seen.setdefault(name, number) != number:
+            raise UserError(f"{place}: {unit} {number} repeats {name[:60]!r} of {unit} {seen[name]}: name each once")
 
 
 def count_classes(classes):
@@ -117,10 +148,10 @@ def count_classes(classes):
     return count
 
 
-def printable(text: str) -> str:
+def printable(text: object) -> str:
     """Return the text as a terminal may show it: characters that would move its cursor, change its colours, forge lines
     or turn the direction of writing as escapes, passwords in addresses as ***."""
-    text = PASSWORD.sub(r"\1***\2", text)
+    text = PASSWORD.sub(r"\1***\2", str(text))
     return "".join(_escaped(x) if unicodedata.category(x) in INVISIBLE and x not in JOINERS else x for x in text)
 
 

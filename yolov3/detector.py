@@ -25,10 +25,10 @@ class Detections:
     scores: np.ndarray  # float32 (n,), 0..1
     classes: np.ndarray  # int32 (n,), indices into names
     names: tuple  # of str: the names of all classes of the model
-    embeddings: np.ndarray = None  # float32 (n, C): what tells objects apart; None of a model without features
-    numbers: np.ndarray = None  # int32 (n,): identities of tracks, from 1, never used twice; None of detections
-    trails: list = None  # of tracks: points (k, 2) of each where it stood lately, oldest first, in pixels
-    counts: dict = None  # of tracks: class name -> how many objects were seen up to this frame
+    embeddings: np.ndarray | None = None  # float32 (n, C): what tells objects apart; None of a model without features
+    numbers: np.ndarray | None = None  # int32 (n,): identities of tracks, from 1, never used twice; None of detections
+    trails: list | None = None  # of tracks: points (k, 2) of each where it stood lately, oldest first, in pixels
+    counts: dict | None = None  # of tracks: class name -> how many objects were seen up to this frame
 
     def __len__(self):
         return len(self.scores)

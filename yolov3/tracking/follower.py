@@ -29,7 +29,8 @@ class Follower:
         self.tracker, self.embedder = tracker, embedder
         self.counts: Counter[str] = Counter()  # class name, the one first seen -> objects seen
         self.trails: dict[int, deque] = {}  # number -> (frame, x, y), the foot of its box; of all that may be seen
-        self.trail_length, self.size, self.frames = trail, None, 0
+        self.size: np.ndarray | None = None
+        self.trail_length, self.frames = trail, 0
 
     def __call__(self, frame: Frame, detections: Detections) -> Detections:
         """Return the tracks to show after one more frame. Their boxes are not clipped to the frame."""
