@@ -106,7 +106,6 @@ def annotated_names(arguments, model):
 def main():
     # 1. What to measure, and on what
     arguments = parse_arguments()
-    sys.stdout.reconfigure(errors="backslashreplace")  # names need not be what the terminal can show
     check_writable(arguments.output)
     constants = ("TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD")
     thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]

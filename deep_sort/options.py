@@ -3,6 +3,7 @@
 import math
 import numbers
 from dataclasses import dataclass, fields
+from typing import Any
 
 LIMITS = {  # least and most; of the others 0 and 1e9
     "frame_rate": (1e-3, 1e6),
@@ -67,9 +68,9 @@ class TrackerOptions:
             raise OptionError("low_score", f"= {self.low_score} must not be more than high_score = {self.high_score}")
 
 
-def check_number(name: str, value, at_least: float = 0, at_most: float = math.inf):
+def check_number(name: str, value: Any, at_least: float = 0, at_most: float = math.inf):
     """Raise OptionError if a value is not a finite number in a range."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not at_least <= value <= at_most:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not at_least <= float(value) <= at_most:
         span = f"{at_least} or more" if at_most == math.inf else f"from {at_least} to {at_most}"
         raise OptionError(name, f"= {value!r} must be a number, {span}")
     if not math.isfinite(value):

@@ -70,15 +70,15 @@ class Tracker:
         frame  what the callable gets
         time  seconds, later than in the last call; None: 1 / frame_rate later
         """
-        boxes, scores, classes, embeddings = self._check(boxes, scores, classes, embeddings, frame)
+        boxes, scores, classes, embedded = self._check(boxes, scores, classes, embeddings, frame)
         first = self.time is None
         frames = self._step(time)  # the last check: detections that are refused change nothing
         self._predict(frames)
-        if embeddings is not None:
-            self.embedding_length = embeddings.shape[1] or self.embedding_length
-        tracks, matched, left = self._match(boxes, scores, classes, embeddings, frames)
-        self._see(tracks, matched, boxes, scores, classes, embeddings)
-        self._start(left, boxes, scores, classes, embeddings)
+        if embedded is not None:
+            self.embedding_length = embedded.shape[1] or self.embedding_length
+        tracks, matched, left = self._match(boxes, scores, classes, embedded, frames)
+        self._see(tracks, matched, boxes, scores, classes, embedded)
+        self._start(left, boxes, scores, classes, embedded)
         self._confirm(first)
         return self._shown()
 

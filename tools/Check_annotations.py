@@ -22,7 +22,6 @@ def main():
     parser.add_argument("annotations", nargs="*", default=default, help=f"annotation files ({' '.join(default)})")
     parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")
     arguments = parser.parse_args()
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
 
     names, found = read_names(arguments.classes), False
     for path in arguments.annotations:

@@ -67,7 +67,6 @@ def parse_arguments():
 def main():
     # 1. What to detect, by what, and what of it is done
     arguments = parse_arguments()
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
     model, weights = configured_model()
     if model.framework == "tf":
         model = replace(model, precision=configs.YOLO_PRECISION)

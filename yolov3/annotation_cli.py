@@ -36,7 +36,6 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     Raises UserError if the source is missing, or if an output cannot be written or is an input.
     """
     arguments = parser.parse_args()
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
     if not _exists(arguments.source):
         raise UserError(f"{printable(arguments.source)} is missing: name what is to be converted")
     subset = f"_{arguments.set}" if getattr(arguments, "set", None) else ""

@@ -226,7 +226,9 @@ def read_size(path: str | Path, max_pixels: int) -> Size:
             raise UserError(f"picture {path} is {'not a file' if Path(path).exists() else 'missing'}")
         with PIL.Image.open(path) as picture:
             width, height = picture.size
-            if picture.format == "GIF" and picture.tile:  # the first frame, which may be smaller than the canvas
+            if (
+                picture.format == "GIF" and picture.tile and picture.tile[0][1]
+            ):  # the first frame, which may be smaller than the canvas
                 left, top, right, bottom = picture.tile[0][1]
                 width, height = right - left, bottom - top
             is_jpeg = picture.format in ("JPEG", "MPO")

@@ -6,6 +6,7 @@ scripts print it as one line and exit with code 1 (`say_it_in_one_line`).
 
 import errno
 import functools
+import io
 import numbers
 import os
 import re
@@ -130,7 +131,7 @@ def check_class_names(names: Collection[str], place: object, unit: str = "class"
 
     Every class behind such a name would get the number of another. `unit` and `first` say how the message counts.
     """
-    seen = {}
+    seen: dict[str, int] = {}
     for number, name in enumerate(names, first):
         if not name.strip():
             raise UserError(f"{place}: {unit} {number} is blank; name it, or take it away if it is not a class")
@@ -174,6 +175,8 @@ def say_it_in_one_line(main):
 
     @functools.wraps(main)
     def run(*args, **kwargs):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # names need not be what the terminal can show
         try:
             result = main(*args, **kwargs)
             sys.stdout.flush()

@@ -25,7 +25,6 @@ def detect_from_command_line(
     parser.add_argument("--show", action="store_true", help="show the results in a window; q quits")
     arguments = parser.parse_args()
 
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be Unicode
     only = None if arguments.only is None else [name.strip() for name in arguments.only.split(",")]
     if only and not all(only):
         raise UserError(f"--only {arguments.only!r}: name the classes wanted, with commas between them")

@@ -55,7 +55,9 @@ def detect_image(
     Raises UserError.
     """
     job = Job(image_path, output_path, show=show, colour=rectangle_colors)
-    return job.run(Yolo, input_size, CLASSES, score_threshold, iou_threshold).picture
+    picture = job.run(Yolo, input_size, CLASSES, score_threshold, iou_threshold).picture
+    assert picture is not None  # what cannot be read has raised UserError
+    return picture
 
 
 def detect_video(
@@ -100,8 +102,8 @@ class Summary:
     detection_seconds: float = 0.0  # spent inside the detector
     total_seconds: float = 0.0  # from the first read to the last write, drawing and encoding included
     problems: list = field(default_factory=list)  # of str: pictures left out, a video that breaks off
-    picture: np.ndarray = None  # the last frame, annotated: uint8 (H, W, 3), RGB
-    found: Detections = None  # in the last frame; tracks, with their numbers, if it was followed
+    picture: np.ndarray | None = None  # the last frame, annotated: uint8 (H, W, 3), RGB
+    found: Detections | None = None  # in the last frame; tracks, with their numbers, if it was followed
 
     def rates(self) -> str:
         """Return the frames per second of detection and in total, in words."""

@@ -3,6 +3,7 @@
 Pictures are uint8 (H, W, 3), RGB. Files take their final name when they are whole; until then what lay there stays.
 """
 
+import abc
 import json
 import os
 import shutil
@@ -36,13 +37,14 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
         size = f"{picture.shape[1]} x {picture.shape[0]}"
         raise OneFileRefused(f"output {path} cannot be written: {size} is too large for its format")
     with whole_file(path) as part:
-        part.write_bytes(data)
+        part.write_bytes(data.tobytes())
 
 
 def name_pictures(paths: Iterable[Path], name_of: Callable[[Path], Path]) -> dict[str, Path]:
     """Return for each picture, as str, its name in the output folder: what `name_of` says, unless another picture has
     that name or the file system does not take it."""
-    names, taken = {}, set()
+    names: dict[str, Path] = {}
+    taken: set[Path] = set()
     wanted = {str(path): name_of(path) for path in paths}
     for path in sorted(wanted, key=lambda path: wanted[path].name != Path(path).name):  # own names come first
         name, number = shorten(wanted[path]), 1
@@ -76,7 +78,8 @@ class VideoFile:
         self.fps = max(0.001, round(fps, 3 if fps < 65 else 2 if fps < 655 else 1))
         self.frames = 0  # written
         self.steady = True  # each frame was written once
-        self._writer = self._held = None
+        self._writer: cv2.VideoWriter | None = None
+        self._held: np.ndarray | None = None
         self._place = -1  # of the frame that is held until the next one tells how long it lasts
 
     def write(self, picture: np.ndarray, seconds: float | None = None) -> None:
@@ -169,7 +172,7 @@ def count_frames(path: Path, expected: int) -> int:
         capture.release()
 
 
-class Lines:
+class Lines(abc.ABC):
     """A text file that grows with every frame. A subclass gives the `text` of a frame.
 
     However it ends, it holds the whole lines that were written; without any, what lay there stays.
@@ -180,7 +183,11 @@ class Lines:
         with told_in_one_line(path):
             self._part = new_part(path)
             self._file = self._part.open("wb", buffering=0)
-        self._whole = None  # bytes of whole frames
+        self._whole: int | None = None  # bytes of whole frames
+
+    @abc.abstractmethod
+    def text(self, frame, found) -> str:
+        """Return what a `sources.Frame` and its `Detections` add to the file."""
 
     def write(self, frame, found) -> None:
         """Write what was found in a `sources.Frame`, a `Detections`. Raises UserError."""

@@ -61,7 +61,7 @@ class ReadAhead:
 
     def __init__(self, frames: Generator, newest_only: bool = False, give_up: Callable[[], bool] = lambda: False):
         self._frames, self._newest_only, self._give_up = frames, newest_only, give_up
-        self._queue = queue.Queue(1 if newest_only else QUEUE_FRAMES)
+        self._queue: queue.Queue = queue.Queue(1 if newest_only else QUEUE_FRAMES)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
@@ -107,14 +107,15 @@ class WriteBehind:
 
     def __init__(self, function: Callable[[Any], Any]):
         self._function = function
-        self._queue = queue.Queue(QUEUE_FRAMES)
+        self._queue: queue.Queue = queue.Queue(QUEUE_FRAMES)
         self._failed = threading.Event()
-        self._error = None
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def put(self, item: Any) -> None:
         if not _put(self._queue, item, self._failed):
+            assert self._error
             raise self._error
 
     def close(self) -> None:
