@@ -196,7 +196,7 @@ def test_what_is_no_picture_is_refused_with_the_reason(tmp_path):
     assert refusal(tmp_path / "empty.jpg").endswith("is empty")
     assert "must be JPEG, PNG, BMP, GIF" in refusal(tmp_path / "text.jpg")
     assert refusal(tmp_path / "folder.jpg").endswith("cannot be read: Is a directory")
-    assert refusal(tmp_path / "none.jpg").endswith("cannot be read: No such file or directory")
+    assert refusal(tmp_path / "none.jpg").endswith("none.jpg is missing")
 
 
 def huge_headers():

@@ -4,7 +4,7 @@ A picture is uint8 (H, W, 3), RGB, upright. A network input is float32 (S, S, 3)
 aspect ratio and pads with grey (pjreddie's Darknet); "stretch" does not (AlexeyAB's Darknet).
 """
 
-from yolov3.checks import UserError, project_path
+from yolov3.checks import UserError, read_file
 
 import tensorflow as tf
 
@@ -16,6 +16,7 @@ SIGNATURES = {
     "BMP": b"BM",
     "GIF": b"GIF8",
 }
+PICTURE_BYTES = 2**29  # of the largest picture file
 EXIF_WITHIN = 2**17  # bytes; the Exif segment stands among the first of a JPEG and is under 64 KiB long
 ORIENTATION = 0x0112  # EXIF tag
 MIRRORED = (2, 3, 6, 7)  # orientations to flip left to right, after transposing those from 5 on
@@ -27,11 +28,7 @@ def read_picture(path, max_pixels):
 
     Raises UserError with the reason: missing, empty, of another format, over max_pixels, truncated or damaged.
     """
-    try:
-        data = project_path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"picture {path} cannot be read: {error.strerror}") from None
-    return picture_of(data, path, max_pixels)
+    return picture_of(read_file(path, PICTURE_BYTES, "picture"), path, max_pixels)
 
 
 def picture_of(data, path, max_pixels):
