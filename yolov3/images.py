@@ -1,10 +1,12 @@
-"""Picture files -> pictures, and pictures -> network inputs and back. TensorFlow graph ops only, no Keras.
+"""Picture files -> pictures, and pictures -> network inputs and back. TensorFlow graph ops only, no Keras; what
+TensorFlow does not decode, `formats` does.
 
 A picture is uint8 (H, W, 3), RGB, upright. A network input is float32 (S, S, 3), RGB, 0..1. "letterbox" keeps the
 aspect ratio and pads with grey (pjreddie's Darknet); "stretch" does not (AlexeyAB's Darknet).
 """
 
 from yolov3.checks import UserError, read_file
+from yolov3.formats import is_plain_bmp, read_with_pillow
 
 import tensorflow as tf
 
@@ -38,8 +40,8 @@ def picture_of(data, path, max_pixels):
     """The bytes of a picture file -> as `read_picture`, wherever they come from; `path` is for the reason alone."""
     if not data:
         raise UserError(f"picture {path} is empty")
-    if not data.startswith(tuple(SIGNATURES.values())):
-        raise UserError(f"{path} is not a picture that can be read: it must be {', '.join(SIGNATURES)}")
+    if not data.startswith(tuple(SIGNATURES.values())) or data.startswith(SIGNATURES["BMP"]) and not is_plain_bmp(data):
+        return read_with_pillow(data, path, max_pixels)
     try:
         height, width = _header_size(tf.constant(data)).numpy()
         if int(height) * int(width) > max_pixels:
