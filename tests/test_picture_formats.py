@@ -5,7 +5,7 @@ import io
 import struct
 
 from yolov3.checks import UserError
-from yolov3.formats import looks_like_picture
+from yolov3.formats import HEAD_BYTES, looks_like_picture
 from yolov3.images import read_picture
 
 import cv2
@@ -76,7 +76,7 @@ def test_a_picture_of_another_format_is_read(name, tmp_path):
         picture = read(path, data)
         assert picture.dtype == np.uint8
         np.testing.assert_allclose(picture.astype(int), SCENE, atol=levels)
-    assert looks_like_picture(data[:32])
+    assert looks_like_picture(data[:HEAD_BYTES])
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -182,16 +182,16 @@ def raw_picture():
 )
 def test_a_format_that_cannot_be_read_is_named(name, data, reason, tmp_path):
     assert refusal(tmp_path / name, data).startswith(reason)
-    assert looks_like_picture(data[:32])
+    assert looks_like_picture(data[:HEAD_BYTES])
 
 
 def test_a_heic_is_read_with_pi_heif_or_told_what_it_needs(tmp_path):
     is_there = importlib.util.find_spec("pi_heif") is not None
     reason = "is truncated or damaged" if is_there else "is a HEIC, which needs pi-heif: pip install -r requirements"
     assert refusal(tmp_path / "x.heic", HEIC).startswith(reason)
-    assert looks_like_picture(HEIC[:32])
+    assert looks_like_picture(HEIC[:HEAD_BYTES])
 
 
 def test_text_and_videos_do_not_look_like_pictures():
     for head in (b"BMW sales of the year, and of others", b"\0\0\0\x18ftypisom\0\0\0\0isommp41", b""):
-        assert not looks_like_picture(head[:32])
+        assert not looks_like_picture(head[:HEAD_BYTES])

@@ -11,6 +11,7 @@ from yolov3.checks import UserError
 
 import numpy as np
 
+HEAD_BYTES = 64  # that tell a format
 PILLOW = ("AVIF", "WEBP", "TIFF", "JPEG2000", "BMP", "PPM", "HEIF")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
@@ -35,7 +36,7 @@ SAVE_AS = "save it as JPEG or PNG"
 
 
 def looks_like_picture(head: bytes) -> bool:
-    """Return whether a file's first 32 bytes are those of a picture, of whatever format, readable or not."""
+    """Return whether a file's first HEAD_BYTES are those of a picture, of whatever format, readable or not."""
     starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", *TIFF, *JPEG_2000, *UNREADABLE)
     is_ppm = head[:1] == b"P" and head[1:2] in (b"4", b"5", b"6") and head[2:3].isspace()
     return head.startswith(starts) or is_ppm or _is_bmp(head) or _is_webp(head) or bool(_iso_brand(head))
@@ -74,7 +75,7 @@ def read_with_pillow(data: bytes, path, max_pixels: int) -> np.ndarray:
     except UserError:
         raise
     except Image.UnidentifiedImageError:
-        if not (looks_like_picture(data[:32]) or data.startswith(b"BM")):
+        if not (looks_like_picture(data[:HEAD_BYTES]) or data.startswith(b"BM")):
             formats = "JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF, HEIC or JPEG 2000"
             raise UserError(f"{path} is not a picture that can be read: it must be {formats}") from None
     except Image.DecompressionBombError:
@@ -118,7 +119,7 @@ def _iso_brand(head):
     """HEIF or AVIF by the brands of an ISO media file, "" if it is none of these."""
     if head[4:8] != b"ftyp":
         return ""
-    brands = [head[i : i + 4] for i in (8, *range(16, min(len(head), int.from_bytes(head[:4], "big"), 64), 4))]
+    brands = [head[i : i + 4] for i in (8, *range(16, min(len(head), int.from_bytes(head[:4], "big"), HEAD_BYTES), 4))]
     if b"avif" in brands or b"avis" in brands:
         return "AVIF"
     return "HEIF" if any(brand in HEIF_BRANDS for brand in brands) else ""
