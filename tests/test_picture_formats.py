@@ -2,10 +2,11 @@
 
 import importlib.util
 import io
+import os
 import struct
 
 from yolov3.checks import UserError
-from yolov3.formats import HEAD_BYTES, looks_like_picture
+from yolov3.formats import HEAD_BYTES, looks_like_picture, quiet
 from yolov3.images import read_picture
 
 import cv2
@@ -195,3 +196,15 @@ def test_a_heic_is_read_with_pi_heif_or_told_what_it_needs(tmp_path):
 def test_text_and_videos_do_not_look_like_pictures():
     for head in (b"BMW sales of the year, and of others", b"\0\0\0\x18ftypisom\0\0\0\0isommp41", b""):
         assert not looks_like_picture(head[:HEAD_BYTES])
+
+
+def test_warnings_of_the_decoders_do_not_reach_the_user_and_those_of_others_do(tmp_path, capfd):
+    jpeg = saved("JPEG")
+    damaged = jpeg[:20] + b"12345" + jpeg[20:]  # "extraneous bytes before marker"
+    assert read(tmp_path / "x.jpg", damaged).shape == SCENE.shape
+    refusal(tmp_path / "y.jpg", jpeg[: len(jpeg) // 2])
+    assert capfd.readouterr().err == ""
+    with quiet(), quiet():
+        os.write(2, b"Corrupt JPEG data: 5 extraneous bytes before marker 0xe0\nthe disk is full\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "the disk is full\nafter\n"

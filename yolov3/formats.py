@@ -3,9 +3,16 @@
 Formats are told by content, whatever the name of the file.
 """
 
+import contextlib
 import io
+import os
+import re
 import struct
+import sys
+import tempfile
+import threading
 import warnings
+from collections.abc import Iterator
 
 from yolov3.checks import UserError
 
@@ -33,6 +40,13 @@ NEW_SUBFILE_TYPE, DNG_VERSION = 254, 50706  # TIFF tags
 REDUCED = 1  # of NEW_SUBFILE_TYPE: a preview of another picture in the file
 HEIF_REMEDY = "pip install -r requirements/heic.txt, or save it as JPEG or PNG"
 SAVE_AS = "save it as JPEG or PNG"
+DECODERS_WARNINGS = re.compile(  # the lines of libjpeg, libpng and libtiff, by how they begin
+    rb"^(Corrupt JPEG|Premature end of JPEG|Improper call to JPEG|Invalid (JPEG|SOS|component|progressive)|Bogus "
+    rb"|Inconsistent prog|Quantization table|Huffman table|Arithmetic table|Unsupported (JPEG|marker)|Warning: unknown "
+    rb"|Unknown Adobe|Not a JPEG|JPEG datastream|Application transferred|Fractional sampling|Input file read|Didn't expect more than"
+    rb"|JPEG\w*: |TIFF\w*: |libpng |tempfile\.tif: )[^\n]*\n?",
+    re.MULTILINE,
+)
 
 
 def looks_like_picture(head: bytes) -> bool:
@@ -85,6 +99,55 @@ def read_with_pillow(data: bytes, path, max_pixels: int) -> np.ndarray:
     except Exception:  # Pillow's decoders raise what they meet: struct.error, KeyError, SyntaxError, OSError ...
         pass
     raise UserError(f"picture {path} is truncated or damaged")
+
+
+class _Quiet:
+    """Keeps the warnings that C libraries print about damaged pictures, which are told anyway, from the user.
+
+    They go to file descriptor 2, past Python, so that it is a temporary file while any thread decodes. What else was
+    written meanwhile follows when the last thread is done.
+    """
+
+    def __init__(self):
+        self._lock, self._threads = threading.Lock(), 0
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if not self._threads:
+                self._start()
+            self._threads += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads -= 1
+                if not self._threads:
+                    self._end()
+
+    def _start(self):
+        self._kept = None
+        with contextlib.suppress(OSError):  # standard error may be closed, or no file can be made
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  closed in _end
+            self._kept = os.dup(2)
+            os.dup2(self._file.fileno(), 2)
+
+    def _end(self):
+        if self._kept is None:
+            return
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            sys.stderr.flush()
+        os.dup2(self._kept, 2)
+        os.close(self._kept)
+        with self._file as file:
+            if file.tell():
+                file.seek(0)
+                if rest := DECODERS_WARNINGS.sub(b"", file.read()):
+                    with contextlib.suppress(OSError):
+                        os.write(2, rest)
+
+
+quiet = _Quiet()  # with quiet(): decode
 
 
 def _check(image, path, max_pixels):

@@ -1,12 +1,11 @@
-"""Picture files -> pictures, and pictures -> network inputs and back. TensorFlow graph ops only, no Keras; what
-TensorFlow does not decode, `formats` does.
+"""Picture files -> pictures, and these -> network inputs and back. TensorFlow graph ops only, no Keras; see `formats`.
 
 A picture is uint8 (H, W, 3), RGB, upright. A network input is float32 (S, S, 3), RGB, 0..1. "letterbox" keeps the
 aspect ratio and pads with grey (pjreddie's Darknet); "stretch" does not (AlexeyAB's Darknet).
 """
 
 from yolov3.checks import UserError, read_file
-from yolov3.formats import is_plain_bmp, read_with_pillow
+from yolov3.formats import is_plain_bmp, quiet, read_with_pillow
 
 import tensorflow as tf
 
@@ -36,6 +35,7 @@ def read_picture(path, max_pixels):
     return picture_of(read_file(path, PICTURE_BYTES, "picture"), path, max_pixels)
 
 
+@quiet()
 def picture_of(data, path, max_pixels):
     """The bytes of a picture file -> as `read_picture`, wherever they come from; `path` is for the reason alone."""
     if not data:
