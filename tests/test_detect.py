@@ -362,9 +362,9 @@ def test_a_run_that_fails_at_once_leaves_earlier_results_alone(detector, tmp_pat
 
 
 def test_pictures_that_cannot_be_decoded_are_refused_not_taken_for_videos(detector, tmp_path):
-    cv2.imwrite(str(tmp_path / "in.webp"), np.zeros((48, 80, 3), np.uint8))
-    with pytest.raises(UserError, match="in.webp is not a picture that can be read: it must be JPEG, PNG, BMP, GIF"):
-        Job(tmp_path / "in.webp", tmp_path / "out").run(detector)
+    (tmp_path / "in.jxl").write_bytes(b"\xff\x0a" + bytes(99))
+    with pytest.raises(UserError, match="in.jxl is a JPEG XL, which cannot be read: save it as JPEG or PNG"):
+        Job(tmp_path / "in.jxl", tmp_path / "out").run(detector)
 
 
 def test_a_picture_under_another_name_is_written_as_png(detector, tmp_path):

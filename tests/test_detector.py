@@ -270,7 +270,7 @@ def test_a_class_file_that_cannot_be_used_is_told_by_its_name(tmp_path):
         "empty": "is empty: write one class name a line into it",
         "blank": "is empty",
         "latin": "is not in UTF-8: save it as UTF-8",
-        ".": "cannot be read",
+        ".": "is a folder, not a file",
     }.items():
         with pytest.raises(UserError, match=message) as error:
             read_class_names(tmp_path / name)
@@ -482,3 +482,15 @@ def test_a_full_disk_leaves_the_checkpoint_as_it_was(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", [0, 3, 4, 6])
+def test_outputs_of_a_network_that_are_not_finite_are_told_and_not_taken_for_no_boxes(value, column):
+    predictions = np.zeros((2, 252, 4 + len(NAMES)), np.float32)
+    frames = [np.zeros((30, 40, 3), np.uint8)] * 2
+    detector = Detector(lambda images: {"predictions": tf.constant(predictions)}, MODEL, 0.3, 0.5, "broken.weights")
+    assert [len(found) for found in detector(frames)] == [0, 0]
+    predictions[1, 100, column] = value
+    with pytest.raises(UserError, match="network of broken.weights gives outputs that are not finite"):
+        detector(frames)

@@ -10,6 +10,7 @@ import io
 import numbers
 import os
 import re
+import stat
 import sys
 import unicodedata
 from collections.abc import Collection
@@ -18,6 +19,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 PASSWORD = re.compile(r"([a-z]{2,8}://[^\s/:@]*:)[^\s/]+(@)", re.IGNORECASE)  # of scheme://user:password@host
 INVISIBLE = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # Unicode's categories of control characters and the like
+NAMES_BYTES = 2**24  # of the largest names file: a million names
+FILE_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}  # all others are devices
 JOINERS = "\u200c\u200d"  # of which some scripts and emoji are made
 
 # Lines of files that are named instead of a names file by mistake: data.yaml, obj.data, JSON, XML, labels, annotations.
@@ -81,12 +84,44 @@ def shell_path(path):
     try:
         return Path(path).expanduser()
     except (TypeError, RuntimeError):
-        raise UserError(f"{path!r} is no path: name a file or folder") from None
+        raise UserError(f"{path!r} is not a path: name a file or folder") from None
 
 
 def as_given(word):
     """A path of a command line as the shell gives it or, where nothing is there, as configs.py means it."""
-    return shell_path(word).absolute() if shell_path(word).exists() else word
+    exists = os.path.exists(shell_path(word))  # noqa: PTH110  Path.exists raises OSError where a name is too long
+    return shell_path(word).absolute() if exists else word
+
+
+def read_file(path: str | os.PathLike, limit: int, what: str, remedy: str = "") -> bytes:
+    """Return the bytes of a file, `path` as in `project_path`.
+
+    what    its kind in the user's words
+    remedy  what the user should do where it is missing
+
+    Raises UserError, before anything is read, if it is missing, is not a regular file (a pipe would be waited for, a
+    device read for ever) or has more than `limit` bytes.
+    """
+    try:
+        file = project_path(path)
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = FILE_KINDS.get(stat.S_IFMT(status.st_mode), "device")
+            raise UserError(f"{what} {path} is a {kind}, not a file")
+        if status.st_size <= limit:
+            with file.open("rb") as opened:
+                data = opened.read(limit + 1)  # it may grow meanwhile
+            if len(data) <= limit:
+                return data
+        raise UserError(f"{what} {path} is larger than the {limit:_} bytes that such a file may have")
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{what} {path} is missing{remedy and ': '}{remedy}") from None
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read: {error.strerror}") from None
+    except UserError:
+        raise
+    except ValueError:  # a NUL, or a character that the file system's encoding lacks
+        raise UserError(f"{what} {str(path)!r} is missing: its name is one that a file cannot have") from None
 
 
 def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
@@ -95,20 +130,14 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
     Blank lines at its end, a BOM and Windows line ends do no harm. Raises UserError if the file cannot be read, is not
     a names file, or has a name that would shift or hide a class.
     """
-    file = project_path(path)
+    remedy = "write one class name a line into it"
     try:
-        if file.exists() and not file.is_file():
-            raise UserError(f"class names file {path} cannot be read: it is not a file")
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"class names file {path} is missing: write one class name a line into it") from None
+        text = read_file(path, NAMES_BYTES, "class names file", remedy).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"class names file {path} is not in UTF-8: save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"class names file {path} cannot be read: {error.strerror}") from None
     names = tuple(line.strip() for line in text.rstrip().split("\n"))
     if names == ("",):
-        raise UserError(f"class names file {path} is empty: write one class name a line into it")
+        raise UserError(f"class names file {path} is empty: {remedy}")
     if any(map(NOT_A_NAME.match, names)):
         raise UserError(f"{path} is not a class names file: write one class name a line into a file of its own")
     check_class_names(names, f"class names file {path}", "line", first=1)

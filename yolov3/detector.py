@@ -69,7 +69,8 @@ class Detector:
             return fit(frame, spec.input_size, spec.resize)[tf.newaxis]
 
         def finish_batch(predictions, sizes, score_threshold, iou_threshold):
-            return finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnostic)
+            found = finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnostic)
+            return *found, _are_finite(predictions)
 
         @tf.function(autograph=False, reduce_retracing=True)
         def pool_at(features, boxes, sizes, pictures):  # boxes (n, 4) in pixels of `pictures` (n,), rows of sizes
@@ -112,6 +113,7 @@ class Detector:
         """A list of frames, uint8 (H, W, 3), RGB, of any sizes -> a list of Detections, at most 100 boxes each.
 
         None means the thresholds the detector was made with. Suppression is per class unless it is class-agnostic.
+        Raises UserError if outputs of the network are not finite, of which no box would tell.
         """
         if not len(frames):
             return []
@@ -122,7 +124,9 @@ class Detector:
         outputs = self.network(self.fit(frames))
         sizes = tf.constant([frame.shape[:2] for frame in frames])
         found = self._finish(outputs["predictions"], sizes, *(tf.constant(x) for x in thresholds))
-        boxes, scores, classes, valid = (x.numpy() for x in found)
+        boxes, scores, classes, valid, finite = (x.numpy() for x in found)
+        if not finite:
+            raise UserError(f"the network of {self.name} gives outputs that are not finite: its weights are damaged")
         embeddings = [None] * len(frames)
         if self.spec.features:
             embeddings = self._embeddings(outputs["features"], boxes, sizes, valid)
@@ -138,6 +142,11 @@ class Detector:
         shown = np.concatenate([rows[:n] for rows, n in zip(boxes, valid, strict=True)])
         pooled = self._pool_at(maps, tf.constant(shown), sizes, tf.constant(pictures)).numpy()
         return np.split(pooled, np.cumsum(valid)[:-1])
+
+
+def _are_finite(predictions):
+    """Whether predictions (N, boxes, 4 + classes) are all finite: their sums are not if one of them is not."""
+    return tf.reduce_all(tf.math.is_finite(tf.reduce_sum(predictions, (0, 1))))
 
 
 def _small_steps(function, *specs):

@@ -1,10 +1,11 @@
-"""Picture files -> pictures, and pictures -> network inputs and back. TensorFlow graph ops only, no Keras.
+"""Picture files -> pictures, and these -> network inputs and back. TensorFlow graph ops only, no Keras; see `formats`.
 
 A picture is uint8 (H, W, 3), RGB, upright. A network input is float32 (S, S, 3), RGB, 0..1. "letterbox" keeps the
 aspect ratio and pads with grey (pjreddie's Darknet); "stretch" does not (AlexeyAB's Darknet).
 """
 
-from yolov3.checks import UserError, project_path
+from yolov3.checks import UserError, read_file
+from yolov3.formats import is_plain_bmp, quiet, read_with_pillow
 
 import tensorflow as tf
 
@@ -16,7 +17,11 @@ SIGNATURES = {
     "BMP": b"BM",
     "GIF": b"GIF8",
 }
+PICTURE_BYTES = 2**29  # of the largest picture file
 EXIF_WITHIN = 2**17  # bytes; the Exif segment stands among the first of a JPEG and is under 64 KiB long
+EXIF_BEHIND = 100  # other segments at most
+GIF_STEPS = 5_000  # of the walk to the end of a GIF's first frame; most files take ten
+GIF_RUN = 4096  # blocks of one length that one step takes
 ORIENTATION = 0x0112  # EXIF tag
 MIRRORED = (2, 3, 6, 7)  # orientations to flip left to right, after transposing those from 5 on
 UPSIDE_DOWN = (3, 4, 7, 8)  # orientations to flip top to bottom, likewise
@@ -27,21 +32,18 @@ def read_picture(path, max_pixels):
 
     Raises UserError with the reason: missing, empty, of another format, over max_pixels, truncated or damaged.
     """
-    try:
-        data = project_path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"picture {path} cannot be read: {error.strerror}") from None
-    return picture_of(data, path, max_pixels)
+    return picture_of(read_file(path, PICTURE_BYTES, "picture"), path, max_pixels)
 
 
+@quiet()
 def picture_of(data, path, max_pixels):
     """The bytes of a picture file -> as `read_picture`, wherever they come from; `path` is for the reason alone."""
     if not data:
         raise UserError(f"picture {path} is empty")
-    if not data.startswith(tuple(SIGNATURES.values())):
-        raise UserError(f"{path} is not a picture that can be read: it must be {', '.join(SIGNATURES)}")
+    if not data.startswith(tuple(SIGNATURES.values())) or data.startswith(SIGNATURES["BMP"]) and not is_plain_bmp(data):
+        return read_with_pillow(data, path, max_pixels)
     try:
-        height, width = header_size(data).numpy()
+        height, width = _header_size(tf.constant(data)).numpy()
         if int(height) * int(width) > max_pixels:
             raise UserError(f"picture {path} is {width} x {height}, more than YOLO_MAX_PIXELS = {max_pixels:_} allows")
         return _decode_picture(data, tf.constant(max_pixels, tf.int64)).numpy()
@@ -130,29 +132,49 @@ def header_size(data):
     )
 
 
+_header_size = tf.function(header_size, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+
+
 def first_frame(data):
     """A GIF's bytes -> int32 (2,), the height and width of its first frame, and the bytes without those behind it. The
-    decoder would unpack every frame, and frames need not be of the size in the header."""
-    octets = tf.cast(tf.io.decode_raw(data, tf.uint8), tf.int32)
+    decoder would unpack every frame, and frames need not be of the size in the header.
+
+    Fails after GIF_STEPS, which only a file that is made for it needs.
+    """
+    octets = tf.io.decode_raw(data, tf.uint8)
 
     def octet(at):
-        return tf.gather(octets, tf.minimum(at, tf.size(octets) - 1))
+        return tf.cast(tf.gather(octets, tf.minimum(at, tf.size(octets) - 1)), tf.int32)
 
     def colour_table(flags):
         return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
 
-    def last_block(at):  # each is its length and so many bytes; the last has none
-        return tf.while_loop(
-            lambda at: (at < tf.size(octets)) & (octet(at) > 0), lambda at: [at + 1 + octet(at)], [at]
-        )[0]
+    def is_within(at, steps):
+        return (at < tf.size(octets)) & (steps < GIF_STEPS)
 
-    def is_extension(at):
-        return (at < tf.size(octets)) & (octet(at) == 0x21)
+    def last_block(at, steps):  # each is its length and so many bytes; the last has none
+        def is_other(at, steps):
+            return is_within(at, steps) & (octet(at) > 0)
 
-    frame = tf.while_loop(is_extension, lambda at: [last_block(at + 2) + 1], [13 + colour_table(octet(10))])[0]
+        def next_length(at, steps):  # encoders write runs of blocks of one length
+            alike = octet(at + (1 + octet(at)) * tf.range(GIF_RUN)) == octet(at)
+            run = tf.argmin(tf.concat([tf.cast(alike, tf.int32), [0]], 0), output_type=tf.int32)
+            return at + (1 + octet(at)) * run, steps + 1
+
+        return tf.while_loop(is_other, next_length, [at, steps])
+
+    def is_extension(at, steps):
+        return is_within(at, steps) & (octet(at) == 0x21)
+
+    def next_section(at, steps):
+        at, steps = last_block(at + 2, steps)
+        return at + 1, steps + 1
+
+    frame, steps = tf.while_loop(is_extension, next_section, [13 + colour_table(octet(10)), tf.constant(0)])
     width, height = (octet(frame + i) + 256 * octet(frame + i + 1) for i in (5, 7))
-    end = last_block(frame + 11 + colour_table(octet(frame + 9))) + 1
-    return tf.stack([height, width]), tf.strings.substr(data, 0, end) + b";"
+    end, steps = last_block(frame + 11 + colour_table(octet(frame + 9)), steps)
+    with tf.control_dependencies([tf.debugging.assert_less(steps, GIF_STEPS)]):
+        return tf.stack([height, width]), tf.strings.substr(data, 0, end + 1) + b";"
 
 
 def _format(data):
@@ -178,7 +200,10 @@ def exif_orientation(data):
         marker = number(segment, 2)
         return (marker >= 0xFFC0) & (marker != 0xFFDA) & (segment < tf.size(octets)) & ~is_exif(segment)
 
-    segment = tf.while_loop(is_other, lambda at: [at + 2 + number(at + 2, 2)], [tf.constant(2)])[0]
+    def behind(segment):
+        return [segment + 2 + number(segment + 2, 2)]
+
+    segment = tf.while_loop(is_other, behind, [tf.constant(2)], maximum_iterations=EXIF_BEHIND)[0]
 
     def orientation(little):
         tiff = segment + 10

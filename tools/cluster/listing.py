@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yolov3.checks import UserError, project_path, shell_path
-from yolov3.media.sources import PICTURE_SUFFIXES, REFUSED_SUFFIXES, Pictures, open_source
+from yolov3.media.sources import OTHER_SUFFIXES, PICTURE_SUFFIXES, Pictures, open_source
 
 import pyarrow as pa
 import pyarrow.fs
@@ -151,7 +151,7 @@ def list_s3(word):
     except OSError as error:
         raise UserError(f"{word} cannot be listed ({first_line(error)}): {S3_REMEDY}") from None
     names = sorted(S3 + info.path for info in found if info.type == pa.fs.FileType.File)
-    pictures = [name for name in names if name.lower().endswith(PICTURE_SUFFIXES + REFUSED_SUFFIXES)]
+    pictures = [name for name in names if name.lower().endswith(PICTURE_SUFFIXES + OTHER_SUFFIXES)]
     if files := pictures or [name for name in names if name.endswith(".parquet")]:
         return files
     raise UserError(f"{word} holds no pictures ({', '.join(PICTURE_SUFFIXES)}) and no Parquet: mind the bucket's name")

@@ -1,26 +1,41 @@
-"""What a person may detect on: a picture, a folder or glob of pictures, a video, a camera or a stream.
+"""What a user may detect on: a picture, a folder or glob of pictures, a video, a camera or a stream.
 
-`open_source` turns a command-line word into `Pictures` or a `Video`; both yield `Frame`s, uint8 (H, W, 3), RGB.
+`open_source` turns a word of the command line into `Pictures` or a `Video`; both yield `Frame`s, uint8 (H, W, 3), RGB.
 """
 
+import contextlib
 import glob
 import os
+import re
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov3.checks import UserError, project_path, shell_path
-from yolov3.images import SIGNATURES, read_picture
+from yolov3.checks import UserError, printable, project_path, shell_path
+from yolov3.formats import HEAD_BYTES, looks_like_picture
+from yolov3.images import read_picture
 from yolov3.media.outputs import PICTURE_SUFFIXES as WRITABLE
 
 import cv2
 import numpy as np
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-REFUSED_SUFFIXES = (".webp", ".tif", ".tiff", ".heic", ".avif", ".jp2", ".svg")  # pictures too: told, not passed over
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".gif")  # what training reads, too
+OTHER_SUFFIXES = (  # of pictures that only detection reads, or that are told when they are passed over
+    *(".webp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2", ".j2k", ".ppm", ".dib", ".jxl", ".svg", ".psd"),
+    *(".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf"),
+)
+LABEL_SUFFIXES = (".txt", ".xml", ".json")  # lie beside pictures in great numbers; they are not opened to look
+VIDEO_HEAD_BYTES = 4096  # by which text and playlists are told from videos
+TEXT_SUFFIXES = (".txt", ".nfo", ".asc", ".ans", ".art", ".diz", ".ice", ".vt")  # FFmpeg makes a video of any of them
+TEXT_STARTS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")  # byte order marks
+PLAYLIST_MARKS = (b"#EXTM3U", b"ffconcat", b"c=IN IP", b"<MPD")  # FFmpeg opens what such a file names
+RAW_VIDEO = b"YUV4MPEG2 "  # a line of text, then the pixels of frames, of which all may be bright
+CONTROL_BYTES = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))  # which every video holds, and text does not
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 BACK_OFF_SECONDS = (0.5, 1, 2, 4, 8, 16, 30)  # before each try to reach a lost camera or stream again
+SOURCES = "picture, folder, glob, video, camera number or stream"
 USUAL_FPS = 25.0  # where a camera or stream does not say
 LONGEST_GAP = 3600  # seconds between two frames; what a file says beyond that is an error
 
@@ -35,13 +50,14 @@ class Frame(NamedTuple):
     place: int = 0  # among all of its source, from 0, those that could not be read counted
 
 
-def open_source(word, max_pixels):
-    """A path, glob, camera index (int, or digits) or stream URL -> Pictures or Video. Raises UserError.
+def open_source(word: str | int | os.PathLike, max_pixels: int) -> "Pictures | Video":
+    """Open a path, glob, camera index (int, or digits) or stream URL. Raises UserError.
 
-    Paths are tried as the shell gives them, then relative to the project's root.
+    Paths are tried as the shell gives them, then relative to the project's root. Of a folder or glob, the pictures are
+    taken in the order of their names, numbers in them by their value.
     """
     if not isinstance(word, (int, str, os.PathLike)) or word == "":
-        raise UserError(f"source {word!r} is none: give a picture, folder, glob, video, camera number or stream")
+        raise UserError(f"source {word!r} cannot be opened: give a {SOURCES}")
     if not isinstance(max_pixels, int) or max_pixels < 1:
         raise UserError(f"YOLO_MAX_PIXELS = {max_pixels!r} must be a whole number over 0")
     if str(word).startswith(STREAMS):
@@ -50,28 +66,38 @@ def open_source(word, max_pixels):
         if str(word).isdecimal() and not Path(str(word)).exists():
             return Video(int(word))
         return _open_path(word, max_pixels)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{word} cannot be read: {error.strerror}") from None
+    except ValueError:  # a NUL, or a character that the file system's encoding lacks
+        raise UserError(f"{str(word)!r} is missing: its name is one that a file cannot have") from None
 
 
 def _open_path(word, max_pixels):
     for path in (shell_path(word), project_path(word)):
-        if path.is_fifo() or path.is_socket():
-            raise UserError(f"{word} is a pipe: give a picture, folder, glob, video, camera number or stream")
         if path.is_dir():
-            return Pictures(sorted(x for x in path.iterdir() if _is_picture_name(x)), path, max_pixels)
+            return Pictures(sorted(filter(_is_picture, path.iterdir()), key=_numbers_by_value), path, max_pixels)
         if path.exists():
+            if not path.is_file():
+                raise UserError(f"{word} is a pipe or a device: give a {SOURCES}")
             return Pictures([path], path.parent, max_pixels) if _is_picture(path) else Video(path)
-        if found := sorted(glob.glob(str(path), recursive=True)):
-            paths = [Path(x) for x in found if _is_picture_name(x)]
+        if found := glob.glob(str(path), recursive=True):
+            paths = sorted(filter(_is_picture, map(Path, found)), key=_numbers_by_value)
             return Pictures(paths, Path(os.path.commonpath([x.parent for x in paths] or [path])), max_pixels)
-    raise UserError(f"{word} is missing: give a picture, folder, glob, video, camera number or stream")
+    raise UserError(f"{word} is missing: give a {SOURCES}")
+
+
+def _numbers_by_value(path):
+    """A key that sorts paths by their names, 2.jpg before 10.jpg."""
+    parts = [re.split(r"([0-9]+)", part) for part in path.parts]  # what is not a number, a number, and so on
+    return [[int(x) if i % 2 else x for i, x in enumerate(part)] for part in parts], path
 
 
 class Pictures:
-    """Picture files, one frame each. Of several, the unreadable are reported, left out and counted."""
+    """Picture files, one frame each. Of several, those that cannot be read are told, left out and counted."""
 
-    live, fps = False, None
+    live, fps, unit = False, None, "pictures"
 
     def __init__(self, paths, root, max_pixels):
         if not paths:
@@ -82,7 +108,7 @@ class Pictures:
         self._left_out = []
 
     def frames(self):
-        """Yields each picture that can be read; raises UserError if the only one cannot."""
+        """Yield each picture that can be read; raise UserError if the only one cannot."""
         for place, path in enumerate(self.paths):
             try:
                 picture = read_picture(path.absolute(), self.max_pixels)
@@ -90,16 +116,17 @@ class Pictures:
                 if self.count == 1:
                     raise
                 self._left_out.append(path)
-                print(f"\n{error}: left out", file=sys.stderr)
+                print(f"\n{printable(str(error))}: left out", file=sys.stderr)
             else:
                 yield Frame(str(path), 0, picture, place=place)
 
     def problems(self, ended):
-        """What to tell at the end, as a list of str."""
+        """Return what to tell at the end, as a list of str."""
         return [f"{len(self._left_out)} of {self.count} pictures could not be read"] if self._left_out else []
 
     def output_name_of(self, frame):
-        """Where an annotated picture goes, relative to the output folder; a PNG if its own format cannot be written."""
+        """Return where an annotated picture goes, relative to the output folder: a PNG if its own format cannot be
+        written."""
         path = Path(frame.source).relative_to(self.root)
         return path if path.suffix.lower() in WRITABLE else path.with_name(path.name + ".png")
 
@@ -110,9 +137,13 @@ class Video:
     live  a camera, or a stream without an end: its newest frame counts, and it is reached again when lost.
     """
 
+    unit = "frames"
+
     def __init__(self, name):
         self.name = name
         self.kind = {int: "camera", str: "stream"}.get(type(name), "video")
+        if self.kind == "video" and _is_text(name):
+            raise UserError(f"video {name} cannot be opened: is it a video? It looks like text or a playlist")
         self._capture = self._open()
         if self._capture is None:
             remedy = "is it a video?" if self.kind == "video" else "is it connected?"
@@ -121,16 +152,17 @@ class Video:
         self.live = self.kind != "video" and not count > 0
         self.count = None if self.live else max(int(count), 0)  # frames, by the file's header
         fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 1 <= fps <= 1000 else USUAL_FPS
+        self.fps = fps if 0 < fps <= 1000 else USUAL_FPS
         self.frames_read = 0
         self._seconds = 0.0  # of the last frame
+        self._has_times = False  # in the file
         self.paths = [name] if self.kind == "video" else []
         self.output_name = {"video": f"{Path(str(name)).stem}.mp4", "camera": f"camera{name}.mp4"}.get(
             self.kind, "stream.mp4"
         )
 
     def frames(self):
-        """Yields each frame until the file ends, or a live source has not come back after the last try."""
+        """Yield each frame until the file ends, or a live source has not come back after the last try."""
         try:
             while (picture := self._next()) is not None:
                 self.frames_read += 1
@@ -142,33 +174,53 @@ class Video:
             raise UserError(f"{self.kind} {self.name} holds no frames that can be read")
 
     def problems(self, ended):
-        """What to tell at the end, as a list of str; `ended` is False if nobody wanted to see the end."""
+        """Return what to tell at the end, as a list of str; `ended` is False if nobody wanted to see the end."""
         if not ended:
             return []
         if self.live:
             return [f"{self.kind} {self.name} is lost"]
-        if self.count - self.frames_read > max(2, self.count // 100):  # some headers are one or two off
+        most = max(2, self.count // 100)  # frames that a header may be off
+        duration = self.frames_read / self.fps  # by the frames; by their times it is longer where there are gaps
+        if self._has_times:
+            duration = max(duration, self._seconds + 1 / self.fps)
+        if self.count - duration * self.fps > most:
             return [f"{self.kind} {self.name} breaks off: {self.frames_read} of {self.count} frames could be read"]
         return []
 
     def _clock(self):
-        """Seconds of the frame read last: by the wall clock of what is live, else by the file, whose rate may vary."""
+        """Return the seconds of the frame read last: by the wall clock of what is live, else by the file, whose rate
+        may vary."""
         now = time.monotonic() if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        if self.frames_read > 1 and not self._seconds < now < self._seconds + LONGEST_GAP:  # no or wrong times in it
+        self._has_times = self.frames_read < 2 or self._seconds < now < self._seconds + LONGEST_GAP
+        if not self._has_times:
             now = self._seconds + 1 / self.fps
         self._seconds = now
         return now
 
     def _open(self):
-        capture = cv2.VideoCapture(self.name if self.kind == "camera" else str(self.name))
-        return capture if capture.isOpened() else None
+        """Return the capture of OpenCV, None if it cannot be opened.
+
+        In a thread of its own: a stream may be silent for half a minute, in which OpenCV lets nobody interrupt it.
+        """
+        opened = []
+
+        def work():
+            with contextlib.suppress(cv2.error, UnicodeError):  # of a name that is not in UTF-8
+                opened.append(cv2.VideoCapture(str(self.name.absolute()) if self.kind == "video" else self.name))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.2)
+        return opened[0] if opened and opened[0].isOpened() else None
 
     def _next(self):
-        """The next picture in BGR, or None at the end."""
+        """Return the next picture in BGR, None at the end."""
         found, picture = self._capture.read()
         waits = iter(BACK_OFF_SECONDS if self.live else ())
         while not found and (seconds := next(waits, None)):
-            print(f"\n{self.kind} {self.name} is lost: trying again in {seconds} s", file=sys.stderr)
+            lost = printable(f"{self.kind} {self.name} is lost")
+            print(f"\n{lost}: trying again in {seconds} s", file=sys.stderr)
             self._capture.release()
             time.sleep(seconds)
             self._capture = self._open() or self._capture
@@ -176,13 +228,30 @@ class Video:
         return picture if found else None
 
 
-def _is_picture_name(path):
-    return Path(path).suffix.lower() in PICTURE_SUFFIXES + REFUSED_SUFFIXES and not Path(path).name.startswith(".")
-
-
 def _is_picture(path):
-    """By its name, or by its first bytes whatever its name."""
-    if _is_picture_name(path):
+    """Whether a file is to be read as a picture: by its name, or by its first bytes whatever its name."""
+    if path.name.startswith("."):
+        return False
+    suffix = path.suffix.lower()
+    if suffix in PICTURE_SUFFIXES + OTHER_SUFFIXES:
         return True
-    with path.open("rb") as file:
-        return file.read(8).startswith(tuple(SIGNATURES.values()))
+    return suffix not in LABEL_SUFFIXES and looks_like_picture(_head(path, HEAD_BYTES))
+
+
+def _is_text(path):
+    """Whether a file holds text, which FFmpeg makes a video of, or a playlist, of which it opens what that names."""
+    head = _head(path, VIDEO_HEAD_BYTES)
+    is_text = bool(head) and head.translate(None, CONTROL_BYTES) == head and not head.startswith(RAW_VIDEO)
+    is_list = head.startswith(TEXT_STARTS) or any(mark in head for mark in PLAYLIST_MARKS)
+    return path.suffix.lower() in TEXT_SUFFIXES or is_text or is_list
+
+
+def _head(path, count):
+    """The first bytes of a regular file; none where they cannot be read."""
+    if not path.is_file():
+        return b""
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError:
+        return b""

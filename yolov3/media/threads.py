@@ -82,7 +82,7 @@ class ReadAhead:
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join(timeout=2)  # a camera or stream that hangs does not hold up the rest
+        self._thread.join(timeout=0.5)  # a camera or stream that hangs does not hold up the rest
 
     def _work(self):
         last = END

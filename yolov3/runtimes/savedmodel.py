@@ -2,7 +2,8 @@
 
     serving_default  images float32 (N, S, S, 3) -> predictions float32 (N, boxes, 4 + classes) and, of a model with
                      features, features float32 (N, S/16, S/16, C), the backbone's
-    detect_bytes     image_bytes string (N,), whole picture files of any sizes -> boxes float32 (N, 100, 4), xyxy in
+    detect_bytes     image_bytes string (N,), whole JPEG, PNG, BMP (8, 24 or 32 bits a pixel) or GIF files, of which the
+                     first frame counts, of any sizes and no other format -> boxes float32 (N, 100, 4), xyxy in
                      pixels of each picture, scores (N, 100), classes int32 (N, 100), valid_detections int32 (N,): how
                      many of the 100 rows hold a box, -1 for a file that cannot be decoded
 
