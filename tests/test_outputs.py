@@ -129,9 +129,9 @@ def test_lines_that_the_system_cuts_short_end_with_a_whole_one(tmp_path):
     assert text.endswith("}\n") and 0 < len(text.splitlines()) < 10
 
 
-@pytest.mark.parametrize("make", [lambda path: VideoFile(path, 10), Lines])
+@pytest.mark.parametrize("make", [lambda path: VideoFile(path, 10), JsonLines])
 def test_two_writers_of_one_file_write_a_whole_one_each_and_the_later_one_stays(tmp_path, make):
-    path = tmp_path / ("out.mp4" if make is not Lines else "out.jsonl")
+    path = tmp_path / ("out.mp4" if make is not JsonLines else "out.jsonl")
     first, second = make(path), make(path)
     for i in range(6):
         for writer, frames in ((first, 3), (second, 6)):
@@ -202,6 +202,15 @@ def test_no_result_file_falls_on_the_source(tmp_path):
         with pytest.raises(UserError, match="in.mp4 is the input itself"):
             Job(video, path)
     assert falls_on([tmp_path / "none"], [tmp_path / "none"]) is None
+
+
+def test_two_kinds_of_results_never_share_a_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(outputs.RESULT_FILES, "again", ResultFile(JsonLines, (".json",), "the same format again"))
+    picture = picture_file(tmp_path / "pictures" / "in.png")
+    (tmp_path / "link").symlink_to(tmp_path / "pictures")
+    with pytest.raises(UserError, match="boxes.json is named for two kinds of results"):
+        Job(picture, json=tmp_path / "pictures" / "boxes.json", again=tmp_path / "link" / "boxes.json")
+    Job(picture, json=tmp_path / "boxes.json", again=tmp_path / "pictures" / "boxes.json")
 
 
 def test_two_pictures_never_share_an_output_name():
@@ -372,6 +381,14 @@ def test_a_terminal_is_shown_neither_control_characters_nor_passwords():
     )
     assert printable("rtsp://me:se:c@ret@cam:554/1 is lost") == "rtsp://me:***@cam:554/1 is lost"
     assert printable("http://host:80/a@b") == "http://host:80/a@b"
+
+
+def test_the_name_of_a_padded_video_does_not_move_the_cursor(tmp_path, capsys):
+    video = VideoFile(tmp_path / "in\x1b[2J.mp4", 10)
+    video.write(np.zeros((49, 81, 3), np.uint8))
+    video.close()
+    told = capsys.readouterr().err
+    assert "in\\x1b[2J.mp4 is 82 x 50 pixels" in told and "\x1b" not in told
 
 
 def test_a_new_format_is_one_class_and_one_row(tmp_path, monkeypatch, capsys):

@@ -148,6 +148,9 @@ class Job:
                 raise UserError(f"output {path} is for tracks: object_tracker.py writes it")
             names = (project_path(x) for x in (configs.TRAIN_CLASSES, configs.YOLO_COCO_CLASSES) if isinstance(x, str))
             check_output(path, row.suffixes, [*self.source.paths, *names])
+        places = [path.resolve() for path in self.results.values()]  # which need not be there yet
+        if twice := next((path for path in places if places.count(path) > 1), None):
+            raise UserError(f"output {twice} is named for two kinds of results: name another file for one of them")
         self.only, self.colour, self.labels = only, check_colour(colour) if colour else None, labels
         self.follow, self.draw = follow, draw_tracks if follow else draw_detections
         self.window = open_window() if show else None

@@ -7,13 +7,12 @@ import abc
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov3.checks import UserError
+from yolov3.checks import UserError, tell
 from yolov3.files import NAME_BYTES, OneFileRefused, new_part, told_in_one_line, whole_file
 
 import cv2
@@ -125,7 +124,7 @@ class VideoFile:
         self._writer = writer
         if even != (width, height):
             told = f"{self.path.name} is {even[0]} x {even[1]} pixels: its codec takes even sizes only, so that the"
-            print(f"\n{told} edge of the {width} x {height} frames is repeated", file=sys.stderr)
+            tell(f"{told} edge of the {width} x {height} frames is repeated")
 
     def _fill(self, place):
         """Write the frame that is held until the next one, which is at that place."""
