@@ -13,15 +13,13 @@ from yolov3 import configs
 from yolov3.checks import say_it_in_one_line
 from yolov3.cli import detect_from_command_line
 from yolov3.loading import custom_weights
-from yolov3.utils import Load_Yolo_model
 
 
 @say_it_in_one_line
 def main():
-    def load():
-        return Load_Yolo_model(custom_weights(), framework=configs.YOLO_FRAMEWORK)
-
-    return detect_from_command_line(__doc__, load, configs.DETECT_CUSTOM_SOURCE)
+    return detect_from_command_line(
+        __doc__, configs.DETECT_CUSTOM_SOURCE, weights=custom_weights(), framework=configs.YOLO_FRAMEWORK
+    )
 
 
 if __name__ == "__main__":

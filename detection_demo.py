@@ -9,14 +9,14 @@ python detection_demo.py photos/ --only person,dog  some classes only
 
 import sys
 
+from yolov3 import configs
 from yolov3.checks import say_it_in_one_line
 from yolov3.cli import detect_from_command_line
-from yolov3.utils import Load_Yolo_model
 
 
 @say_it_in_one_line
 def main():
-    return detect_from_command_line(__doc__, Load_Yolo_model)
+    return detect_from_command_line(__doc__, configs.DETECT_SOURCE)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from yolov3.detect import Job, Summary
 from yolov3.detector import Detector
 from yolov3.tracking.embedders import load_embedder
 from yolov3.tracking.follower import Follower
-from yolov3.utils import Load_Yolo_model
 
 
 def Object_tracking(
@@ -70,15 +69,16 @@ def make_follower() -> Follower:
     return Follower(Tracker(options), embedder, trail)
 
 
-def load():
-    """Return the detector that configs.py describes, with features and across classes if tracking needs them."""
-    across_classes = configs.TRACKER_CLASS_AGNOSTIC or None  # None: what YOLO_CLASS_AGNOSTIC says
-    return Load_Yolo_model(features=configs.TRACKER_EMBEDDER == "detector", class_agnostic=across_classes)
-
-
 @say_it_in_one_line
 def main() -> int:
-    return detect_from_command_line(__doc__, load, configs.TRACKER_SOURCE, make_follower, configs.TRACKER_LOW_SCORE)
+    return detect_from_command_line(
+        __doc__,
+        configs.TRACKER_SOURCE,
+        features=configs.TRACKER_EMBEDDER == "detector",
+        class_agnostic=configs.TRACKER_CLASS_AGNOSTIC or None,  # None: what YOLO_CLASS_AGNOSTIC says
+        make_follower=make_follower,
+        score_threshold=configs.TRACKER_LOW_SCORE,
+    )
 
 
 if __name__ == "__main__":

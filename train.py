@@ -24,7 +24,7 @@ from yolov3.checks import (
     read_class_names,
     say_it_in_one_line,
 )
-from yolov3.darknet import convolutions, load_arrays, transfer_yolo_weights
+from yolov3.darknet import array_shapes, convolutions, load_arrays, transfer_yolo_weights
 from yolov3.dataset import readable, training_batches
 from yolov3.detector import Detector
 from yolov3.downloads import fetch_weights
@@ -150,7 +150,7 @@ def load_first_weights(network, model):
                 f"TRAIN_FROM_CHECKPOINT: {folder} is {made.name} with {len(made.classes)} classes, not {model.name} "
                 f"with {len(model.classes)}: name another in yolov3/configs.py"
             )
-        load_arrays(network, read_weights(folder), folder)
+        load_arrays(network, read_weights(folder, array_shapes(network)), folder)
     elif transfers():
         weights = getattr(configs, NETWORKS[model.name].weights)
         fetch_weights(weights)

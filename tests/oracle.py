@@ -157,3 +157,9 @@ def read_annotations(path):
     """The records of an annotation file without a mistake in it; its pictures need not be there."""
     lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     return [parse_line(line, Path(path).parent) for line in lines if line.strip()]
+
+
+def stored_arrays(folder):
+    """The arrays in the weights.npz of a checkpoint folder, in their order."""
+    with np.load(Path(folder) / "weights.npz") as arrays:
+        return [arrays[f"arr_{i}"].astype(np.float32) for i in range(len(arrays))]

@@ -12,7 +12,7 @@ from yolov3 import configs
 from yolov3.annotations import check_annotations
 from yolov3.boxes import decode
 from yolov3.calibration import CalibrationInputs, choose_pictures
-from yolov3.checkpoint import read_about, read_model, read_weights, write_checkpoint
+from yolov3.checkpoint import read_about, read_model, write_checkpoint
 from yolov3.checks import PROJECT, UserError, read_class_names
 from yolov3.evaluation import evaluate
 from yolov3.images import read_picture
@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from oracle import coco64, random_weights
+from oracle import coco64, random_weights, stored_arrays
 
 openvino = import_openvino()
 SIZE = 160
@@ -506,7 +506,7 @@ def test_a_checkpoint_is_converted_whatever_type_is_configured(convert, tmp_path
 
 
 def test_weights_that_are_nan_are_refused(convert, tmp_path):
-    arrays = read_weights(PROJECT / SHIPPED)
+    arrays = stored_arrays(PROJECT / SHIPPED)
     arrays[7] = np.full_like(arrays[7], np.nan)
     write_checkpoint(tmp_path / "diverged", read_model(PROJECT / SHIPPED), arrays, "a test")
     with pytest.raises(UserError, match="diverged holds weights that are not finite"):

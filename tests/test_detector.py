@@ -1,16 +1,18 @@
 """The detector as a user meets it: one call, any frames, checkpoints, and plain words for what does not fit."""
 
+import io
 import json
 import os
 import resource
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 
 from yolov3 import configs
 from yolov3.checkpoint import ModelSpec, find, read_model, read_weights, write_checkpoint
 from yolov3.checks import PROJECT, UserError, read_class_names
-from yolov3.darknet import convolutions, get_arrays, load_yolo_weights, save_yolo_weights
+from yolov3.darknet import array_shapes, convolutions, get_arrays, load_yolo_weights, save_yolo_weights
 from yolov3.detector import Detector
 from yolov3.files import THIS_COMPUTER, whole_folder
 from yolov3.loading import Load_Yolo_model, configured_model
@@ -21,7 +23,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from oracle import random_weights
+from oracle import random_weights, stored_arrays
 
 NAMES = ("cat", "dog", "cup")
 SIZE = 64
@@ -318,7 +320,7 @@ def test_half_precision_halves_a_checkpoint_and_keeps_its_numbers(network, tmp_p
     full, half = (write(tmp_path / kind, network, dtype=kind) for kind in ("float32", "float16"))
     sizes = [(folder / "weights.npz").stat().st_size for folder in (half, full)]
     assert sizes[0] < 0.51 * sizes[1]
-    for ours, exact in zip(read_weights(half), read_weights(full), strict=True):
+    for ours, exact in zip(stored_arrays(half), stored_arrays(full), strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, exact, rtol=1e-3, atol=1e-4)
 
@@ -368,7 +370,9 @@ def test_a_checkpoint_whose_classes_were_edited_is_refused(configured, network, 
     about = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(about | {"classes": ["cat"]}))
     configured(YOLO_CUSTOM_WEIGHTS="mine")
-    with pytest.raises(UserError, match="mine does not hold the weights of yolov4-tiny with 1 classes"):
+    with pytest.raises(
+        UserError, match="weights.npz cannot be read .array arr_85 is float32 .24,., where the network has .18,"
+    ):
         Load_Yolo_model()
 
 
@@ -405,7 +409,7 @@ def test_a_model_json_that_no_tool_has_written_is_refused(network, tmp_path, key
 
 
 def test_a_folder_without_model_json_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no checkpoint folder of this project: it has no model.json"):
+    with pytest.raises(UserError, match="is not a checkpoint folder of this project: it has no model.json"):
         read_model(tmp_path)
 
 
@@ -416,11 +420,65 @@ def test_damaged_weights_of_a_checkpoint_are_refused(network, tmp_path):
     flipped[len(whole) // 2] ^= 0xFF
     for data in (whole[: len(whole) // 2], whole[:-30], b"", b"text", bytes(flipped)):
         file.write_bytes(data)
-        with pytest.raises(UserError, match="weights.npz cannot be read .*: write the checkpoint again"):
-            read_weights(file.parent)
+        with pytest.raises(UserError, match="weights.npz cannot be read .*write it again"):
+            read_weights(file.parent, array_shapes(network[0]))
     file.unlink()
     with pytest.raises(UserError, match="weights.npz cannot be read"):
-        read_weights(file.parent)
+        read_weights(file.parent, array_shapes(network[0]))
+
+
+def test_a_header_that_claims_terabytes_is_refused_before_anything_is_read(network, tmp_path):
+    """18 MB of zeros, deflated, once became 8.5 GB."""
+    folder = write(tmp_path / "checkpoint", network)
+    arrays = stored_arrays(folder)
+    for claim in ((2**20, 2**20), (64,), ()):
+        header = io.BytesIO()
+        about = {"descr": "<f4", "fortran_order": False, "shape": claim}
+        np.lib.format.write_array_header_1_0(header, about)
+        with zipfile.ZipFile(folder / "weights.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            for i, array in enumerate(arrays):
+                member = io.BytesIO()
+                np.save(member, array)
+                archive.writestr(f"arr_{i}.npy", header.getvalue() + bytes(2**20) if i == 3 else member.getvalue())
+        with pytest.raises(UserError, match="weights.npz cannot be read .array arr_3 is float32 .*where the network"):
+            read_weights(folder, array_shapes(network[0]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("anchors", [[[-1, 2], [3, 4], [5, 6]], [[1, 2], [3, 4], [5, 6]]]),
+        ("anchors", [[[1e308, 2], [3, 4], [5, 6]], [[1, 2], [3, 4], [5, 6]]]),
+        ("anchors", [[[float("nan"), 2], [3, 4], [5, 6]], [[1, 2], [3, 4], [5, 6]]]),
+        ("anchors", [[["1", 2], [3, 4], [5, 6]], [[1, 2], [3, 4], [5, 6]]]),
+        ("anchors", "none"),
+        ("scale_x_y", [0, 1]),
+        ("scale_x_y", [1.05, 10**400]),
+        ("classes", ["cat", "cat", "cup"]),
+        ("classes", ["cat", "do\ng", "cup"]),
+        ("classes", ["cat", " ", "cup"]),
+        ("classes", "cat"),
+        ("classes", {"0": "cat"}),
+        ("input_size", 1e308),
+        ("input_size", 2**31),
+        ("tiny", "yes"),
+        ("type", ["yolov4"]),
+        ("features", []),
+    ],
+)
+def test_a_model_json_with_a_value_that_makes_no_sense_is_refused(network, tmp_path, name, value):
+    file = write(tmp_path / "checkpoint", network) / "model.json"
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps({**about, name: value}))
+    with pytest.raises(UserError, match=r"model.json is damaged \(.*: write the checkpoint again"):
+        read_model(file.parent)
+
+
+def test_a_model_json_nested_without_end_is_damaged(network, tmp_path):
+    file = write(tmp_path / "checkpoint", network) / "model.json"
+    file.write_text("[" * 10**5)
+    with pytest.raises(UserError, match="model.json is damaged"):
+        read_model(file.parent)
 
 
 def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path):

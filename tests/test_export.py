@@ -5,7 +5,7 @@ import sys
 from yolov3 import configs
 from yolov3.boxes import decode
 from yolov3.cfg import input_size, read_cfg
-from yolov3.checkpoint import ModelSpec, read_model, read_weights, write_checkpoint
+from yolov3.checkpoint import ModelSpec, read_model, write_checkpoint
 from yolov3.checks import PROJECT
 from yolov3.darknet import get_arrays, load_yolo_weights
 from yolov3.loading import Load_Yolo_model
@@ -15,7 +15,7 @@ from yolov3.yolov4 import Create_Yolo
 import cv2
 import numpy as np
 import pytest
-from oracle import centre_form, importer_answers, random_picture, random_weights
+from oracle import centre_form, importer_answers, random_picture, random_weights, stored_arrays
 
 HEADS = NETWORKS["yolov4-tiny"].heads._replace(
     anchors=(((14, 20), (20, 27), (27, 37)), ((38, 51), (54, 73), (89, 119)))
@@ -105,7 +105,7 @@ def test_a_folder_of_half_the_size_is_the_same_model(export, tmp_path):
     size, half = ((tmp_path / name / "weights.npz").stat().st_size for name in ("trained", "half"))
     assert half < 0.51 * size
     assert read_model(tmp_path / "half") == MODEL
-    for whole, rounded in zip(read_weights(tmp_path / "trained"), read_weights(tmp_path / "half"), strict=True):
+    for whole, rounded in zip(stored_arrays(tmp_path / "trained"), stored_arrays(tmp_path / "half"), strict=True):
         np.testing.assert_allclose(rounded, whole, rtol=1e-3, atol=1e-6)
 
 
@@ -122,7 +122,7 @@ def test_what_is_there_is_replaced_only_when_asked(export, tmp_path):
     load_yolo_weights(Create_Yolo(64, "yolov4", True, 2), weights)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
-    with pytest.raises(SystemExit, match="error: .*thesis is no checkpoint, so it is not replaced"):
+    with pytest.raises(SystemExit, match="error: .*thesis is not a checkpoint, so it is not replaced"):
         export(tmp_path / "thesis", "--overwrite")
     assert (tmp_path / "thesis" / "chapter.txt").exists()
 

@@ -8,7 +8,7 @@ import train
 from yolov3 import configs
 from yolov3.boxes import decode
 from yolov3.cfg_layers import cfg_text
-from yolov3.checkpoint import ModelSpec, read_model, read_weights, write_checkpoint
+from yolov3.checkpoint import ModelSpec, read_model, write_checkpoint
 from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
 from yolov3.loading import Load_Yolo_model, custom_weights
 from yolov3.training import callbacks
@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import draw_red_and_green
-from oracle import centre_form, importer, importer_answers, random_weights
+from oracle import centre_form, importer, importer_answers, random_weights, stored_arrays
 
 CONSTANTS = {
     "YOLO_TYPE": "yolov4",
@@ -100,7 +100,7 @@ def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv
     assert detector.names == ("red", "green")
 
     network = Create_Yolo(64, "yolov4", True, 2)
-    load_arrays(network, read_weights(made), made)
+    load_arrays(network, stored_arrays(made), made)
     save_yolo_weights(network, folder / "mine.weights")
     cfg = (shared / "darknet" / "yolov4-tiny.cfg").read_text().replace("classes=80", "classes=2")
     (folder / "mine.cfg").write_text(cfg.replace("filters=255", "filters=21"))
@@ -129,7 +129,7 @@ def test_it_begins_with_a_checkpoint_or_with_darknet_weights(folder, eager, monk
             monkeypatch.setattr(configs, name, value)
         monkeypatch.setattr(sys, "argv", ["train.py", "--overwrite"])
         train.main()
-        for mine, theirs in zip(read_weights(folder / "checkpoints" / "mine_Tiny_last"), first, strict=True):
+        for mine, theirs in zip(stored_arrays(folder / "checkpoints" / "mine_Tiny_last"), first, strict=True):
             if mine.ndim == 4:  # the statistics of batch normalisation do move
                 np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
@@ -179,7 +179,7 @@ def test_a_data_set_of_one_picture_will_do(folder, eager, monkeypatch):
 
 def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch, capsys):
     train.main()
-    whole = read_weights(folder / "checkpoints" / "mine_Tiny_last")
+    whole = stored_arrays(folder / "checkpoints" / "mine_Tiny_last")
 
     class CtrlC(keras.callbacks.Callback):
         """After the first and after the fourth of six steps; an epoch has two."""
@@ -197,7 +197,7 @@ def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch,
     capsys.readouterr()
     train.main()
     assert "going on at step 4 of 6" in capsys.readouterr().out
-    for mine, expected in zip(read_weights(folder / "checkpoints" / "stopped_Tiny_last"), whole, strict=True):
+    for mine, expected in zip(stored_arrays(folder / "checkpoints" / "stopped_Tiny_last"), whole, strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
 
 

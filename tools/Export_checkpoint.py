@@ -8,14 +8,13 @@ cfg, mine.cfg, is written beside it and does, for Darknet, for OpenCV and for th
 """
 
 import argparse
-import json
 
 import _path
 from yolov3 import configs
 from yolov3.cfg_layers import cfg_text
-from yolov3.checkpoint import find, read_model, read_weights, write_checkpoint
+from yolov3.checkpoint import find, read_about, read_model, read_weights, write_checkpoint
 from yolov3.checks import UserError, say_it_in_one_line, shell_path
-from yolov3.darknet import load_arrays, save_yolo_weights
+from yolov3.darknet import array_shapes, load_arrays, save_yolo_weights
 from yolov3.files import check_writable, whole_file
 from yolov3.yolov4 import Create_Yolo
 
@@ -30,24 +29,27 @@ def main():
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     arguments = parser.parse_args()
     folder = find(arguments.checkpoint, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
-    model, arrays = read_model(folder), read_weights(folder)
+    spec = read_model(folder)
     output = shell_path(arguments.output).absolute()
     cfg = output.with_suffix(".cfg")
     for file in (output, cfg) if output.suffix == ".weights" else (output,):
         if file.exists() and not arguments.overwrite:
             raise UserError(f"{file} is there already: give --overwrite to replace it")
+        if file.exists() and file.samefile(folder):
+            raise UserError(f"output {file} is the checkpoint itself: name another folder")
     check_writable(output.parent)
 
-    network = Create_Yolo(model.input_size, model.type, model.tiny, model.classes)
+    network = Create_Yolo(spec.input_size, spec.type, spec.tiny, spec.classes)
+    arrays = read_weights(folder, array_shapes(network))
     load_arrays(network, arrays, folder)
     if output.suffix == ".weights":
         save_yolo_weights(network, output)
         with whole_file(cfg) as part:
-            part.write_text(cfg_text(network, model.heads, len(model.classes), model.input_size), encoding="utf-8")
+            part.write_text(cfg_text(network, spec.heads, len(spec.classes), spec.input_size), encoding="utf-8")
         print(f"written: {cfg}")
     else:
-        made_from = json.loads((folder / "model.json").read_text(encoding="utf-8"))["made_from"]
-        write_checkpoint(output, model, arrays, f"{made_from}; in float16", np.float16)
+        made_from = read_about(folder).get("made_from")
+        write_checkpoint(output, spec, arrays, f"{made_from}; in float16", np.float16)
     print(f"written: {output}")
 
 

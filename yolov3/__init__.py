@@ -2,10 +2,26 @@
 
 Importing the package imports TensorFlow and keeps it, OpenCV and FFmpeg from talking over a script's own lines.
 Set TF_CPP_MIN_LOG_LEVEL=0 to hear them. It also keeps NumPy to one thread, if it comes before NumPy: OpenBLAS's threads
-spin after every product, and the network beside them loses a third of its speed.
+spin after every product, and the network beside them loses a third of its speed. A package that is missing, or a
+configs.py that Python does not understand, ends a script here in one line.
 """
 
+import difflib
+import importlib.util
 import os
+import sys
+import traceback
+
+NEEDED = {"tensorflow": "TensorFlow", "numpy": "NumPy", "cv2": "OpenCV", "tqdm": "tqdm"}  # by every script
+
+
+def _check_installed():
+    missing = [title for name, title in NEEDED.items() if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(
+            f"error: {' and '.join(missing)} missing in this Python ({sys.executable}): activate the environment first "
+            r"(. .venv/bin/activate, on Windows .venv\Scripts\activate), or pip install -r requirements.txt"
+        )
 
 
 def _import_quietly():
@@ -22,8 +38,33 @@ def _import_quietly():
         os.close(nowhere)
 
 
+def _read_configs():
+    """Import configs.py. What is wrong with it, or asked of it and not there, is told in one line."""
+    try:
+        from yolov3 import configs
+    except SyntaxError as error:
+        text = (error.text or "").strip()
+        raise SystemExit(f"error: yolov3/configs.py line {error.lineno}: {error.msg}: {text}") from None
+    except Exception as error:  # a name without quotes, a division by zero ...
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        raise SystemExit(f"error: yolov3/configs.py line {line.lineno}: {error}: {line.line}") from None
+
+    def missing(name):
+        if not name.isupper():
+            raise AttributeError(name)
+        near = difflib.get_close_matches(name, (x for x in vars(configs) if x.isupper()), 1)
+        raise SystemExit(
+            f"error: yolov3/configs.py does not have {name}: put the line back"
+            + (f", or is it {near[0]}, misspelt?" if near else "")
+        )
+
+    configs.__getattr__ = missing
+
+
+_check_installed()
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     _import_quietly()
+_read_configs()

@@ -6,11 +6,10 @@ and axes) or beside what a converter writes for a runtime.
 
 import json
 import zipfile
-import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from yolov3.checks import UserError, check_input_size, project_path
+from yolov3.checks import UserError, check_class_names, check_input_size, project_path, read_file
 from yolov3.files import whole_folder
 from yolov3.images import RESIZES
 from yolov3.networks import NETWORKS, NMS_KINDS, Heads, network_name
@@ -18,6 +17,9 @@ from yolov3.networks import NETWORKS, NMS_KINDS, Heads, network_name
 import numpy as np
 
 PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
+MOST_CLASSES = 100_000
+LARGEST_ANCHOR, LARGEST_SCALE = 1e5, 10  # pixels; scale_x_y
+MOST_JSON = 2**26  # bytes of model.json
 SHOWN = 3  # classes that are named where a model is told in one line
 
 
@@ -72,49 +74,62 @@ def find(name, tiny, folder):
     )
 
 
-def read_model(folder):
-    """The model.json of a checkpoint folder -> Model."""
+def read_model(folder) -> ModelSpec:
+    """Return what the model.json of a checkpoint folder says. Raises UserError if it is damaged."""
     about = read_about(folder)
     try:
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
         about.setdefault("features", False)  # folders from before there were any
         facts = {field.name: _tuples(about[field.name]) for field in fields(ModelSpec) if field.name != "heads"}
-        model = ModelSpec(**facts, heads=heads)
-        _check(model)
-        return model
-    except (KeyError, TypeError, ValueError) as error:
+        spec = ModelSpec(**facts, heads=heads)
+        _check(spec, folder)
+        return spec
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(_damaged(folder, error)) from None
 
 
-def _check(model):
-    """ValueError if a ModelSpec is none that this project writes."""
-    heads, published = model.heads, NETWORKS[network_name(model.type, model.tiny)].heads
-    check_input_size(model.input_size, "input_size")
+def _check(spec, folder):
+    """Raise ValueError if this project would not write such a ModelSpec."""
+    heads, published = spec.heads, NETWORKS[network_name(spec.type, spec.tiny)].heads
+    check_input_size(spec.input_size, "input_size")
     right = {
-        "classes": model.classes and all(isinstance(name, str) for name in model.classes),
-        "resize": model.resize in RESIZES,
+        "classes": isinstance(spec.classes, tuple) and 0 < len(spec.classes) <= MOST_CLASSES,
+        "resize": spec.resize in RESIZES,
         "strides": heads.strides == published.strides,
-        "anchors": np.shape(heads.anchors) == np.shape(published.anchors),
-        "scale_x_y": np.shape(heads.scale_x_y) == np.shape(published.scale_x_y),
+        "anchors": _sensible(heads.anchors, np.shape(published.anchors), LARGEST_ANCHOR),
+        "scale_x_y": _sensible(heads.scale_x_y, np.shape(published.scale_x_y), LARGEST_SCALE),
         "nms": heads.nms in NMS_KINDS,
-        "precision": model.precision in PRECISIONS,
-        "features": model.features in (True, False),
+        "precision": spec.precision in PRECISIONS,
+        "features": spec.features in (True, False),
     }
     for name, is_right in right.items():
         if not is_right:
             raise ValueError(f"{name} is wrong")
+    if not all(isinstance(name, str) for name in spec.classes):
+        raise ValueError("classes are not all names")
+    check_class_names(spec.classes, "classes")
 
 
-def read_about(folder):
-    """The model.json of a checkpoint folder -> dict: all that a ModelSpec is, and how it was made."""
+def _sensible(values, shape, largest):
+    """Whether nested tuples have that shape, and are numbers above 0 and no larger than anybody's."""
+    array = np.array(values, dtype=object)
+    numbers = [x for x in array.ravel() if isinstance(x, (int, float)) and not isinstance(x, bool)]
+    return array.shape == shape and len(numbers) == array.size and all(0 < x <= largest for x in numbers)
+
+
+def read_about(folder) -> dict:
+    """Return the model.json of a checkpoint folder: all that a ModelSpec is, and how it was made. Raises UserError."""
+    file = Path(folder) / "model.json"
+    if not file.exists():
+        raise UserError(f"{folder} is not a checkpoint folder of this project: it has no model.json")
     try:
-        about = json.loads((Path(folder) / "model.json").read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{folder} is no checkpoint folder of this project: it has no model.json") from None
-    except ValueError as error:
+        about = json.loads(read_file(file, MOST_JSON, "checkpoint").decode("utf-8"))
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise UserError(_damaged(folder, error)) from None
     if not isinstance(about, dict):
-        raise UserError(_damaged(folder, TypeError("no object")))
+        raise UserError(_damaged(folder, TypeError("not an object")))
     return about
 
 
@@ -127,14 +142,55 @@ def is_weights(folder):
     return (Path(folder) / "weights.npz").exists()
 
 
-def read_weights(folder):
-    """The weights.npz of a checkpoint folder -> list of float32 arrays, for `darknet.load_arrays`."""
+def read_weights(folder, shapes) -> list[np.ndarray]:
+    """Return the weights.npz of a checkpoint folder as float32 arrays, for `darknet.load_arrays`.
+
+    shapes  what a network takes. They are compared with the headers in the file before anything is read, so that a
+    damaged or malicious file cannot ask for more memory than the network has. Raises UserError.
+    """
     file = Path(folder) / "weights.npz"
+    expected = {f"arr_{i}": shape for i, shape in enumerate(shapes)}
     try:
+        arrays = read_arrays(file, expected)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}): it is damaged or not of its model.json; write it again"
+        ) from None
+    return [arrays[name].astype(np.float32) for name in expected]
+
+
+def read_arrays(file, shapes) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file, {name: array}, of floats of those shapes, {name: shape}, or of strings.
+
+    Raises ValueError, before an array is read, if the file is damaged or has others; OSError if it cannot be opened.
+    """
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"{file} is not a file" if Path(file).exists() else f"{file} is missing")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            if sorted(names) != sorted(shapes):
+                raise ValueError(f"it holds {len(names)} arrays, not the {len(shapes)} of the network")
+            for name in names:
+                with archive.open(f"{name}.npy") as member:
+                    _check_header(member, shapes[name], name)
         with np.load(file) as arrays:
-            return [arrays[f"arr_{i}"].astype(np.float32) for i in range(len(arrays))]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{file} cannot be read ({error}): write the checkpoint again") from None
+            return {name: arrays[name] for name in names}
+    except OSError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy have some ten classes for damage
+        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+
+
+def _check_header(member, shape, name):
+    version = np.lib.format.read_magic(member)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"array {name} is of version {version}")
+    found, _, dtype = readers[version](member)
+    is_text = shape == () and dtype.kind == "U" and dtype.itemsize <= MOST_JSON
+    if found != tuple(shape) or not (is_text or dtype.kind in "fiu"):
+        raise ValueError(f"array {name} is {dtype} {found}, where the network has {tuple(shape)}")
 
 
 def write_checkpoint(folder, model, arrays, made_from, dtype=np.float32):
@@ -159,7 +215,7 @@ def check_replaceable(folder, made_from=None):
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / "model.json").exists():
-        raise UserError(f"{folder} is no checkpoint, so it is not replaced: name another")
+        raise UserError(f"{folder} is not a checkpoint, so it is not replaced: name another")
     if made_from is None:
         return
     try:

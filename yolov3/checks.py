@@ -4,6 +4,7 @@
 scripts print it as one line and exit with code 1 (`say_it_in_one_line`).
 """
 
+import difflib
 import errno
 import functools
 import io
@@ -30,6 +31,9 @@ NOT_A_NAME = re.compile(
 )
 
 
+MOST_PIXELS = 4096  # of a side of the network input
+
+
 class UserError(ValueError):
     """A wrong file, constant or argument, told in the user's words."""
 
@@ -46,10 +50,17 @@ def choose(constant, value, choices):
 
 
 def check_input_size(size, constant="YOLO_INPUT_SIZE"):
-    """Network input in pixels: the coarsest head sees one cell per 32 pixels, so S must be a multiple of 32."""
+    """Return a size of the network input in pixels. Raise UserError if it is not a multiple of 32, the pixels that one
+    cell of the coarsest head sees, or is larger than any network can use."""
+    if isinstance(size, (tuple, list)):
+        raise UserError(
+            f"the input size ({constant}) is {size!r}: inputs are square, so give one number, 416 for example"
+        )
     if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 32 or size % 32:
-        near = max(32, round(size / 32) * 32) if isinstance(size, numbers.Integral) else 416
+        near = min(max(32, round(size / 32) * 32), MOST_PIXELS) if isinstance(size, numbers.Integral) else 416
         raise UserError(f"the input size ({constant}) is {size!r}: make it a multiple of 32, {near} for example")
+    if size > MOST_PIXELS:
+        raise UserError(f"the input size ({constant}) is {size}: make it {MOST_PIXELS} at most, 416 for example")
     return int(size)
 
 
@@ -135,7 +146,8 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
         text = read_file(path, NAMES_BYTES, "class names file", remedy).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"class names file {path} is not in UTF-8: save it as UTF-8") from None
-    names = tuple(line.strip() for line in text.rstrip().split("\n"))
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip().split("\n")
+    names = tuple(line.strip() for line in lines)
     if names == ("",):
         raise UserError(f"class names file {path} is empty: {remedy}")
     if any(map(NOT_A_NAME.match, names)):
@@ -221,3 +233,12 @@ def say_it_in_one_line(main):
             sys.exit(141 if error.errno == errno.EPIPE else f"error: output cannot be written: {error.strerror}")
 
     return run
+
+
+def check_wanted(wanted, names):
+    """Raise UserError if a class that is wanted is not one of `names`; it says which name is the nearest."""
+    known = set(names)
+    for name in wanted or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, names, 1) or names[:1]
+            raise UserError(f"class {name} is not known: is it {near[0]}? The model has {len(names)} classes")

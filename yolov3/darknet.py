@@ -35,6 +35,12 @@ def variables(model):
         yield conv.kernel
 
 
+def array_shapes(model):
+    """Return the shapes of the model's weights in Darknet's order and axes, see `get_arrays`."""
+    shapes = (tuple(variable.shape) for variable in variables(model))
+    return [(x[3], x[2], x[0], x[1]) if len(x) == 4 else x for x in shapes]
+
+
 def get_arrays(model, read=lambda variable: variable.numpy()):
     """The model's weights in Darknet's order and axes: float32 vectors, and kernels (out, in, height, width).
 
@@ -47,7 +53,7 @@ def get_arrays(model, read=lambda variable: variable.numpy()):
 def load_arrays(model, arrays, source):
     """The reverse of `get_arrays`. Raises UserError, naming the source, if a shape does not fit or a number is
     NaN."""
-    mine = [array.shape for array in get_arrays(model)]
+    mine = array_shapes(model)
     theirs = [array.shape for array in arrays]
     if mine != theirs:
         raise UserError(f"{source} does not hold the weights of {model.name} with {_classes(model)} classes")
@@ -65,7 +71,7 @@ def load_yolo_weights(model, path):
     numbers = _read_numbers(path)
     if numbers.size != model.count_params():
         raise UserError(_why_not(model, path, numbers.size))
-    load_arrays(model, _split(numbers, [array.shape for array in get_arrays(model)]), path)
+    load_arrays(model, _split(numbers, array_shapes(model)), path)
 
 
 def transfer_yolo_weights(model, path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.checks import UserError, choose, class_names, project_path, shell_path, tell
+from yolov3.checks import UserError, check_wanted, choose, class_names, project_path, shell_path, tell
 from yolov3.detector import Detections, Detector
 from yolov3.files import OneFileRefused, check_output, check_writable, falls_on, told_in_one_line
 from yolov3.media.drawing import check_colour, draw_detections, draw_tracks
@@ -173,7 +173,9 @@ class Job:
             results = at_the_end.enter_context(contextlib.closing(Results(self, summary)))
             writer = at_the_end.enter_context(contextlib.closing(WriteBehind(results.write)))
             reader = at_the_end.enter_context(contextlib.closing(ReadAhead(source.frames(), source.live, self._quit)))
-            progress = at_the_end.enter_context(tqdm(total=source.count, unit=" frames", disable=source.count == 1))
+            progress = at_the_end.enter_context(
+                tqdm(total=source.count, unit=f" {source.unit}", disable=source.count == 1)
+            )
             at_the_end.callback(signals.finish)
             ended = False
             try:
@@ -222,8 +224,7 @@ class Job:
         names = detector.names if classes is None else class_names(classes)
         if len(names) != len(detector.names):
             raise UserError(f"CLASSES has {len(names)} names, but the detector knows {len(detector.names)} classes")
-        if unknown := [name for name in self.only or () if name not in names]:
-            raise UserError(f"class {unknown[0]} is not known; the classes are {', '.join(names)}")
+        check_wanted(self.only, names)
         return names
 
     def _plan_output(self, output):

@@ -33,12 +33,16 @@ def load(spec, weights, options):
 def keras_network(spec, weights):
     """The Keras model with the weights of a checkpoint folder or a Darknet .weights file, which is fetched if it is a
     missing official one."""
-    from yolov3.darknet import load_arrays, load_yolo_weights  # here, since only this runtime needs Keras 3
+    from yolov3.darknet import (  # here, since only this runtime needs Keras 3
+        array_shapes,
+        load_arrays,
+        load_yolo_weights,
+    )
     from yolov3.yolov4 import Create_Yolo
 
     network = Create_Yolo(spec.input_size, spec.type, spec.tiny, spec.classes, spec.features)
     if weights.is_dir():
-        load_arrays(network, read_weights(weights), weights)
+        load_arrays(network, read_weights(weights, array_shapes(network)), weights)
     else:
         fetch_weights(weights)
         load_yolo_weights(network, weights)
