@@ -10,6 +10,7 @@ that. Watch it with: tensorboard --logdir log. All GPUs of this machine are used
 import argparse
 import signal
 import sys
+from pathlib import Path
 
 from yolov3 import annotation_cli, configs
 from yolov3.checkpoint import ModelSpec, find, read_model, read_weights
@@ -190,7 +191,10 @@ def begin(trainer, model, backup, folder, overwrite, strategy):
     """Gives the network its first weights, or those of an interrupted training."""
     state = None if overwrite else backup.read()
     if state is None and not overwrite and project_path(folder).exists():
-        raise UserError(f"{folder} is there already: give --overwrite, or change TRAIN_MODEL_NAME in yolov3/configs.py")
+        raise UserError(
+            f"{folder} is there already: give --overwrite to replace it, or change TRAIN_MODEL_NAME in "
+            f"yolov3/configs.py; for more epochs set TRAIN_FROM_CHECKPOINT = {Path(folder).name!r}, too"
+        )
     with strategy.scope():
         if state is None:
             load_first_weights(trainer.network, model)
@@ -281,10 +285,19 @@ def main():
             signal.signal(number, signal.SIG_IGN)
         backup.save()
         sys.exit(f"stopped at step {trainer.steps_done}: python train.py goes on from there")
-    except tf.errors.ResourceExhaustedError:
+    except tf.errors.ResourceExhaustedError as error:  # of memory or, where TensorBoard's files are written, of a disk
+        if "No space left" in str(error):
+            raise UserError(f"the disk is full: TRAIN_LOGDIR, {log}, cannot be written") from None
         raise UserError("out of memory: lower TRAIN_BATCH_SIZE or TRAIN_INPUT_SIZE in yolov3/configs.py") from None
     backup.discard()
-    print(f"{folder}: AP50 {100 * backup.progress['best_AP50']:.1f}; python detection_custom.py uses it")
+    best = backup.progress["best_AP50"]
+    print(f"{folder}: AP50 {100 * best:.1f}; python detection_custom.py uses it")
+    if best <= 0:
+        print(
+            "AP50 0: nothing was found on the pictures of TEST_ANNOT_PATH. More TRAIN_EPOCHS, TRAIN_TRANSFER = True for"
+            " photographs, or TRAIN_ANCHORS that fit (python tools/Anchors.py) help; python tools/Check_annotations.py "
+            "looks for wrong boxes"
+        )
 
 
 if __name__ == "__main__":

@@ -305,7 +305,7 @@ def test_a_loss_that_is_no_number_ends_training_and_nothing_of_it_is_kept(checke
     backup = make_backup(tmp_path, trainer)
     trainer.begin()
     keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
-    with pytest.raises(UserError, match="no number any more at step .*TRAIN_LR_INIT"):
+    with pytest.raises(UserError, match="not a number any more at step .*TRAIN_LR_INIT"):
         fit(trainer, checked, STEPS, [TerminateOnNaN(), backup, Measured([0.5]), keep])
     assert not list(tmp_path.iterdir())
 

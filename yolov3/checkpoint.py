@@ -159,9 +159,10 @@ def read_weights(folder, shapes) -> list[np.ndarray]:
     return [arrays[name].astype(np.float32) for name in expected]
 
 
-def read_arrays(file, shapes) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz file, {name: array}, of floats of those shapes, {name: shape}, or of strings.
+def read_arrays(file, shapes, others=frozenset()) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file, {name: array}: numbers of those shapes, {name: shape}, or strings of shape ().
 
+    others  shapes that arrays of other names may have
     Raises ValueError, before an array is read, if the file is damaged or has others; OSError if it cannot be opened.
     """
     if not Path(file).is_file():
@@ -169,11 +170,11 @@ def read_arrays(file, shapes) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-            if sorted(names) != sorted(shapes):
+            if not set(shapes) <= set(names) or (set(names) != set(shapes) and not others):
                 raise ValueError(f"it holds {len(names)} arrays, not the {len(shapes)} of the network")
             for name in names:
                 with archive.open(f"{name}.npy") as member:
-                    _check_header(member, shapes[name], name)
+                    _check_header(member, {tuple(shapes[name])} if name in shapes else others, name)
         with np.load(file) as arrays:
             return {name: arrays[name] for name in names}
     except OSError:
@@ -182,15 +183,15 @@ def read_arrays(file, shapes) -> dict[str, np.ndarray]:
         raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
 
 
-def _check_header(member, shape, name):
+def _check_header(member, allowed, name):
     version = np.lib.format.read_magic(member)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"array {name} is of version {version}")
     found, _, dtype = readers[version](member)
-    is_text = shape == () and dtype.kind == "U" and dtype.itemsize <= MOST_JSON
-    if found != tuple(shape) or not (is_text or dtype.kind in "fiu"):
-        raise ValueError(f"array {name} is {dtype} {found}, where the network has {tuple(shape)}")
+    is_text = found == () and dtype.kind == "U" and dtype.itemsize <= MOST_JSON
+    if found not in allowed or not (is_text or dtype.kind in "fiu"):
+        raise ValueError(f"array {name} is {dtype} {found}, where the network has {' or '.join(map(str, allowed))}")
 
 
 def write_checkpoint(folder, model, arrays, made_from, dtype=np.float32):

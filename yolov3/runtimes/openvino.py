@@ -5,10 +5,11 @@ the range that they take on the calibration pictures. The boxes' arithmetic behi
 eight bits are too few for a place in pixels.
 """
 
+import collections
+import contextlib
 import functools
 import logging
 import sys
-import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -63,23 +64,35 @@ def compile_graph(core, graph, spec, run_options):
         of_batch.reshape([batch, spec.input_size, spec.input_size, 3])
         return core.compile_model(of_batch, "CPU", options)
 
-    @functools.cache
-    def request(batch, thread):  # each thread's own
-        return compiled(batch).create_infer_request()
+    idle = collections.defaultdict(
+        collections.deque
+    )  # kind -> requests that no thread uses
 
-    @functools.cache
-    def requests(thread):
-        return AsyncInferQueue(compiled(1))
+    @contextlib.contextmanager
+    def borrowed(kind, make):
+        """A request, or a queue of them, for one thread at a time."""
+        try:
+            mine = idle[kind].pop()  # atomic, as is append
+        except IndexError:
+            mine = make()
+        try:
+            yield mine
+        finally:
+            idle[kind].append(mine)
 
     def one_batch(images):
-        mine = request(1 if len(images) == 1 else -1, threading.get_ident())
-        lent = in_place(images)
-        mine.set_input_tensor(Tensor(lent, shared_memory=True))
-        answers = mine.infer(share_outputs=True)
-        return {name: tf.constant(answers[name]) for name in names}
+        batch, lent = 1 if len(images) == 1 else -1, in_place(images)
+        with borrowed(batch, lambda: compiled(batch).create_infer_request()) as mine:
+            mine.set_input_tensor(Tensor(lent, shared_memory=True))
+            answers = mine.infer(share_outputs=True)
+            return {name: tf.constant(answers[name]) for name in names}
 
     def one_by_one(images):
-        queue, answers = requests(threading.get_ident()), [None] * len(images)
+        with borrowed("queue", lambda: AsyncInferQueue(compiled(1))) as queue:
+            return all_at_once(queue, images)
+
+    def all_at_once(queue, images):
+        answers = [None] * len(images)
 
         def keep(request, i):
             answers[i] = [request.get_tensor(name).data.copy() for name in names]

@@ -5,11 +5,9 @@ what TensorBoard shows. Keras callbacks; of several workers only the chief write
 import json
 import math
 import time
-import zipfile
-import zlib
 
 from yolov3.boxes import decode
-from yolov3.checkpoint import write_checkpoint
+from yolov3.checkpoint import read_arrays, write_checkpoint
 from yolov3.checks import UserError, project_path
 from yolov3.darknet import get_arrays
 from yolov3.evaluation import evaluate
@@ -49,7 +47,7 @@ class TerminateOnNaN(keras.callbacks.TerminateOnNaN):
         super().on_batch_end(batch, logs)
         if self.model.stop_training:
             raise UserError(
-                f"the loss is no number any more at step {self.model.steps_done}: lower TRAIN_LR_INIT in "
+                f"the loss is not a number any more at step {self.model.steps_done}: lower TRAIN_LR_INIT in "
                 "yolov3/configs.py and begin anew with --overwrite; checkpoints are as they were"
             )
 
@@ -147,28 +145,47 @@ class Backup(keras.callbacks.Callback):
                 self.file.replace(self.previous)
 
     def read(self):
-        """The newest whole backup -> {name: array}; None without any. Raises UserError if it is of another training."""
+        """Return the newest whole backup, {name: array}; None without any. Raises UserError if it is of another
+        training."""
+        network = self.model.network.variables
+        shapes = {f"{kind}/{i}": tuple(x.shape) for kind in ("network", "average") for i, x in enumerate(network)}
+        optimizers = {(), *shapes.values()}
         for file in (self.file, self.previous):
+            if not file.exists():
+                continue
             try:
                 with np.load(file) as stored:
-                    state = {name: stored[name] for name in stored.files}
-                about = json.loads(str(state.pop("about")))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                print(f"{file} is damaged ({error}): trying the one before it")
+                    about = json.loads(str(stored["about"]))
+                settings, progress, step = (about[name] for name in ("settings", "progress", "step"))
+                self._check_settings(file, dict(settings))
+                state = read_arrays(file, {**shapes, "about": ()}, optimizers)
+            except UserError:
+                raise
+            except Exception as error:  # zipfile, zlib, json and NumPy have some ten classes for damage
+                print(f"{file} is damaged ({str(error) or type(error).__name__}): trying the one before it")
                 if self.is_chief:
                     file.unlink()  # or the next save would put it in the place of the good one
                 continue
-            for name, value in about["settings"].items():
-                if self.settings.get(name) != value:
-                    raise UserError(
-                        f"{file} is of an unfinished training with {name} = {value!r}, not "
-                        f"{self.settings.get(name)!r}: set that back to go on, or give --overwrite to begin anew"
-                    )
-            self.progress |= about["progress"]
-            return state | {"step": about["step"]}
+            del state["about"]
+            self.progress |= progress
+            return state | {"step": step}
         return None
+
+    def _check_settings(self, file, settings):
+        """Raise UserError if a backup is of a training with other settings."""
+        for name, value in settings.items():
+            if self.settings.get(name) == value:
+                continue
+            remedy = "set that back to go on, or give --overwrite to begin anew"
+            if name == "TRAIN_EPOCHS":
+                remedy += (
+                    "; for more epochs let this training end, then begin one with TRAIN_FROM_CHECKPOINT = "
+                    f"{file.name.removesuffix('_backup.npz')!r} and another TRAIN_MODEL_NAME"
+                )
+            raise UserError(
+                f"{file} is of an unfinished training with {name} = {value!r}, not {self.settings.get(name)!r}: "
+                f"{remedy}"
+            )
 
     def restore(self, state):
         """Puts what `read` gave into the Trainer. A stage begins with an optimizer of its own, so there it has none."""
