@@ -1,5 +1,6 @@
 """A training: its schedule, its steps, what it keeps, and that it goes on where it was interrupted."""
 
+import functools
 import resource
 
 from yolov3.annotations import check_annotations
@@ -60,8 +61,20 @@ def weights_of(trainer):
     return [variable.numpy() for variable in trainer.network.variables]
 
 
+@functools.cache
+def idle_trainer():
+    """One that does not train: backups are only read into it."""
+    return make_trainer()
+
+
 def make_backup(folder, trainer=None, settings=None, is_chief=True):
-    return Backup(trainer, folder / "backup.npz", settings or {"TRAIN_EPOCHS": 3}, seconds=1e9, is_chief=is_chief)
+    return Backup(
+        trainer or idle_trainer(),
+        folder / "backup.npz",
+        settings or {"TRAIN_EPOCHS": 3},
+        seconds=1e9,
+        is_chief=is_chief,
+    )
 
 
 # --- Schedule --------------------------------------------------------------------------------------------------------

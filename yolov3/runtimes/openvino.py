@@ -64,9 +64,7 @@ def compile_graph(core, graph, spec, run_options):
         of_batch.reshape([batch, spec.input_size, spec.input_size, 3])
         return core.compile_model(of_batch, "CPU", options)
 
-    idle = collections.defaultdict(
-        collections.deque
-    )  # kind -> requests that no thread uses
+    idle = collections.defaultdict(collections.deque)  # kind -> requests that no thread uses
 
     @contextlib.contextmanager
     def borrowed(kind, make):
