@@ -26,6 +26,7 @@ from yolov3.annotation_cli import check_names, read_pictures, tell_left_out
 from yolov3.annotations import largest_class
 from yolov3.checks import (
     as_given,
+    check_input_size,
     check_threshold,
     project_path,
     read_class_names,
@@ -109,7 +110,8 @@ def main():
     check_writable(arguments.output)
     constants = ("TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD")
     thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]
-    chosen = {"input_size": configs.TEST_INPUT_SIZE, "framework": arguments.framework}
+    size = configs.TEST_INPUT_SIZE and check_input_size(configs.TEST_INPUT_SIZE, "TEST_INPUT_SIZE")
+    chosen = {"input_size": size, "framework": arguments.framework}
     names = annotated_names(arguments, configured_model(arguments.weights, **chosen)[0])
     checked = read_pictures(arguments.annotations, len(names))
     detector = Load_Yolo_model(arguments.weights, **chosen)

@@ -114,6 +114,7 @@ def check_constants():
     name = configs.TRAIN_MODEL_NAME
     if not isinstance(name, str) or not name.strip(" ."):
         raise UserError(f"TRAIN_MODEL_NAME = {name!r} names no folder: call it yolo_custom, for example")
+    project_path(name)  # raises UserError for what no file system takes
 
 
 def configured_sizes():

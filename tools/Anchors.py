@@ -81,25 +81,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotations", nargs="?", default=configs.TRAIN_ANNOT_PATH, help="(%(default)s)")
     parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")
-    parser.add_argument(
-        "--size", type=int, default=configs.TRAIN_INPUT_SIZE, help="network input, pixels (%(default)s)"
-    )
+    parser.add_argument("--size", type=int, help="network input, pixels (TRAIN_INPUT_SIZE)")
     parser.add_argument("--heads", type=int, choices=(2, 3), help="2: tiny networks, 3: full ones (what configs says)")
     parser.add_argument("--seed", type=int, default=0, help="another one may fit a little better (%(default)s)")
     arguments = parser.parse_args()
-    check_input_size(arguments.size)
+    constant = "TRAIN_INPUT_SIZE" if arguments.size is None else "--size"
+    size = check_input_size(configs.TRAIN_INPUT_SIZE if arguments.size is None else arguments.size, constant)
     tiny = configs.TRAIN_YOLO_TINY if arguments.heads is None else arguments.heads == 2
     name = network_name(configs.YOLO_TYPE, tiny)
     published = NETWORKS[name].heads.anchors
 
     class_count = len(read_names(arguments.classes))
     checked = check_annotations(as_given(arguments.annotations), class_count, configs.YOLO_MAX_PIXELS)
-    sizes = box_sizes(checked.records, checked.sizes, arguments.size, configs.YOLO_RESIZE)
+    sizes = box_sizes(checked.records, checked.sizes, size, configs.YOLO_RESIZE)
     anchors = fit_anchors(sizes, ANCHORS_PER_CELL * len(published), arguments.seed)
     heads = tuple(anchors[i : i + ANCHORS_PER_CELL] for i in range(0, len(anchors), ANCHORS_PER_CELL))
 
     left_out = f", {len(checked.problems)} problems left out: see tools/Check_annotations.py" * bool(checked.problems)
-    print(f"{len(sizes)} boxes of {len(checked.records)} pictures at {arguments.size}{left_out}")
+    print(f"{len(sizes)} boxes of {len(checked.records)} pictures at {size}{left_out}")
     print(f"best IoU, on average: {best_iou(sizes, sum(published, ())):.3f} with the published anchors of {name}")
     print(f"                      {best_iou(sizes, anchors):.3f} with\nTRAIN_ANCHORS = {heads}")
 

@@ -19,7 +19,7 @@ from yolov3.dataset_files import read_names
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = [configs.TRAIN_ANNOT_PATH, configs.TEST_ANNOT_PATH]
-    parser.add_argument("annotations", nargs="*", default=default, help=f"annotation files ({' '.join(default)})")
+    parser.add_argument("annotations", nargs="*", default=default, help="files (TRAIN_ANNOT_PATH, TEST_ANNOT_PATH)")
     parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")
     arguments = parser.parse_args()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov3.checks import UserError, project_path
+from yolov3.checks import UserError, check_count, project_path
 from yolov3.files import whole_file
 
 import numpy as np
@@ -87,6 +87,7 @@ def check_annotations(path: str | Path, class_count: int, max_pixels: int) -> Ch
     Only the headers of the pictures are read: a picture that ends too early is not found out.
     Raises UserError if the file is missing or empty, or has no picture that can be used.
     """
+    check_count("YOLO_MAX_PIXELS", max_pixels, 1)
     checked = Checked()
     seen: dict[Path, int] = {}
     for number, line in tqdm(_lines(path), unit=" pictures", disable=None, delay=1):

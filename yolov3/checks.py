@@ -32,6 +32,7 @@ NOT_A_NAME = re.compile(
 
 
 MOST_PIXELS = 4096  # of a side of the network input
+LONGEST_NAME = 255  # bytes of a file or folder, as all common file systems have it
 
 
 class UserError(ValueError):
@@ -93,9 +94,13 @@ def project_path(path):
 def shell_path(path):
     """A path as a command line means it: relative to where the script was started, ~ for the home folder."""
     try:
-        return Path(path).expanduser()
-    except (TypeError, RuntimeError):
+        given = Path(path).expanduser()
+        names = [os.fsencode(name) for name in given.parts]
+    except (TypeError, RuntimeError, UnicodeError):
         raise UserError(f"{path!r} is not a path: name a file or folder") from None
+    if any(b"\0" in name or len(name) > LONGEST_NAME for name in names):
+        raise UserError(f"{str(path)[:60]!r} is not a path: a name has at most {LONGEST_NAME} bytes and no NUL")
+    return given
 
 
 def as_given(word):

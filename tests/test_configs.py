@@ -1,0 +1,95 @@
+"""configs.py with a mistake in it: every script says so in one line, whatever the constant and the value."""
+
+import contextlib
+import importlib
+import io
+import subprocess
+import sys
+
+from yolov3 import configs
+from yolov3.checks import PROJECT
+from yolov3.runtimes import tf as runtime
+
+import pytest
+
+BAD = (None, -1, 2**31, "x" * 300, "a\0b", object())
+SCRIPTS = {
+    "detection_demo": ["IMAGES/coffee.jpg"],
+    "Anchors": ["IMAGES/digits/digits.txt", "--classes", "model_data/digits/digits.names"],
+}
+
+
+class AllChecked(Exception):
+    """The script would go to work now."""
+
+
+def go_to_work(*_, **__):
+    raise AllChecked
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_no_value_of_any_constant_ends_in_a_traceback(script, monkeypatch):
+    monkeypatch.setattr(runtime, "keras_network", go_to_work)
+    main = importlib.import_module(script).main
+    for name in [name for name in vars(configs) if name.isupper()]:
+        for value in BAD:
+            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+                patch.setattr(configs, name, value)
+                patch.setattr(sys, "argv", [script, *SCRIPTS[script]])
+                try:
+                    main()
+                except AllChecked:
+                    continue  # it does not read this constant, or takes the value
+                except SystemExit as end:
+                    told = str(end.code)
+                    assert told.startswith("error: ") and "\n" not in told, (name, value)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("YOLO_INPUT_SIZE = (416", "line 13"),
+        ("YOLO_INPUT_SIZE = FP32", "line 13: name 'FP32' is not defined"),
+        (
+            "YOLO_INPUT_SIZ = 416",
+            "does not have YOLO_INPUT_SIZE: put the line back, or is it YOLO_INPUT_SIZ, misspelt?",
+        ),
+        ('YOLO_INPUT_SIZE = "C:\\Users\\me"', "line 13"),
+    ],
+)
+def test_a_configs_py_that_python_does_not_understand_is_one_line(written, said, tmp_path):
+    text = (PROJECT / "yolov3" / "configs.py").read_text()
+    lines = text.split("\n")
+    (number,) = (i for i, line in enumerate(lines) if line.startswith("YOLO_INPUT_SIZE"))
+    lines[number] = written
+    code = (
+        "import sys, importlib.util\n"
+        "import importlib.abc\n"
+        f"text = {chr(10).join(lines)!r}\n"
+        "class Loader(importlib.abc.Loader):\n"
+        "    def exec_module(self, module):\n"
+        "        exec(compile(text, 'configs.py', 'exec'), module.__dict__)\n"
+        "class Finder(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        return importlib.util.spec_from_loader(name, Loader()) if name == 'yolov3.configs' else None\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "import detection_demo\n"
+        "detection_demo.main()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    said = said.replace("line 13", f"line {number + 1}")
+    assert run.returncode == 1 and run.stderr.startswith("error: yolov3/configs.py") and said in run.stderr
+    assert run.stderr.count("\n") == 1
+
+
+def test_a_python_without_tensorflow_says_how_to_start(tmp_path):
+    code = (
+        "import sys, importlib.util\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'tensorflow' else find(name, *rest)\n"
+        "import detection_demo"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: TensorFlow missing in this Python") and "activate" in run.stderr
+    assert run.stderr.count("\n") == 1
