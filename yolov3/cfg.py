@@ -81,7 +81,7 @@ def read_sections(file: Path) -> list[Section]:
     if b"\0" in data:
         raise UserError(f"{file} is not a Darknet cfg: it is not a text file")
     text = data.decode("utf-8-sig", "replace")
-    sections = []
+    sections: list[Section] = []
     for number, written in enumerate(re.split("\r\n|\n|\r", text), 1):
         line = "".join(written.split("#")[0].split())  # Darknet drops white space wherever it stands
         if not line or line[0] == ";":

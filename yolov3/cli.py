@@ -61,7 +61,7 @@ def detect_from_command_line(
     try:
         summary = job.run(detector, score_threshold=score_threshold)
     except Terminated as end:
-        summary, exit_code = end.summary, end.code
+        summary, exit_code = end.summary, int(end.code or 0)
 
     found = summary.found
     if job.source.count == 1 and found is not None:

@@ -25,7 +25,7 @@ from yolov3.media.outputs import (
     shorten,
     write_picture,
 )
-from yolov3.media.sources import Frame, Pictures, Video, open_source
+from yolov3.media.sources import Pictures, Video, open_source
 from yolov3.media.threads import ReadAhead, Signals, WriteBehind
 from yolov3.media.window import open_window
 
@@ -237,7 +237,7 @@ class Job:
             check_writable(output)
             if output.samefile(source.root):
                 raise UserError(f"output {output} is the folder of the pictures themselves: name another")
-            self.picture_names = name_pictures(source.paths, lambda x: source.output_name_of(Frame(str(x), 0, None)))
+            self.picture_names = name_pictures(source.paths, source.output_name_of)
             if fallen := falls_on((output / name for name in self.picture_names.values()), source.paths):
                 raise UserError(f"output {fallen} is one of the pictures to read: name another folder")
             for folder in {output / name.parent for name in self.picture_names.values()}:

@@ -10,8 +10,8 @@ import re
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from yolov3.checks import UserError, printable, project_path, shell_path
 from yolov3.formats import HEAD_BYTES, looks_like_picture
@@ -40,13 +40,14 @@ USUAL_FPS = 25.0  # where a camera or stream does not say
 LONGEST_GAP = 3600  # seconds between two frames; what a file says beyond that is an error
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True)
+class Frame:
     """One picture on its way to the detector."""
 
     source: str  # the file, camera or stream it came from
     index: int  # its number in that source, from 0
     picture: np.ndarray  # uint8 (H, W, 3), RGB
-    seconds: float = None  # when it is of, later than the one before; None: a picture, of no time
+    seconds: float | None = None  # when it is of, later than the one before; None: a picture, of no time
     place: int = 0  # among all of its source, from 0, those that could not be read counted
 
 
@@ -64,7 +65,7 @@ def open_source(word: str | int | os.PathLike, max_pixels: int) -> "Pictures | V
         return Video(str(word))
     try:
         if str(word).isdecimal() and not Path(str(word)).exists():
-            return Video(int(word))
+            return Video(int(str(word)))
         return _open_path(word, max_pixels)
     except UserError:
         raise
@@ -104,7 +105,7 @@ class Pictures:
             raise UserError(f"{root} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
         self.paths, self.root, self.max_pixels = paths, root, max_pixels
         self.count = len(paths)
-        self.output_name = self.output_name_of(Frame(str(paths[0]), 0, None)).name
+        self.output_name = self.output_name_of(paths[0]).name
         self._left_out = []
 
     def frames(self):
@@ -124,10 +125,10 @@ class Pictures:
         """Return what to tell at the end, as a list of str."""
         return [f"{len(self._left_out)} of {self.count} pictures could not be read"] if self._left_out else []
 
-    def output_name_of(self, frame):
+    def output_name_of(self, path: Path) -> Path:
         """Return where an annotated picture goes, relative to the output folder: a PNG if its own format cannot be
         written."""
-        path = Path(frame.source).relative_to(self.root)
+        path = path.relative_to(self.root)
         return path if path.suffix.lower() in WRITABLE else path.with_name(path.name + ".png")
 
 
