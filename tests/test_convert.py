@@ -417,7 +417,7 @@ def test_no_calibration_pictures_are_told_by_their_constant(tmp_path):
         tmp_path: "holds no pictures .*: name a folder, glob or annotation file .* YOLO_CALIBRATION_IMAGES",
         tmp_path / "none": "is missing: .* YOLO_CALIBRATION_IMAGES .*Make_digits",
         tmp_path / "*.jpg": "is missing: .* YOLO_CALIBRATION_IMAGES",
-        PROJECT / "IMAGES" / "digits.mp4": "digits.mp4 is no picture: .* YOLO_CALIBRATION_IMAGES",
+        PROJECT / "IMAGES" / "digits.mp4": "digits.mp4 is not a picture: .* YOLO_CALIBRATION_IMAGES",
         "rtsp://camera": "YOLO_CALIBRATION_IMAGES",
     }.items():
         with pytest.raises(UserError, match=message):
@@ -466,7 +466,7 @@ def test_a_damaged_folder_is_one_line_wherever_it_is_used(convert, made, tmp_pat
         (folder / "saved_model.pb").touch()
     (folder / "model.json").unlink()
     for use in (lambda: Load_Yolo_model(folder), lambda: convert("openvino"), lambda: convert("pb")):
-        with pytest.raises(UserError, match="no checkpoint"):
+        with pytest.raises(UserError, match="is not a checkpoint folder"):
             use()
 
     folder = tmp_path / f"yolov4-tiny-openvino-FP32-{SIZE}"

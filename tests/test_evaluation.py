@@ -433,7 +433,7 @@ def test_darknets_weights_are_measured_by_their_own_names_without_editing_config
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"TEST_ANNOT_PATH": "no.txt"}, "error: annotation file no.txt is missing"),
+        ({"TEST_ANNOT_PATH": "no.txt"}, f"error: annotation file {PROJECT / 'no.txt'} is missing"),
         ({"TEST_SCORE_THRESHOLD": 2}, "error: TEST_SCORE_THRESHOLD = 2 must be a number from 0 to 1"),
         ({"TEST_BATCH_SIZE": 0}, "error: TEST_BATCH_SIZE = 0 must be a whole number, 1 or more"),
         ({"TRAIN_CLASSES": "no.names"}, "error: class names file no.names is missing"),

@@ -23,7 +23,9 @@ def commands():
         if source(cell).startswith(SHELL):
             lines = source(cell)[len(SHELL) :].replace("\\\n", "").splitlines()
             for words in map(shlex.split, lines):
-                if len(words) > 1 and words[1].endswith(".py"):
+                if words[1:2] == ["-m"]:
+                    yield [words[2].replace(".", "/") + ".py", *words[3:]]
+                elif len(words) > 1 and words[1].endswith(".py"):
                     yield words[1:]
 
 

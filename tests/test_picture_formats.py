@@ -95,9 +95,9 @@ def test_a_picture_of_another_format_is_refused_by_its_header_when_too_large(nam
 
 @pytest.mark.filterwarnings("error")  # Pillow's own warnings do not reach the user
 def test_a_decompression_bomb_is_refused_without_pillows_warning(tmp_path):
-    for side, reason in [(10_000, "is 10000 x 10000, more than"), (15_000, "has more pixels than Pillow")]:
+    for side in (10_000, 15_000):  # Pillow warns of the first and refuses the second
         data = saved("TIFF", Image.new("1", (side, side)), compression="group4")
-        assert refusal(tmp_path / "x.tif", data).startswith(reason)
+        assert refusal(tmp_path / "x.tif", data).startswith(f"is {side} x {side}, more than YOLO_MAX_PIXELS")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -45,7 +45,15 @@ def test_only_regular_files_of_a_usual_size_are_opened(read, tmp_path):
             read(path)
 
 
-@pytest.mark.parametrize("name", ["n" * 300, "a\0b", "none.jpg", "file/below", "x\udcff.jpg"])
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_told_in_one_line(name):
+    for use in (as_given, lambda path: read_file(path, 10, "names"), lambda path: open_source(path, MAX_PIXELS)):
+        with pytest.raises(UserError) as error:
+            use(name)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["none.jpg", "file/below", "x\udcff.jpg"])
 def test_a_name_that_no_file_has_is_told_in_one_line(name, tmp_path):
     (tmp_path / "file").touch()
     for path in (name, str(tmp_path / name)):

@@ -220,7 +220,7 @@ def test_a_folder_that_is_no_checkpoint_is_not_replaced(folder, eager, monkeypat
     (folder / "checkpoints" / "mine_Tiny").mkdir(parents=True)
     (folder / "checkpoints" / "mine_Tiny" / "thesis.txt").write_text("mine")
     monkeypatch.setattr(sys, "argv", ["train.py", "--overwrite"])
-    assert re.match("error: .*mine_Tiny is no checkpoint, so it is not replaced", error_of_training())
+    assert re.match("error: .*mine_Tiny is not a checkpoint, so it is not replaced", error_of_training())
     assert (folder / "checkpoints" / "mine_Tiny" / "thesis.txt").exists()
 
 

@@ -81,7 +81,8 @@ def read_with_pillow(data: bytes, path, max_pixels: int) -> np.ndarray:
     if known:
         raise UserError(f"picture {path} is {known}, which cannot be read: {SAVE_AS}")
     try:
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata, and sizes that are refused below
+        Image.MAX_IMAGE_PIXELS = None  # max_pixels is the limit, whichever module was imported first
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata
         with Image.open(io.BytesIO(data), formats=PILLOW if brand == "HEIF" else PILLOW[:-1]) as image:
             _check(image, path, max_pixels)
             image.load()
@@ -92,8 +93,6 @@ def read_with_pillow(data: bytes, path, max_pixels: int) -> np.ndarray:
         if not (looks_like_picture(data[:HEAD_BYTES]) or data.startswith(b"BM")):
             formats = "JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF, HEIC or JPEG 2000"
             raise UserError(f"{path} is not a picture that can be read: it must be {formats}") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"picture {path} has more pixels than Pillow reads: make it smaller") from None
     except MemoryError:
         raise UserError(f"picture {path} does not fit into memory: make it smaller") from None
     except Exception:  # Pillow's decoders raise what they meet: struct.error, KeyError, SyntaxError, OSError ...
