@@ -218,6 +218,7 @@ def test_another_model_or_listing_is_refused(finished, pictures, monkeypatch, tm
         detect(pictures, "--output", tmp_path)
 
 
+@pytest.mark.slow
 def test_parquet_goes_in_and_another_run_is_overwritten(pictures, detector, tmp_path):
     names = [str(path) for path in sorted(pictures.iterdir())]
     table = pa.table({"path": names, "bytes": [Path(name).read_bytes() for name in names], "more": names})
@@ -257,6 +258,7 @@ def test_any_stretch_of_parquet_is_read_as_it_lies_in_the_files(tmp_path):
         assert [get_bytes() for _, get_bytes in stretch.pictures()] == contents[start:stop]
 
 
+@pytest.mark.slow
 def test_what_workers_and_ray_cost_is_told(tmp_path):
     script = SCRIPT.replace("import Detect_cluster\nDetect_cluster", "from tools.benchmarks import cluster\ncluster")
     options = [
@@ -286,6 +288,7 @@ def test_what_workers_and_ray_cost_is_told(tmp_path):
 # --- Killed on the way ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_machine_that_goes_down_takes_no_picture_along(tmp_path):
     pictures, output = many(tmp_path / "in", 480), tmp_path / "out"
     cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -312,6 +315,7 @@ def test_a_machine_that_goes_down_takes_no_picture_along(tmp_path):
     assert_each_once(output, pictures)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_goes_on_where_it_was(tmp_path):
     pictures, output = many(tmp_path / "in", 240), tmp_path / "out"
     job = start(pictures, "--output", output, "--part-size", 4)

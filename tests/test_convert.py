@@ -260,6 +260,7 @@ def test_in_int8_the_same_digits_are_found(made, detector):
     assert abs(len(ours) - len(theirs)) <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("yolo_type", ["yolov3", "yolov4"])
 def test_only_what_stands_before_the_raw_heads_is_quantised(tmp_path, yolo_type):
     network = Create_Yolo(64, yolo_type, True, NAMES)
@@ -325,6 +326,7 @@ def test_only_a_split_of_a_convolutions_channels_goes(convolved, axis):
     np.testing.assert_allclose(run(graph, images)[0], before, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
     """Calibrated on one half of the photographs, measured on the other."""
     coco, voc = (read_class_names(shared / "darknet" / f"{name}.names") for name in ("coco", "voc"))
@@ -347,6 +349,7 @@ def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
     assert ap50("yolov4-tiny-openvino-INT8-416") >= ap50("yolov4-tiny-416") - 1.0
 
 
+@pytest.mark.slow
 def test_layers_go_back_to_float_until_no_more_is_lost_than_allowed(convert, tmp_path, capsys):
     convert("pb")
     lines = (SAMPLES / "digits.txt").read_text().splitlines()
@@ -368,6 +371,7 @@ def test_layers_go_back_to_float_until_no_more_is_lost_than_allowed(convert, tmp
     assert after >= before - 0.5 - 0.1  # NNCF measures by another compilation of the same graph
 
 
+@pytest.mark.slow
 def test_int8_loses_at_most_one_point_on_digits(convert, tmp_path):
     """Calibrated on pictures to train on, measured on others."""
     options = ["--train", "32", "--test", "48", "--output", tmp_path]
@@ -525,6 +529,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(convert, made, 
                     Load_Yolo_model(made / f"yolov4-tiny-openvino-FP32-{SIZE}")
 
 
+@pytest.mark.slow
 def test_what_was_made_from_something_else_is_replaced_only_on_request(convert, tmp_path):
     convert("pb")
     before = (tmp_path / f"yolov4-tiny-{SIZE}" / "model.json").read_text()
@@ -537,6 +542,7 @@ def test_what_was_made_from_something_else_is_replaced_only_on_request(convert, 
     assert read_about(tmp_path / f"yolov4-tiny-{SIZE}")["made_from"] == str(tmp_path / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["pb", "openvino"])
 def test_a_full_disk_keeps_the_folder_that_was_there(convert, tmp_path, target):
     name = f"yolov4-tiny-{SIZE}" if target == "pb" else f"yolov4-tiny-openvino-FP32-{SIZE}"

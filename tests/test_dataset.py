@@ -94,6 +94,7 @@ def test_pictures_without_boxes_are_background(tmp_path):
     assert np.isfinite(images).all()
 
 
+@pytest.mark.slow
 def test_a_data_set_of_one_picture_will_do_and_a_batch_of_one(tmp_path):
     for images, truth in batches(shades(1, tmp_path), 8, batch_size=1, augmentation=AUGMENTED):
         assert images.shape == (1, 96, 96, 3)
@@ -141,6 +142,7 @@ def test_every_seed_and_epoch_has_an_order_of_its_own():
     assert len(np.unique(orders, axis=0)) > 350  # 720 there are, 407 of which 600 draws find
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_batch_are_together_the_batch(scenes):
     whole = batches(scenes, 3, batch_size=6, augmentation=MOVED)
     parts = [batches(scenes, 3, batch_size=3, augmentation=MOVED, shard=(i, 2)) for i in range(2)]

@@ -85,6 +85,7 @@ def error_of_training():
 # --- What it makes ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv(folder, capsys, shared):
     train.main()
     out = capsys.readouterr().out
@@ -166,6 +167,7 @@ def test_it_trains_with(constants, folder, eager, monkeypatch):
     assert (folder / "checkpoints" / "mine_Tiny").is_dir()
 
 
+@pytest.mark.slow
 def test_a_data_set_of_one_picture_will_do(folder, eager, monkeypatch):
     lines = (folder / "train.txt").read_text().split("\n")
     (folder / "train.txt").write_text(lines[0])
@@ -177,6 +179,7 @@ def test_a_data_set_of_one_picture_will_do(folder, eager, monkeypatch):
 # --- How it goes on --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch, capsys):
     train.main()
     whole = stored_arrays(folder / "checkpoints" / "mine_Tiny_last")

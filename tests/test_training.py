@@ -87,6 +87,7 @@ def test_the_learning_rate_rises_in_a_line_then_falls_along_a_cosine():
     assert schedule.learning_rate(29).numpy() == pytest.approx(0.2 + 0.2 * (1 + np.cos(np.pi / 4)) / 2)
 
 
+@pytest.mark.slow
 def test_the_optimizer_follows_the_schedule_of_all_stages(checked):
     trainer = make_trainer(SCHEDULE._replace(freeze=2))
     trainer.begin()
@@ -163,6 +164,7 @@ def test_auto_precision_is_one_that_a_network_can_have():
 # --- Backup ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_as_if_it_had_not_been_interrupted(checked, tmp_path):
     whole = make_trainer()
     whole.begin()
@@ -340,6 +342,7 @@ def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(chec
     assert mine.names == theirs.names
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, tmp_path):
     trainer = make_trainer(SCHEDULE._replace(steps=20))
     trainer.begin()
