@@ -286,9 +286,7 @@ def main():
             signal.signal(number, signal.SIG_IGN)
         backup.save()
         sys.exit(f"stopped at step {trainer.steps_done}: python train.py goes on from there")
-    except tf.errors.ResourceExhaustedError as error:  # of memory or, where TensorBoard's files are written, of a disk
-        if "No space left" in str(error):
-            raise UserError(f"the disk is full: TRAIN_LOGDIR, {log}, cannot be written") from None
+    except tf.errors.ResourceExhaustedError:
         raise UserError("out of memory: lower TRAIN_BATCH_SIZE or TRAIN_INPUT_SIZE in yolov3/configs.py") from None
     backup.discard()
     best = backup.progress["best_AP50"]

@@ -122,6 +122,20 @@ def test_a_server_that_is_not_there_is_said(pictures):
     assert code == 1 and err.startswith("error: ") and len(err.splitlines()) == 1
 
 
+def test_a_file_name_that_is_not_unicode_loses_no_answer(pictures, tmp_path, monkeypatch):
+    names = [os.fsencode(tmp_path / "photos" / name) for name in ("a.jpg", "c.jpg")]
+    names.insert(1, os.fsencode(tmp_path / "photos") + b"/b\xff.jpg")
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        shutil.copy(pictures / "00000.jpg", os.fsdecode(name))
+    output = tmp_path / "out.jsonl"
+    options = ["--rest", "--address", "localhost:9", "--retries", "0", "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["client.py", str(tmp_path / "photos"), *options])
+    assert importlib.import_module("tools.serving.client").main.__wrapped__() == 1  # nobody answers at that address
+    lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [os.fsencode(line["source"]) for line in lines] == names
+
+
 def test_a_folder_with_versions_is_a_checkpoint_like_any_other(folder):
     assert savedmodel.place(folder) == folder / "3"
     assert Load_Yolo_model(folder, input_size=SIZE).spec.framework == "tf"

@@ -1,7 +1,9 @@
 """A training: its schedule, its steps, what it keeps, and that it goes on where it was interrupted."""
 
 import functools
+import json
 import resource
+import types
 
 from yolov3.annotations import check_annotations
 from yolov3.checkpoint import ModelSpec, read_model
@@ -238,6 +240,43 @@ def test_a_damaged_backup_gives_way_to_the_one_before(saved_twice, capsys, damag
     assert "is damaged" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about, arrays: about.update(step="2"),
+        lambda about, arrays: about.update(step=10**9),
+        lambda about, arrays: about.update(progress=[1]),
+        lambda about, arrays: about["progress"].update(best_AP50="high"),
+        lambda about, arrays: arrays.update({"network/0": np.zeros((3, 3), np.float32)}),
+        lambda about, arrays: arrays.update({"network/0": np.array([{}], object)}),
+        lambda about, arrays: arrays.pop("average/0"),
+    ],
+)
+def test_a_backup_whose_content_makes_no_sense_gives_way_to_the_one_before(saved_twice, capsys, change):
+    rewrite_backup(saved_twice / "backup.npz", change)
+    assert make_backup(saved_twice).read()["step"] == 1
+    assert "is damaged" in capsys.readouterr().out
+
+
+def rewrite_backup(file, change):
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    about = json.loads(str(arrays.pop("about")))
+    change(about, arrays)
+    np.savez(file, about=json.dumps(about), **arrays)
+
+
+@pytest.mark.parametrize("change", [lambda x: x.pop("optimizer/2"), lambda x: x.update({"optimizer/2": np.zeros(())})])
+def test_a_backup_of_another_optimizer_is_refused_before_anything_is_assigned(saved_twice, change):
+    rewrite_backup(saved_twice / "backup.npz", lambda about, arrays: change(arrays))
+    trainer = make_trainer()
+    before, backup = weights_of(trainer), make_backup(saved_twice, trainer)
+    with pytest.raises(UserError, match="backup.npz is of another optimizer .optimizer/2 .*--overwrite"):
+        backup.restore(backup.read())
+    for a, b in zip(before, weights_of(trainer), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_kill_between_the_two_renames_loses_nothing_but_the_newest(saved_twice):
     (saved_twice / "backup.npz").rename(saved_twice / "backup.npz.part")
     assert make_backup(saved_twice).read()["step"] == 1
@@ -358,6 +397,18 @@ def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, tmp_path):
         assert tags[name] == [10, 20]
     for name in ("validation/AP50", "validation/AP", "found/0", "found/3"):
         assert tags[name] == [20]
+
+
+def test_a_log_that_cannot_be_written_is_one_line_about_the_log(tmp_path):
+    board = TensorBoard(tmp_path, types.SimpleNamespace(records=[]))
+    board.set_model(types.SimpleNamespace(steps_done=10))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(UserError, match=f"TRAIN_LOGDIR: {tmp_path} cannot be written: the disk"):
+            board.on_epoch_end(0, {"AP50": 0.5, "AP": 0.2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 # --- First weights ---------------------------------------------------------------------------------------------------

@@ -206,11 +206,13 @@ def main():
     call = make_caller(arguments.address or f"localhost:{port}", arguments.model, arguments.timeout)
     requested = [pictures.paths[i : i + arguments.batch] for i in range(0, len(pictures.paths), arguments.batch)]
 
-    # 2. Many requests under way, lines in the order of the pictures
+    # 2. Many requests under way, lines in the order of the pictures; their names need not be Unicode
     seconds, errors, started = [], collections.Counter(), time.monotonic()
     with (
         whole_file(arguments.output) if arguments.output else contextlib.nullcontext() as part,
-        part.open("w", encoding="utf-8") if part else contextlib.nullcontext(sys.stdout) as out,
+        part.open("w", encoding="utf-8", errors="backslashreplace")
+        if part
+        else contextlib.nullcontext(sys.stdout) as out,
         ThreadPoolExecutor(arguments.in_flight) as pool,
         tqdm(total=len(pictures.paths), unit=" pictures", disable=None) as bar,
     ):

@@ -2,6 +2,7 @@
 what TensorBoard shows. Keras callbacks; of several workers only the chief writes.
 """
 
+import contextlib
 import json
 import math
 import time
@@ -158,6 +159,7 @@ class Backup(keras.callbacks.Callback):
                     about = json.loads(str(stored["about"]))
                 settings, progress, step = (about[name] for name in ("settings", "progress", "step"))
                 self._check_settings(file, dict(settings))
+                self._check_progress(step, progress)
                 state = read_arrays(file, {**shapes, "about": ()}, optimizers)
             except UserError:
                 raise
@@ -167,7 +169,7 @@ class Backup(keras.callbacks.Callback):
                     file.unlink()  # or the next save would put it in the place of the good one
                 continue
             del state["about"]
-            self.progress |= progress
+            self.progress, self.read_from = progress, file
             return state | {"step": step}
         return None
 
@@ -187,14 +189,30 @@ class Backup(keras.callbacks.Callback):
                 f"{remedy}"
             )
 
+    def _check_progress(self, step, progress):
+        """Raise ValueError unless the step is one of this training, and its progress has the numbers of ours."""
+        if type(step) is not int or not 0 <= step <= self.model.schedule.steps:
+            raise ValueError(f"step {step!r} is not one of {self.model.schedule.steps}")
+        if set(progress) != set(self.progress) or not all(math.isfinite(x) for x in progress.values()):
+            raise ValueError("its progress is not readable")
+
     def restore(self, state):
-        """Puts what `read` gave into the Trainer. A stage begins with an optimizer of its own, so there it has none."""
+        """Put what `read` returned into the Trainer. A stage begins with an optimizer of its own, so there it has none.
+        Raises UserError, before anything is assigned, if the optimizer is another one."""
         trainer = self.model
         trainer.begin(state["step"])
         begins_stage = state["step"] == trainer.schedule.freeze
-        for name, variable in state_of(trainer):
-            if not (begins_stage and name.startswith("optimizer/")):
-                variable.assign(state[name])
+        variables = dict(state_of(trainer))
+        if begins_stage:
+            variables = {name: x for name, x in variables.items() if not name.startswith("optimizer/")}
+        for name, variable in variables.items():
+            if name not in state or state[name].shape != tuple(variable.shape):
+                raise UserError(
+                    f"{self.read_from} is of another optimizer ({name} does not fit), perhaps of another version of "
+                    "Keras: go on with that version, or give --overwrite to begin anew"
+                )
+        for name, variable in variables.items():
+            variable.assign(state[name])
 
     def discard(self):
         """Removes the backups: the training is done."""
@@ -221,8 +239,8 @@ class TensorBoard(keras.callbacks.Callback):
 
     def __init__(self, folder, validation):
         super().__init__()
+        self.folder, self.validation = folder, validation
         self.writer = tf.summary.create_file_writer(str(project_path(folder)))
-        self.validation = validation
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.model.steps_done
@@ -235,14 +253,29 @@ class TensorBoard(keras.callbacks.Callback):
         for i, record in enumerate(self.validation.records[:PICTURES]):
             picture = read_picture(record.picture, self.validation.max_pixels)
             (found,) = self.validation.detector([picture], PICTURE_SCORE)
-            with self.writer.as_default():
+            with self._writing():
                 tf.summary.image(f"found/{i}", draw_detections(picture, found)[np.newaxis], step)
-        self.writer.flush()
+        with self._writing():
+            self.writer.flush()
 
     def write(self, scalars, step):
-        with self.writer.as_default():
+        with self._writing():
             for name, value in scalars.items():
                 tf.summary.scalar(name, value, step)
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Turn TensorFlow's errors into a UserError that names the folder.
+
+        Those of a full disk have the class of a GPU's full memory, those of a file-size limit that of a dataset's end.
+        """
+        try:
+            with self.writer.as_default():
+                yield
+        except tf.errors.OpError as error:
+            full = isinstance(error, (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError))
+            reason = "the disk, a quota or a limit of file sizes is full" if full else type(error).__name__
+            raise UserError(f"TRAIN_LOGDIR: {self.folder} cannot be written: {reason}") from None
 
 
 def averaged_network(trainer, size):
