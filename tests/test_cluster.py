@@ -465,7 +465,7 @@ def test_what_is_no_source_or_output_is_refused(tmp_path):
             detect(DIGITS[0], "--output", tmp_path / "out", "--address", address)
     for source, output, message in (
         (DIGITS[0], tmp_path, "holds files but no run.json"),
-        (DIGITS[0], "s3://bucket/out", "is no folder"),
+        (DIGITS[0], "s3://bucket/out", "is not a folder"),
         ("https://example.com/", tmp_path / "out", "cannot be listed"),
         ("s3://", tmp_path / "out", "names no bucket"),
     ):

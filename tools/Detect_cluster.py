@@ -58,7 +58,7 @@ def parse_arguments():
     if not 0 <= arguments.gpus < 1e3 or (arguments.gpus > 1 and arguments.gpus % 1):
         raise UserError(f"--gpus {arguments.gpus:g} must be a whole number, or a part of one")
     if "://" in arguments.output:
-        raise UserError(f"--output {arguments.output} is no folder: name one that all machines share")
+        raise UserError(f"--output {arguments.output} is not a folder: name one that all machines share")
     arguments.output = shell_path(arguments.output).absolute()
     return arguments
 

@@ -57,14 +57,14 @@ def training_batches(
 
 
 def readable(records, max_pixels=MAX_PIXELS):
-    """Decodes every picture once -> the records whose pictures can be read, and what is wrong with the others, str.
+    """Decode every picture once. Return the records whose pictures can be read, and what is wrong with the others, str.
 
     Raises UserError if there is none.
     """
     paths = [str(record.picture) for record in records]
 
     def decode(number, path):
-        return number, tf.size(read(path, max_pixels))  # of which nothing is used is not decoded
+        return number, tf.size(read(path, max_pixels))  # the size, so that tf.data does not leave decoding out
 
     decoded = tf.data.Dataset.from_tensor_slices(paths).enumerate().map(decode, tf.data.AUTOTUNE).ignore_errors()
     progress = tqdm(decoded, total=len(paths), unit=" pictures", disable=None, delay=1)

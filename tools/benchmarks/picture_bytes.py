@@ -34,7 +34,7 @@ def read_files(source, count):
     """`count` JPEGs of 640 x 480, made from the pictures of a folder or glob -> list of bytes."""
     pictures = open_source(source, configs.YOLO_MAX_PIXELS)
     if not isinstance(pictures, Pictures):
-        raise UserError(f"{source} is no picture, folder or glob")
+        raise UserError(f"{source} is not a picture, folder or glob")
     files = []
     for frame in (read_picture(path, configs.YOLO_MAX_PIXELS) for path in pictures.paths[:count]):
         resized = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), JPEG_SIZE, interpolation=cv2.INTER_AREA)

@@ -118,7 +118,7 @@ def local_pictures(word, max_pixels):
     """The sorted pictures of a folder or glob, as detection_demo.py takes them, as a list of str."""
     pictures = open_source(word, max_pixels)
     if not isinstance(pictures, Pictures):
-        raise UserError(f"{word} is no picture: name a folder, a glob, {S3}bucket/prefix or a Parquet")
+        raise UserError(f"{word} is not a picture: name a folder, a glob, {S3}bucket/prefix or a Parquet")
     return [str(path.absolute()) for path in pictures.paths]
 
 
@@ -162,7 +162,7 @@ def list_s3(word):
 
 def read_file(name):
     """A picture file's bytes. UserError if it is this picture that cannot be read; OSError if S3 answers no more, which
-    is no picture's fault."""
+    is not a picture's fault."""
     try:
         if name.startswith(S3):
             with s3().open_input_stream(name.removeprefix(S3)) as stream:

@@ -85,7 +85,7 @@ def prepare_output(folder, run, overwrite):
     check_writable(folder)
     there = read_run(folder)
     if there is None and any(file for file in folder.iterdir() if not file.name.startswith(".")):
-        raise UserError(f"output {folder} holds files but no run.json, so it is no output of this script: name another")
+        raise UserError(f"output {folder} holds files but no run.json, so it is not one of ours: name another")
     if there not in (None, run) and not overwrite:
         differences = [f"{key} {there.get(key)}, now {run[key]}" for key in run if there.get(key) != run[key]]
         raise UserError(

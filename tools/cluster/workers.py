@@ -37,7 +37,7 @@ import tensorflow as tf
 CONNECT_SECONDS = 10
 OBJECT_STORE = 100 * 2**20  # bytes of shared memory for a Ray of our own: all it carries is names and counts
 READERS = 8  # threads of a worker that read and decode ahead
-RESTARTS = 10  # of each worker, by Ray, before its loss is no accident
+RESTARTS = 10  # of each worker, by Ray, after which its loss is not an accident
 
 
 def configured_constants(cpus):

@@ -201,7 +201,7 @@ def main():
     arguments = parse_arguments()
     pictures = open_source(arguments.source, configs.YOLO_MAX_PIXELS)
     if not isinstance(pictures, Pictures):
-        raise UserError(f"{arguments.source} is no picture, folder or glob")
+        raise UserError(f"{arguments.source} is not a picture, folder or glob")
     make_caller, port = (rest_caller, 8501) if arguments.rest else (grpc_caller, 8500)
     call = make_caller(arguments.address or f"localhost:{port}", arguments.model, arguments.timeout)
     requested = [pictures.paths[i : i + arguments.batch] for i in range(0, len(pictures.paths), arguments.batch)]

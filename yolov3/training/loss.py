@@ -20,7 +20,7 @@ TERMS = ("box", "objectness", "class")
 class LossOptions(NamedTuple):
     """Darknet's names and yolov4.cfg's values, but for the weights of the terms, which hold for true gradients."""
 
-    ignore_thresh: float = 0.7  # a cell without a box that predicts one with more IoU than this is not told off
+    ignore_thresh: float = 0.7  # no loss where a cell without a box predicts one with more IoU than this
     iou_thresh: float = 0.213  # beside the best anchor, those with more IoU with the box's size answer for it too
     label_smoothing: float = 0.01  # a class is asked for 1 - half of it, the others for half of it
     weights: tuple = (2.0, 1.0, 1.0)  # of TERMS

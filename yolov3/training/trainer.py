@@ -207,7 +207,7 @@ def choose_strategy(global_batch):
             json.loads(config)["cluster"]["worker"]
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"TF_CONFIG is no place among workers ({error}): see README, several machines") from None
+            raise UserError(f"TF_CONFIG names no place among workers ({error}): see README, several machines") from None
     elif len(tf.config.list_physical_devices("GPU")) > 1:
         strategy = tf.distribute.MirroredStrategy()
     else:
