@@ -33,6 +33,7 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_random_weights_for_speed(tmp_path):
     options = "--types yolov4-tiny --sizes 64 --frameworks tf trt keras opencv --precisions FP32 --rounds 2 --random"
     results = "--markdown out.md --csv out.csv --png out.png"
@@ -63,6 +64,7 @@ def test_random_weights_for_speed(tmp_path):
     assert float(budget[3]) > 0 and budget[5] in ("yes", "NO")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_on_annotated_pictures(tmp_path):
     """One whose anchors and classes are its own, at another size than it was made for, in INT8."""
     heads = NETWORKS["yolov4-tiny"].heads._replace(

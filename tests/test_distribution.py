@@ -67,6 +67,7 @@ def alone(pictures):
     return answer(start(pictures))
 
 
+@pytest.mark.slow
 def test_two_workers_on_loopback_lose_what_one_process_loses(pictures, alone):
     cluster = [f"127.0.0.1:{port}" for port in free_ports(2)]
     both = [start(pictures, cluster, index) for index in range(2)]
@@ -79,6 +80,7 @@ def test_two_workers_on_loopback_lose_what_one_process_loses(pictures, alone):
         assert worker["shared"] == [0.25, 0.5]
 
 
+@pytest.mark.slow
 def test_two_devices_of_one_process_lose_what_one_loses(pictures, alone):
     both = answer(start(pictures, devices=2))
     assert (both["workers"], both["index"], both["shared"]) == (1, 0, [0.25, 0.5])

@@ -116,7 +116,7 @@ def test_as_cloned_a_model_of_ones_own_finds_digits_and_is_measured(project):
     code, out, err = run(root, "detection_custom.py")
     assert code == 0, err
     assert out.startswith("yolov4-tiny-digits: yolov4-tiny, 10 classes (0, 1, 2 ...), ")
-    assert re.search(r"24 frames, [1-9]\d+ boxes", out)
+    assert re.search(r"24 pictures, [1-9]\d+ boxes", out)
     assert len(list((root / "results").glob("*.jpg"))) == 24
     (root / "model_data" / "digits" / "digits_test.txt").unlink(missing_ok=True)
     code, out, err = run(root, "evaluate_mAP.py")

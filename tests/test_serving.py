@@ -141,6 +141,7 @@ def test_a_folder_with_versions_is_a_checkpoint_like_any_other(folder):
     assert Load_Yolo_model(folder, input_size=SIZE).spec.framework == "tf"
 
 
+@pytest.mark.slow
 def test_tensorflows_own_command_line_runs_both_signatures(folder, tmp_path):
     tool = [shutil.which("saved_model_cli", path=Path(sys.executable).parent), "run", "--dir", folder / "3"]
     data = (PROJECT / "IMAGES" / "digits" / "00000.jpg").read_bytes()

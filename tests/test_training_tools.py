@@ -27,6 +27,7 @@ def benchmark():
     return training
 
 
+@pytest.mark.slow
 def test_measures_training_beside_the_bare_step(tmp_path, benchmark, monkeypatch, capsys):
     lines = []
     for i in range(4):
