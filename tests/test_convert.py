@@ -470,7 +470,7 @@ def test_a_damaged_folder_is_one_line_wherever_it_is_used(convert, made, tmp_pat
         (folder / "saved_model.pb").touch()
     (folder / "model.json").unlink()
     for use in (lambda: Load_Yolo_model(folder), lambda: convert("openvino"), lambda: convert("pb")):
-        with pytest.raises(UserError, match="is not a checkpoint folder"):
+        with pytest.raises(UserError, match="is not a checkpoint"):
             use()
 
     folder = tmp_path / f"yolov4-tiny-openvino-FP32-{SIZE}"
