@@ -29,8 +29,6 @@ NOT_A_NAME = re.compile(
     r"(?:names|nc|path|train|valid|val|test|classes)\s*[:=]|---|[{\[<]"
     r"|[-+\d.]+(?:[ \t]+[-+\d.]+){4}|.*\s[-+\d.]+(?:,[-+\d.]+){4}(?!\S)"
 )
-
-
 MOST_PIXELS = 4096  # of a side of the network input
 LONGEST_NAME = 255  # bytes of a file or folder, as all common file systems have it
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yolov3.checks import UserError, project_path
+from yolov3.files import STALE
 
 ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download/"
 HANK_AI = "https://github.com/hank-ai/darknet/releases/download/v2.0/"
@@ -19,7 +20,6 @@ WORDS = {  # for errors of requests, whose own words are long
     "ChunkedEncodingError": "it was cut off",
     "TooManyRedirects": "redirected without end",
 }
-STALE = 24 * 3600  # seconds after which what a killed process has left is removed
 
 
 class Official(NamedTuple):

@@ -22,8 +22,7 @@ from pathlib import Path
 
 from yolov3.checks import UserError, project_path
 
-STALE = 24 * 3600  # seconds without a change after which a part of another computer, in a shared folder, is removed
-NAME_BYTES = 255  # of the longest file name that usual file systems take
+STALE = 24 * 3600  # seconds without a change after which what another computer or a killed process left is removed
 THIS_COMPUTER = f"{zlib.crc32(platform.node().encode()):08x}"
 PART = re.compile(r"\..*\.(?P<computer>[0-9a-f]{8})-(?P<process>\d+)-\d+\.part(\.[^.]*)?", re.DOTALL)
 ABOUT_THE_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # the file system refuses this name, not the next

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov3.checks import UserError, tell
-from yolov3.files import NAME_BYTES, OneFileRefused, new_part, told_in_one_line, whole_file
+from yolov3.checks import LONGEST_NAME, UserError, tell
+from yolov3.files import OneFileRefused, new_part, told_in_one_line, whole_file
 
 import cv2
 import numpy as np
@@ -57,7 +57,7 @@ def name_pictures(paths: Iterable[Path], name_of: Callable[[Path], Path]) -> dic
 
 def shorten(name: Path, end: str = "") -> Path:
     """Return a path with an end to its stem, and the stem cut to what file systems take."""
-    stem = os.fsencode(name.stem)[: NAME_BYTES - len(os.fsencode(end + name.suffix))]
+    stem = os.fsencode(name.stem)[: LONGEST_NAME - len(os.fsencode(end + name.suffix))]
     whole = len(stem) == len(os.fsencode(name.stem))
     return name.with_name((os.fsdecode(stem) if whole else stem.decode(errors="ignore")) + end + name.suffix)
 
