@@ -6,9 +6,9 @@ from yolov3 import configs, conversion, heads
 from yolov3.cfg import input_size, read_cfg, read_sections
 from yolov3.cfg_layers import cfg_text, describe, read_layer
 from yolov3.checks import UserError
-from yolov3.downloads import OFFICIAL, Official
+from yolov3.downloads import OFFICIAL
 from yolov3.loading import configured_model
-from yolov3.networks import NETWORKS
+from yolov3.networks import NETWORKS, Official
 from yolov3.yolov4 import Create_Yolo
 
 import pytest

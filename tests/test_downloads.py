@@ -5,11 +5,15 @@ import hashlib
 import http.server
 import os
 import resource
+import subprocess
+import sys
 import threading
 
 from yolov3 import downloads
 from yolov3.checks import UserError
-from yolov3.downloads import OFFICIAL, Official, fetch_weights, is_official
+from yolov3.downloads import OFFICIAL, fetch_weights, is_official
+from yolov3.files import THIS_COMPUTER
+from yolov3.networks import Official
 
 import numpy as np
 import pytest
@@ -170,16 +174,16 @@ def test_two_at_once_both_end_well(addresses, file):
     assert names(file.parent) == [NAME]
 
 
-def test_what_a_killed_download_left_is_removed_when_it_is_old(addresses, file):
+def test_what_a_killed_download_left_is_removed_and_one_that_goes_on_is_not(addresses, file):
     addresses("whole")
-    for name, age in (("old", downloads.STALE + 60), ("new", 0)):
-        left = file.parent / f".{NAME}.{name}"
-        left.mkdir(parents=True)
-        (left / NAME).write_bytes(WHOLE[:1000])
-        now = left.stat().st_mtime
-        os.utime(left, (now - age, now - age))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    file.parent.mkdir(parents=True)
+    left, other = (f".yolov4-tiny.{THIS_COMPUTER}-{process}-0.part.weights" for process in (ended.pid, os.getppid()))
+    for name in (left, other):
+        (file.parent / name).write_bytes(WHOLE[:1000])
     fetch_weights(file)
-    assert names(file.parent) == [f".{NAME}.new", NAME]
+    assert names(file.parent) == [other, NAME]
 
 
 def test_a_place_that_cannot_be_written_is_one_line_and_no_address_is_blamed(server, addresses, tmp_path):

@@ -1,19 +1,12 @@
-"""Darknet's official .weights files: how they are known, where they are to be had, and how they are fetched."""
+"""Darknet's official .weights files, recognised by their SHA-256 and downloaded from the addresses in `networks`."""
 
 import hashlib
-import shutil
-import tempfile
-import time
 from pathlib import Path
-from typing import NamedTuple
 
 from yolov3.checks import UserError, project_path
-from yolov3.files import STALE
+from yolov3.files import remove_left_parts, whole_file
+from yolov3.networks import NETWORKS
 
-ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download/"
-HANK_AI = "https://github.com/hank-ai/darknet/releases/download/v2.0/"
-REDMON = "https://data.pjreddie.com/files/"
-REDMON_BEFORE = "https://pjreddie.com/media/files/"  # answers with a web page since April 2025
 TIMEOUT = 30  # seconds without a byte
 WORDS = {  # for errors of requests, whose own words are long
     "ConnectionError": "no connection",
@@ -22,40 +15,7 @@ WORDS = {  # for errors of requests, whose own words are long
 }
 
 
-class Official(NamedTuple):
-    size: int  # bytes
-    sha256: tuple  # of every version in circulation
-    urls: tuple  # tried in this order
-
-
-OFFICIAL = {
-    "yolov3.weights": Official(
-        248_007_048,
-        ("523e4e69e1d015393a1b0a441cef1d9c7659e3eb2d7e15f793f060a21b32f297",),
-        (REDMON + "yolov3.weights", HANK_AI + "yolov3.weights", REDMON_BEFORE + "yolov3.weights"),
-    ),
-    "yolov3-tiny.weights": Official(
-        35_434_956,
-        ("dccea06f59b781ec1234ddf8d1e94b9519a97f4245748a7d4db75d5b7080a42c",),
-        (REDMON + "yolov3-tiny.weights", HANK_AI + "yolov3-tiny.weights", REDMON_BEFORE + "yolov3-tiny.weights"),
-    ),
-    "yolov4.weights": Official(
-        257_717_640,
-        (
-            "e8a4f6c62188738d86dc6898d82724ec0964d0eb9d2ae0f0a9d53d65d108d562",
-            "8463fde6ee7130a947a73104ce73c6fa88618a9d9ecd4a65d0b38f07e17ec4e4",
-        ),
-        (ALEXEYAB + "darknet_yolo_v3_optimal/yolov4.weights", HANK_AI + "yolov4.weights"),
-    ),
-    "yolov4-tiny.weights": Official(
-        24_251_276,
-        (
-            "cf9fbfd0f6d4869b35762f56100f50ed05268084078805f0e7989efe5bb8ca87",
-            "037676f0d929c24e1bd9a0037fe30dc416fc26e0ca2a4491a44d024873316061",
-        ),
-        (ALEXEYAB + "darknet_yolo_v4_pre/yolov4-tiny.weights", HANK_AI + "yolov4-tiny.weights"),
-    ),
-}
+OFFICIAL = {f"{name}.weights": network.official for name, network in NETWORKS.items()}
 
 
 def is_official(path: str | Path) -> bool:
@@ -73,9 +33,8 @@ def is_official(path: str | Path) -> bool:
 def fetch_weights(path: str | Path) -> None:
     """Download an official weights file, by its name, if nothing lies at `path`; show a progress bar.
 
-    The addresses are tried in order until one gives a file of the right size and SHA-256. It is written to a temporary
-    folder beside `path`, another for each process, and moved when it is whole. Raises UserError, with every address, if
-    none gives it.
+    The addresses are tried in order until one gives a file of the right size and SHA-256. Raises UserError, with every
+    address, if none gives it.
     """
     file = project_path(path)
     if file.exists():
@@ -84,30 +43,20 @@ def fetch_weights(path: str | Path) -> None:
     if official is None:
         raise UserError(f"weights file {path} is missing: put it there, or name another in yolov3/configs.py")
     failures = []
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(file)
-        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
-            part = Path(folder) / file.name
-            for url in official.urls:
-                reason = _download(url, part, official)
-                if reason is None:
-                    part.replace(file)
-                    return
-                failures.append(f"{url} ({reason})")
-    except OSError as error:
-        raise UserError(f"weights file {path} cannot be written: {error.strerror or error}") from None
-    raise UserError(f"cannot download {file.name} from {' or '.join(failures)}: get it elsewhere and put it at {file}")
-
-
-def _remove_stale(file):
-    for left in file.parent.glob(f".{file.name}.*"):
-        if left.is_dir() and time.time() - left.stat().st_mtime > STALE:
-            shutil.rmtree(left, ignore_errors=True)
+    with whole_file(file) as part:
+        remove_left_parts(file.parent)
+        for url in official.urls:
+            reason = _download(url, part, official)
+            if reason is None:
+                return
+            failures.append(f"{url} ({reason})")
+        raise UserError(
+            f"cannot download {file.name} from {' or '.join(failures)}: get it elsewhere and put it at {file}"
+        )
 
 
 def _download(url, part, official):
-    """Download to `part` -> None, or in a few words why what came is not the official file."""
+    """Write what the address answers to `part`. Return None, or in a few words why it is not the official file."""
     import pooch  # only here: nobody needs it whose weights are in place
 
     try:

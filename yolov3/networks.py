@@ -1,4 +1,4 @@
-"""The four networks as one table: what makes each, what its published weights were trained with, and where they lie.
+"""The four networks as one table: what makes each, what its published weights were trained with, and their addresses.
 
 Reading the table takes no Keras. To add a network: a builder in yolov3.py or yolov4.py, a row here, and the constant
 for its weights in configs.py.
@@ -11,6 +11,10 @@ from yolov3.checks import choose
 
 ANCHORS_PER_CELL = 3
 NMS_KINDS = ("iou", "diou")
+ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download/"
+HANK_AI = "https://github.com/hank-ai/darknet/releases/download/v2.0/"
+REDMON = "https://data.pjreddie.com/files/"
+REDMON_BEFORE = "https://pjreddie.com/media/files/"  # answers with a web page since April 2025
 
 
 class Heads(NamedTuple):
@@ -22,6 +26,14 @@ class Heads(NamedTuple):
     nms: str  # "iou" or "diou", see `boxes.suppress`
 
 
+class Official(NamedTuple):
+    """The weights that Darknet's authors published."""
+
+    size: int  # bytes
+    sha256: tuple  # of every version in circulation
+    urls: tuple  # tried in this order
+
+
 class Network(NamedTuple):
     """One row of the table."""
 
@@ -30,6 +42,7 @@ class Network(NamedTuple):
     builder: str  # module:function, (pictures, head channels) -> raw heads and the embedding map
     heads: Heads  # those that the published weights were trained with
     weights: str  # the constant in configs.py that names its Darknet weights
+    official: Official
     backbone: int  # convolutions of the backbone; the neck's follow
 
     def build(self, pictures, head_channels):
@@ -61,6 +74,11 @@ NETWORKS = {
         "yolov3.yolov3:yolov3",
         Heads((8, 16, 32), YOLOV3_ANCHORS, (1.0, 1.0, 1.0), "iou"),
         "YOLO_V3_WEIGHTS",
+        Official(
+            248_007_048,
+            ("523e4e69e1d015393a1b0a441cef1d9c7659e3eb2d7e15f793f060a21b32f297",),
+            (REDMON + "yolov3.weights", HANK_AI + "yolov3.weights", REDMON_BEFORE + "yolov3.weights"),
+        ),
         52,
     ),
     "yolov3-tiny": Network(
@@ -69,6 +87,11 @@ NETWORKS = {
         "yolov3.yolov3:yolov3_tiny",
         Heads((16, 32), TINY_ANCHORS, (1.0, 1.0), "iou"),
         "YOLO_V3_TINY_WEIGHTS",
+        Official(
+            35_434_956,
+            ("dccea06f59b781ec1234ddf8d1e94b9519a97f4245748a7d4db75d5b7080a42c",),
+            (REDMON + "yolov3-tiny.weights", HANK_AI + "yolov3-tiny.weights", REDMON_BEFORE + "yolov3-tiny.weights"),
+        ),
         7,
     ),
     "yolov4": Network(
@@ -77,6 +100,14 @@ NETWORKS = {
         "yolov3.yolov4:yolov4",
         Heads((8, 16, 32), YOLOV4_ANCHORS, (1.2, 1.1, 1.05), "diou"),
         "YOLO_V4_WEIGHTS",
+        Official(
+            257_717_640,
+            (
+                "e8a4f6c62188738d86dc6898d82724ec0964d0eb9d2ae0f0a9d53d65d108d562",
+                "8463fde6ee7130a947a73104ce73c6fa88618a9d9ecd4a65d0b38f07e17ec4e4",
+            ),
+            (ALEXEYAB + "darknet_yolo_v3_optimal/yolov4.weights", HANK_AI + "yolov4.weights"),
+        ),
         72,
     ),
     "yolov4-tiny": Network(
@@ -85,6 +116,14 @@ NETWORKS = {
         "yolov3.yolov4:yolov4_tiny",
         Heads((16, 32), TINY_ANCHORS, (1.05, 1.05), "diou"),
         "YOLO_V4_TINY_WEIGHTS",
+        Official(
+            24_251_276,
+            (
+                "cf9fbfd0f6d4869b35762f56100f50ed05268084078805f0e7989efe5bb8ca87",
+                "037676f0d929c24e1bd9a0037fe30dc416fc26e0ca2a4491a44d024873316061",
+            ),
+            (ALEXEYAB + "darknet_yolo_v4_pre/yolov4-tiny.weights", HANK_AI + "yolov4-tiny.weights"),
+        ),
         15,
     ),
 }
