@@ -91,5 +91,5 @@ def test_a_python_without_tensorflow_says_how_to_start(tmp_path):
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stderr.startswith("error: TensorFlow missing in this Python") and "activate" in run.stderr
+    assert run.stderr.startswith("error: this Python (") and "lacks TensorFlow: activate" in run.stderr
     assert run.stderr.count("\n") == 1

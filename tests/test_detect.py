@@ -423,6 +423,6 @@ def test_without_a_display_show_says_so_and_goes_on(detector, tmp_path, capsys, 
     for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(variable, raising=False)
     job = Job(picture_file(tmp_path / "in.png"), tmp_path / "out.png", show=True)
-    assert capsys.readouterr().err == "--show: there is no display here; going on without a window\n"
+    assert capsys.readouterr().err == "--show: this computer does not have a display; going on without a window\n"
     job.run(detector)
     assert (tmp_path / "out.png").exists()

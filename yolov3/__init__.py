@@ -19,13 +19,13 @@ def _check_installed():
     missing = [title for name, title in NEEDED.items() if importlib.util.find_spec(name) is None]
     if missing:
         raise SystemExit(
-            f"error: {' and '.join(missing)} missing in this Python ({sys.executable}): activate the environment first "
+            f"error: this Python ({sys.executable}) lacks {', '.join(missing)}: activate the environment first "
             r"(. .venv/bin/activate, on Windows .venv\Scripts\activate), or pip install -r requirements.txt"
         )
 
 
 def _import_quietly():
-    """Recent TensorFlow writes its greetings past every log level, straight to the process's standard error."""
+    """Import TensorFlow with standard error closed, to which recent versions write greetings at every log level."""
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

@@ -1,7 +1,7 @@
-"""What a person may write in configs.py or on the command line, and what to say when it does not fit.
+"""Check what a person writes in configs.py or on the command line, and say what to do when it does not fit.
 
-`UserError` is the one exception meant for people: its text names the file or constant and the remedy, and
-scripts print it as one line and exit with code 1 (`say_it_in_one_line`).
+`UserError` is the exception meant for people: its text names the file or constant and the remedy, and scripts print it
+as one line and exit with code 1 (`say_it_in_one_line`).
 """
 
 import difflib
@@ -34,11 +34,11 @@ LONGEST_NAME = 255  # bytes of a file or folder, as all common file systems have
 
 
 class UserError(ValueError):
-    """A wrong file, constant or argument, told in the user's words."""
+    """Say in the user's words which file, constant or argument is wrong, and what to do."""
 
 
 def choose(constant, value, choices):
-    """`value` if it is one of `choices`; otherwise a UserError that lists them."""
+    """Return `value` if it is one of `choices`; otherwise raise a UserError that lists them."""
     try:
         known = value in choices
     except TypeError:  # a list, where the choices are a table
@@ -64,33 +64,33 @@ def check_input_size(size, constant="YOLO_INPUT_SIZE"):
 
 
 def check_threshold(constant, value):
-    """A score or IoU threshold, 0..1."""
+    """Return a score or IoU threshold as float. Raise UserError if it is not from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
         raise UserError(f"{constant} = {value!r} must be a number from 0 to 1")
     return float(value)
 
 
 def check_amount(constant, value):
-    """A number, 0 or more."""
+    """Return a number as float. Raise UserError if it is not 0 or more."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 2**31:
         raise UserError(f"{constant} = {value!r} must be a number, 0 or more")
     return float(value)
 
 
 def check_count(constant, value, least):
-    """A whole number of that many or more."""
+    """Return a whole number as int. Raise UserError if it is less than `least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value < 2**31:
         raise UserError(f"{constant} = {value!r} must be a whole number, {least} or more")
     return int(value)
 
 
 def project_path(path):
-    """A path as configs.py means it: relative to the project's root, wherever the script was started."""
+    """Return a path as configs.py means it: relative to the project's root, wherever the script was started."""
     return PROJECT / shell_path(path)
 
 
 def shell_path(path):
-    """A path as a command line means it: relative to where the script was started, ~ for the home folder."""
+    """Return a path as a command line means it: relative to where the script was started, ~ for the home folder."""
     try:
         given = Path(path).expanduser()
         names = [os.fsencode(name) for name in given.parts]
@@ -102,7 +102,7 @@ def shell_path(path):
 
 
 def as_given(word):
-    """A path of a command line as the shell gives it or, where nothing is there, as configs.py means it."""
+    """Return a path of a command line as the shell means it or, if nothing is there, unchanged for `project_path`."""
     exists = os.path.exists(shell_path(word))  # noqa: PTH110  Path.exists raises OSError where a name is too long
     return shell_path(word).absolute() if exists else word
 
@@ -186,7 +186,7 @@ def check_class_names(names: Collection[str], place: object, unit: str = "class"
 
 
 def count_classes(classes):
-    """A names file, names, or already a count -> count."""
+    """Return the number of classes of a names file, of names, or of what is a number already."""
     count = classes if isinstance(classes, int) else len(class_names(classes))
     if count < 1:
         raise UserError(f"a detector needs at least one class, not {count}")
@@ -194,8 +194,11 @@ def count_classes(classes):
 
 
 def printable(text: object) -> str:
-    """Return the text as a terminal may show it: characters that would move its cursor, change its colours, forge lines
-    or turn the direction of writing as escapes, passwords in addresses as ***."""
+    """Return the text as it is safe to show on a terminal.
+
+    Characters that would move its cursor, change its colours, forge lines or turn the direction of writing become
+    escapes; passwords in addresses become ***.
+    """
     text = PASSWORD.sub(r"\1***\2", str(text))
     return "".join(_escaped(x) if unicodedata.category(x) in INVISIBLE and x not in JOINERS else x for x in text)
 
@@ -205,7 +208,7 @@ def _escaped(character):
 
 
 def tell(line: str) -> None:
-    """Print a line on standard error, below the progress bar; without an error where nobody can read it any more."""
+    """Print a line on standard error, below the progress bar. A terminal that is closed is not an error."""
     try:
         print(f"\n{printable(line)}", file=sys.stderr)
     except OSError as error:
@@ -214,8 +217,11 @@ def tell(line: str) -> None:
 
 
 def say_it_in_one_line(main):
-    """Decorator for a script's main(): UserError, or no space for the output -> one line on stderr and exit code 1;
-    Ctrl-C -> exit code 130; nobody reads the output any more (`| head`) -> 141, without a word."""
+    """Decorate a script's main(), so that what stops it becomes an exit code instead of a traceback.
+
+    UserError, or a disk without space for the output: 1, after one line on standard error. Ctrl-C: 130. Output that
+    nobody reads any more (`| head`): 141, silently.
+    """
 
     @functools.wraps(main)
     def run(*args, **kwargs):

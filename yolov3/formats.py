@@ -1,6 +1,6 @@
-"""Picture files that TensorFlow does not decode: those that Pillow reads, and the names of those that nobody does.
+"""Read the picture files that TensorFlow does not decode by Pillow, and name the formats that cannot be read.
 
-Formats are told by content, whatever the name of the file.
+A format is recognised by the content of the file, whatever its name.
 """
 
 import contextlib
@@ -101,10 +101,10 @@ def read_with_pillow(data: bytes, path, max_pixels: int) -> np.ndarray:
 
 
 class _Quiet:
-    """Keeps the warnings that C libraries print about damaged pictures, which are told anyway, from the user.
+    """Hide the warnings that C libraries print about damaged pictures, about which our own messages tell.
 
-    They go to file descriptor 2, past Python, so that it is a temporary file while any thread decodes. What else was
-    written meanwhile follows when the last thread is done.
+    The libraries write to file descriptor 2, so that it is a temporary file while any thread decodes. Everything else
+    that was written meanwhile is printed when the last thread is done.
     """
 
     def __init__(self):
@@ -161,7 +161,7 @@ def _check(image, path, max_pixels):
 
 
 def _as_rgb(image, path):
-    """A Pillow picture as uint8 (H, W, 3), RGB: without alpha, of 16 bits the upper 8, as TensorFlow decodes PNGs."""
+    """Return a Pillow picture as uint8 (H, W, 3), RGB, without alpha; of 16 bits the upper 8, as TensorFlow does."""
     if image.mode.startswith("I;16"):
         image = image.convert("I").point(lambda value: value / 256).convert("L")
     elif image.mode in ("I", "F", "LAB"):
@@ -178,7 +178,7 @@ def _is_webp(head):
 
 
 def _iso_brand(head):
-    """HEIF or AVIF by the brands of an ISO media file, "" if it is none of these."""
+    """Return "HEIF" or "AVIF" by the brands of an ISO media file, "" for any other file."""
     if head[4:8] != b"ftyp":
         return ""
     brands = [head[i : i + 4] for i in (8, *range(16, min(len(head), int.from_bytes(head[:4], "big"), HEAD_BYTES), 4))]

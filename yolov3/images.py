@@ -1,4 +1,6 @@
-"""Picture files -> pictures, and these -> network inputs and back. TensorFlow graph ops only, no Keras; see `formats`.
+"""Decode picture files, fit pictures to the network input, and bring boxes back to the pictures.
+
+These are TensorFlow graph ops without Keras; `formats` reads the files that TensorFlow does not decode.
 
 A picture is uint8 (H, W, 3), RGB, upright. A network input is float32 (S, S, 3), RGB, 0..1. "letterbox" keeps the
 aspect ratio and pads with grey (pjreddie's Darknet); "stretch" does not (AlexeyAB's Darknet).
@@ -28,16 +30,16 @@ UPSIDE_DOWN = (3, 4, 7, 8)  # orientations to flip top to bottom, likewise
 
 
 def read_picture(path, max_pixels):
-    """A picture file -> NumPy uint8 (H, W, 3), RGB, upright by its EXIF orientation.
+    """Return a picture file as NumPy uint8 (H, W, 3), RGB, upright by its EXIF orientation.
 
-    Raises UserError with the reason: missing, empty, of another format, over max_pixels, truncated or damaged.
+    Raises UserError if it is missing, empty, truncated, damaged, of another format or over max_pixels.
     """
     return picture_of(read_file(path, PICTURE_BYTES, "picture"), path, max_pixels)
 
 
 @quiet()
 def picture_of(data, path, max_pixels):
-    """The bytes of a picture file -> as `read_picture`, wherever they come from; `path` is for the reason alone."""
+    """Return what `read_picture` does from the bytes of a file. Messages call them by `path`."""
     if not data:
         raise UserError(f"picture {path} is empty")
     if not data.startswith(tuple(SIGNATURES.values())) or data.startswith(SIGNATURES["BMP"]) and not is_plain_bmp(data):
@@ -52,18 +54,20 @@ def picture_of(data, path, max_pixels):
 
 
 def decode_picture(data, max_pixels):
-    """The bytes of a JPEG, PNG, BMP or GIF (first frame), a scalar string -> uint8 (H, W, 3), RGB, upright.
+    """Return a JPEG, PNG, BMP or GIF (its first frame), given as a scalar string, as uint8 (H, W, 3), RGB, upright.
 
-    Fails with tf.errors.InvalidArgumentError on anything else, on truncated and damaged files, and, before a pixel
-    is decoded, on more than max_pixels (int64) by the header. The accurate DCT decodes JPEGs as OpenCV does.
+    Raises tf.errors.InvalidArgumentError for anything else, for truncated and damaged files and, before a pixel is
+    decoded, for more than max_pixels (int64) by the header. The accurate DCT decodes JPEGs as OpenCV does.
     """
     return decode_large_picture(data, max_pixels, None)[0]
 
 
 def decode_large_picture(data, max_pixels, enough):
-    """Like `decode_picture`, but a JPEG whose longer side is over twice `enough` pixels is decoded at a half, a quarter
-    or an eighth of its size, no smaller than `enough`: cheaper, by its DCT. -> picture, and int32 (2,), the height and
-    width of the whole upright picture."""
+    """Return what `decode_picture` does, and int32 (2,), the height and width of the whole upright picture.
+
+    A JPEG whose longer side is over twice `enough` pixels is decoded at a half, a quarter or an eighth of its size, not
+    smaller than `enough`, which its DCT makes cheaper.
+    """
     size = header_size(data)
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
     with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, max_pixels)]):
@@ -108,7 +112,10 @@ _decode_picture = tf.function(
 
 
 def header_size(data):
-    """A picture file's bytes -> int32 (2,), height and width, from the header alone; fails if there is none."""
+    """Return int32 (2,), the height and width that the header of a picture file's bytes gives.
+
+    Raises tf.errors.InvalidArgumentError if there is no header.
+    """
     header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, 32), tf.uint8), tf.int64)
 
     def number(at, count, order=1):
@@ -178,17 +185,17 @@ def first_frame(data):
 
 
 def _format(data):
-    """Index into SIGNATURES of a file's bytes; 0, whose decoder will refuse them, if it is none of these."""
+    """Return which of SIGNATURES a file's bytes begin with, by index, or 0, whose decoder will refuse them."""
     matches = [tf.strings.substr(data, 0, len(mark)) == mark for mark in SIGNATURES.values()]
     return tf.argmax(tf.cast(tf.stack(matches), tf.int32), output_type=tf.int32)
 
 
 def exif_orientation(data):
-    """A JPEG's bytes -> its EXIF orientation, int32 1..8; 1, upright, where there is none."""
+    """Return the EXIF orientation of a JPEG's bytes, int32 1..8; 1, upright, if the file does not tell it."""
     octets = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, EXIF_WITHIN), tf.uint8), tf.int32)
 
     def number(at, count, little=False):
-        """`count` octets from each position in `at`; positions past the end read the last octet."""
+        """Return the number in the `count` octets from each position in `at`. Past the end, the last octet is read."""
         places = at[..., tf.newaxis] + (tf.range(count)[::-1] if little else tf.range(count))
         read = tf.gather(octets, tf.clip_by_value(places, 0, tf.size(octets) - 1))
         return tf.reduce_sum(read * [256 ** (count - 1 - i) for i in range(count)], -1)
@@ -221,7 +228,7 @@ def exif_orientation(data):
 
 
 def upright(picture, orientation):
-    """A picture as stored -> as it should be seen."""
+    """Return a picture turned and mirrored from how it is stored to how it should be seen."""
 
     def turn(condition, change, picture):
         return tf.cond(condition, lambda: change(picture), lambda: picture)
@@ -235,9 +242,9 @@ def upright(picture, orientation):
 
 
 def placement(height, width, size, resize):
-    """Where a picture lies in the network input: int32 (height, width, top, left) in pixels of the input.
+    """Return where a picture lies in the network input: int32 (height, width, top, left) in pixels of the input.
 
-    Darknet's integers: the longer side fills the input, the other is rounded down, the margins too.
+    As in Darknet, the longer side fills the input; the other side and the margins are rounded down.
     """
     if resize == "stretch":
         return tf.ones_like(height) * size, tf.ones_like(width) * size, tf.zeros_like(height), tf.zeros_like(width)
@@ -249,9 +256,9 @@ def placement(height, width, size, resize):
 
 
 def fit(picture, size, resize, whole=None):
-    """A picture, uint8 (H, W, 3), of any size -> network input, float32 (S, S, 3), 0..1.
+    """Return a picture, uint8 (H, W, 3), of any size as network input, float32 (S, S, 3), 0..1.
 
-    whole  height and width that the picture would have but for `decode_large_picture`
+    whole  height and width of the whole picture, if `decode_large_picture` has decoded it smaller
     """
     whole = tf.shape(picture) if whole is None else whole
     height, width, top, left = placement(whole[0], whole[1], size, resize)
@@ -271,21 +278,23 @@ def resize_bilinear(picture, size):
 
 
 def unfit(boxes, sizes, size, resize):
-    """Boxes (N, k, 4) xyxy in fractions of the network input -> in pixels of pictures of int32 sizes (N, 2), height
-    and width, clipped to them. The inverse of `fit`."""
+    """Return boxes (N, k, 4), xyxy in fractions of the network input, in pixels of their pictures and clipped to them.
+
+    sizes  int32 (N, 2): height and width of each picture
+    """
     offset, scale, limit = _placed(sizes, size, resize)
     return tf.clip_by_value((boxes * size - offset) / scale, 0, limit)
 
 
 def refit(boxes, sizes, size, resize):
-    """Boxes (N, k, 4) xyxy in pixels of pictures of int32 sizes (N, 2), height and width -> in fractions of the network
-    input. The inverse of `unfit`."""
+    """Return boxes (N, k, 4), xyxy in pixels of their pictures, in fractions of the network input: undo `unfit`."""
     offset, scale, _ = _placed(sizes, size, resize)
     return (boxes * scale + offset) / size
 
 
 def _placed(sizes, size, resize):
-    """How pictures lie in the network input: float32 (N, 1, 4), offset in its pixels, scale, and their own sides."""
+    """Return how pictures lie in the network input, each float32 (N, 1, 4): offset in pixels of the input, scale, and
+    the sides of the pictures."""
     height, width, top, left = (
         tf.cast(x, tf.float32)[:, tf.newaxis] for x in placement(sizes[:, 0], sizes[:, 1], size, resize)
     )
@@ -294,7 +303,7 @@ def _placed(sizes, size, resize):
 
 
 def picture_scale(sizes, size, resize):
-    """float32 (N, 1, 4): turns lengths in fractions of the network input into fractions of pictures of int32 sizes
-    (N, 2), height and width."""
+    """Return float32 (N, 1, 4), which turns lengths in fractions of the network input into fractions of the pictures,
+    whose heights and widths are int32 `sizes` (N, 2)."""
     height, width, _, _ = placement(sizes[:, 0], sizes[:, 1], size, resize)
     return size / tf.cast(tf.stack([width, height] * 2, -1), tf.float32)[:, tf.newaxis]

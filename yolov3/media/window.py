@@ -40,5 +40,5 @@ def open_window() -> Window | None:
     probe = "import cv2; cv2.namedWindow('probe'); cv2.waitKey(1)"
     if subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0:
         return Window()
-    print("--show: there is no display here; going on without a window", file=sys.stderr)
+    print("--show: this computer does not have a display; going on without a window", file=sys.stderr)
     return None

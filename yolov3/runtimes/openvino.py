@@ -108,13 +108,16 @@ def compile_graph(core, graph, spec, run_options):
 
 
 def in_place(tensor):
-    """A tensor in main memory as a NumPy array, without a copy. NumPy calls it writable, since OpenVINO copies what is
-    not; nothing may write to it."""
+    """Return a tensor in main memory as a NumPy array, without a copy. Nothing may write to it.
+
+    OpenVINO copies an array that NumPy calls read-only, as it calls those of TensorFlow. At 416 that copy of 2 MB takes
+    2 ms on 2 cores.
+    """
     return np.asarray(_Lent(tensor))
 
 
 class _Lent:
-    """Keeps what NumPy reads by the address."""
+    """Give NumPy the address of a tensor, called writable, and keep the tensor for as long as the array lives."""
 
     def __init__(self, tensor):
         self._held = np.asarray(memoryview(tensor))
