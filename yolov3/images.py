@@ -6,6 +6,8 @@ A picture is uint8 (H, W, 3), RGB, upright. A network input is float32 (S, S, 3)
 aspect ratio and pads with grey (pjreddie's Darknet); "stretch" does not (AlexeyAB's Darknet).
 """
 
+import contextlib
+
 from yolov3.checks import UserError, read_file
 from yolov3.formats import is_plain_bmp, quiet, read_with_pillow
 
@@ -45,11 +47,13 @@ def picture_of(data, path, max_pixels):
     if not data.startswith(tuple(SIGNATURES.values())) or data.startswith(SIGNATURES["BMP"]) and not is_plain_bmp(data):
         return read_with_pillow(data, path, max_pixels)
     try:
-        height, width = _header_size(tf.constant(data)).numpy()
-        if int(height) * int(width) > max_pixels:
-            raise UserError(f"picture {path} is {width} x {height}, more than YOLO_MAX_PIXELS = {max_pixels:_} allows")
         return _decode_picture(data, tf.constant(max_pixels, tf.int64)).numpy()
     except tf.errors.OpError:
+        with contextlib.suppress(tf.errors.OpError):
+            height, width = _header_size(tf.constant(data)).numpy()
+            if int(height) * int(width) > max_pixels:
+                size = f"{width} x {height}"
+                raise UserError(f"picture {path} is {size}, more than YOLO_MAX_PIXELS = {max_pixels:_} allows") from None
         raise UserError(f"picture {path} is truncated or damaged") from None
 
 
