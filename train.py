@@ -30,8 +30,8 @@ from yolov3.dataset import readable, training_batches
 from yolov3.detector import Detector
 from yolov3.downloads import fetch_weights
 from yolov3.files import check_writable
+from yolov3.fitting import RESIZES
 from yolov3.heads import configured_cfg, configured_heads, tell_unofficial
-from yolov3.images import RESIZES
 from yolov3.networks import NETWORKS, network_name
 from yolov3.runtimes.tf import allow_memory_growth
 from yolov3.training.augment import AUGMENTED, PLAIN

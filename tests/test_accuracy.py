@@ -10,7 +10,8 @@ from yolov3 import configs
 from yolov3.boxes import suppress
 from yolov3.checks import read_class_names
 from yolov3.evaluation import evaluate
-from yolov3.images import RESIZES, read_picture
+from yolov3.fitting import RESIZES
+from yolov3.images import read_picture
 from yolov3.loading import Load_Yolo_model
 
 import numpy as np

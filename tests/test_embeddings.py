@@ -7,7 +7,8 @@ from yolov3 import configs
 from yolov3.checkpoint import read_about, read_model
 from yolov3.checks import PROJECT, UserError
 from yolov3.embedding import pool
-from yolov3.images import read_picture, refit, unfit
+from yolov3.fitting import refit, unfit
+from yolov3.images import read_picture
 from yolov3.loading import SHIPPED, Load_Yolo_model
 from yolov3.networks import NETWORKS
 from yolov3.runtimes import savedmodel

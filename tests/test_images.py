@@ -4,7 +4,8 @@ import struct
 import zlib
 
 from yolov3.checks import UserError
-from yolov3.images import RESIZES, fit, picture_scale, placement, read_picture, unfit
+from yolov3.fitting import RESIZES, fit, picture_scale, placement, unfit
+from yolov3.images import read_picture
 
 import cv2
 import numpy as np

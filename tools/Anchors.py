@@ -12,7 +12,7 @@ from yolov3 import configs
 from yolov3.annotations import Record, check_annotations
 from yolov3.checks import UserError, as_given, check_input_size, say_it_in_one_line
 from yolov3.dataset_files import read_names
-from yolov3.images import placement
+from yolov3.fitting import placement
 from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, network_name
 
 import numpy as np

@@ -5,7 +5,7 @@ detector and inside every SavedModel. Boxes are xyxy, in fractions of the networ
 otherwise.
 """
 
-from yolov3.images import picture_scale, unfit
+from yolov3.fitting import picture_scale, unfit
 from yolov3.networks import ANCHORS_PER_CELL
 
 import tensorflow as tf

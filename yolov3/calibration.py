@@ -6,7 +6,8 @@ from pathlib import Path
 
 from yolov3.annotations import annotated_pictures
 from yolov3.checks import UserError, check_count, project_path
-from yolov3.images import fit, read_picture
+from yolov3.fitting import fit
+from yolov3.images import read_picture
 from yolov3.media.sources import Pictures, open_source
 
 import numpy as np

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from yolov3.checks import UserError, check_class_names, check_input_size, project_path, read_file
 from yolov3.files import whole_folder
-from yolov3.images import RESIZES
+from yolov3.fitting import RESIZES
 from yolov3.networks import NETWORKS, NMS_KINDS, Heads, network_name
 
 import numpy as np

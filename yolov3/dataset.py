@@ -5,7 +5,8 @@ bit for bit what one from 0 sees from there on. TensorFlow graph ops only, no Ke
 """
 
 from yolov3.checks import UserError, check_input_size, choose
-from yolov3.images import RESIZES, decode_picture, placement, read_picture
+from yolov3.fitting import RESIZES, placement
+from yolov3.images import decode_picture, read_picture
 from yolov3.training.augment import choose_crop, cut_out, mosaic, paste, recolour
 
 import numpy as np

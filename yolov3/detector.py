@@ -1,7 +1,7 @@
 """The detector: pictures in, boxes out, whatever the framework. Image, video, tracker, evaluation and batch scripts
 all call it and nothing else.
 
-    frames -> fit (images) -> network (runtimes) -> finish (boxes), pool (embedding) -> Detections
+    frames -> fit (fitting) -> network (runtimes) -> finish (boxes), pool (embedding) -> Detections
 
 Runtimes differ in the network only. `loading.Load_Yolo_model` makes the detector that configs.py means.
 """
@@ -14,7 +14,7 @@ from yolov3.boxes import finish
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError, check_threshold
 from yolov3.embedding import pool
-from yolov3.images import fit, refit
+from yolov3.fitting import fit, refit
 
 import numpy as np
 import tensorflow as tf

@@ -1,20 +1,17 @@
-"""Decode picture files, fit pictures to the network input, and bring boxes back to the pictures.
+"""Decode picture files: JPEG, PNG, BMP and GIF by TensorFlow, the others by Pillow (`formats`).
 
-These are TensorFlow graph ops without Keras; `formats` reads the files that TensorFlow does not decode.
-
-A picture is uint8 (H, W, 3), RGB, upright. A network input is float32 (S, S, 3), RGB, 0..1. "letterbox" keeps the
-aspect ratio and pads with grey (pjreddie's Darknet); "stretch" does not (AlexeyAB's Darknet).
+These are TensorFlow graph ops without Keras, so that a SavedModel decodes as the detector does. A picture is uint8
+(H, W, 3), RGB, upright.
 """
 
 import contextlib
+import functools
 
 from yolov3.checks import UserError, read_file
 from yolov3.formats import is_plain_bmp, quiet, read_with_pillow
 
 import tensorflow as tf
 
-RESIZES = ("letterbox", "stretch")
-GREY = 0.5
 SIGNATURES = {
     "JPEG": b"\xff\xd8\xff",
     "PNG": b"\x89PNG\r\n\x1a\n",
@@ -46,33 +43,37 @@ def picture_of(data, path, max_pixels):
         raise UserError(f"picture {path} is empty")
     if not data.startswith(tuple(SIGNATURES.values())) or data.startswith(SIGNATURES["BMP"]) and not is_plain_bmp(data):
         return read_with_pillow(data, path, max_pixels)
+    kind = next(i for i, mark in enumerate(SIGNATURES.values()) if data.startswith(mark))
     try:
-        return _decode_picture(data, tf.constant(max_pixels, tf.int64)).numpy()
+        return _decoder(kind)(data, tf.constant(max_pixels, tf.int64)).numpy()
     except tf.errors.OpError:
         with contextlib.suppress(tf.errors.OpError):
-            height, width = _header_size(tf.constant(data)).numpy()
+            height, width = _header_reader(kind)(data).numpy()
             if int(height) * int(width) > max_pixels:
                 size = f"{width} x {height}"
-                raise UserError(f"picture {path} is {size}, more than YOLO_MAX_PIXELS = {max_pixels:_} allows") from None
+                raise UserError(
+                    f"picture {path} is {size}, more than YOLO_MAX_PIXELS = {max_pixels:_} allows"
+                ) from None
         raise UserError(f"picture {path} is truncated or damaged") from None
 
 
-def decode_picture(data, max_pixels):
+def decode_picture(data, max_pixels, kind=None):
     """Return a JPEG, PNG, BMP or GIF (its first frame), given as a scalar string, as uint8 (H, W, 3), RGB, upright.
 
     Raises tf.errors.InvalidArgumentError for anything else, for truncated and damaged files and, before a pixel is
     decoded, for more than max_pixels (int64) by the header. The accurate DCT decodes JPEGs as OpenCV does.
+    kind  the format, as an index into SIGNATURES, if it is known when the graph is made
     """
-    return decode_large_picture(data, max_pixels, None)[0]
+    return decode_large_picture(data, max_pixels, None, kind)[0]
 
 
-def decode_large_picture(data, max_pixels, enough):
+def decode_large_picture(data, max_pixels, enough, kind=None):
     """Return what `decode_picture` does, and int32 (2,), the height and width of the whole upright picture.
 
     A JPEG whose longer side is over twice `enough` pixels is decoded at a half, a quarter or an eighth of its size, not
     smaller than `enough`, which its DCT makes cheaper.
     """
-    size = header_size(data)
+    size = header_size(data, kind)
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
     with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, max_pixels)]):
         data = tf.identity(data)
@@ -106,16 +107,19 @@ def decode_large_picture(data, max_pixels, enough):
 
         return tf.cond(tf.shape(picture)[2] == 1, coloured, lambda: picture[..., :3]), size
 
-    picture, size = tf.switch_case(_format(data), [jpeg, png, bmp, gif])
+    picture, size = _by_format(data, kind, [jpeg, png, bmp, gif])
     return tf.ensure_shape(picture, (None, None, 3)), tf.ensure_shape(size, (2,))
 
 
-_decode_picture = tf.function(
-    decode_picture, input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int64)], autograph=False
-)
+@functools.cache
+def _decoder(kind):
+    """Return `decode_picture` for one format as a graph. One for all formats would take twice as long to make, half a
+    second on 2 cores, which everybody waits for who detects on one picture."""
+    signature = [tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int64)]
+    return tf.function(lambda *x: decode_picture(*x, kind), input_signature=signature, autograph=False)
 
 
-def header_size(data):
+def header_size(data, kind=None):
     """Return int32 (2,), the height and width that the header of a picture file's bytes gives.
 
     Raises tf.errors.InvalidArgumentError if there is no header.
@@ -132,8 +136,9 @@ def header_size(data):
         height = number(22, 4)
         return size(tf.minimum(height, 2**32 - height), number(18, 4))
 
-    return tf.switch_case(
-        _format(data),
+    return _by_format(
+        data,
+        kind,
         [
             lambda: tf.io.extract_jpeg_shape(data)[:2],
             lambda: size(number(20, 4, -1), number(16, 4, -1)),
@@ -143,7 +148,10 @@ def header_size(data):
     )
 
 
-_header_size = tf.function(header_size, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+@functools.cache
+def _header_reader(kind):
+    signature = [tf.TensorSpec((), tf.string)]
+    return tf.function(lambda data: header_size(data, kind), input_signature=signature, autograph=False)
 
 
 def first_frame(data):
@@ -188,10 +196,13 @@ def first_frame(data):
         return tf.stack([height, width]), tf.strings.substr(data, 0, end + 1) + b";"
 
 
-def _format(data):
-    """Return which of SIGNATURES a file's bytes begin with, by index, or 0, whose decoder will refuse them."""
+def _by_format(data, kind, branches):
+    """Return the answer of the branch for the format of a file's bytes: `kind`, or that of the signature that they
+    begin with; without one, the first branch, whose decoder will refuse them."""
+    if kind is not None:
+        return branches[kind]()
     matches = [tf.strings.substr(data, 0, len(mark)) == mark for mark in SIGNATURES.values()]
-    return tf.argmax(tf.cast(tf.stack(matches), tf.int32), output_type=tf.int32)
+    return tf.switch_case(tf.argmax(tf.cast(tf.stack(matches), tf.int32), output_type=tf.int32), branches)
 
 
 def exif_orientation(data):
@@ -243,71 +254,3 @@ def upright(picture, orientation):
     picture = turn(orientation >= 5, lambda x: tf.transpose(x, (1, 0, 2)), picture)
     picture = turn(one_of(MIRRORED), lambda x: x[:, ::-1], picture)
     return turn(one_of(UPSIDE_DOWN), lambda x: x[::-1], picture)
-
-
-def placement(height, width, size, resize):
-    """Return where a picture lies in the network input: int32 (height, width, top, left) in pixels of the input.
-
-    As in Darknet, the longer side fills the input; the other side and the margins are rounded down.
-    """
-    if resize == "stretch":
-        return tf.ones_like(height) * size, tf.ones_like(width) * size, tf.zeros_like(height), tf.zeros_like(width)
-    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)  # a side may have a hundred million pixels
-    longer = tf.maximum(height, width)
-    height = tf.cast(tf.maximum(height * size // longer, 1), tf.int32)
-    width = tf.cast(tf.maximum(width * size // longer, 1), tf.int32)
-    return height, width, (size - height) // 2, (size - width) // 2
-
-
-def fit(picture, size, resize, whole=None):
-    """Return a picture, uint8 (H, W, 3), of any size as network input, float32 (S, S, 3), 0..1.
-
-    whole  height and width of the whole picture, if `decode_large_picture` has decoded it smaller
-    """
-    whole = tf.shape(picture) if whole is None else whole
-    height, width, top, left = placement(whole[0], whole[1], size, resize)
-    fitted = resize_bilinear(picture, (height, width)) / 255
-    if resize == "letterbox":
-        fitted = tf.pad(fitted, [(top, size - height - top), (left, size - width - left), (0, 0)], constant_values=GREY)
-    return tf.ensure_shape(fitted, (size, size, 3))
-
-
-def resize_bilinear(picture, size):
-    """Return a picture (H, W, 3), of any dtype, at another size (height, width) as float32 (height, width, 3).
-
-    Corners lie on corners, as in Darknet's `resize_image`: pixel x of the result is at x * (W - 1) / (width - 1) of the
-    picture. `tf.image.resize` and OpenCV map by pixel centres instead, which moves one box in twenty.
-    """
-    return tf.raw_ops.ResizeBilinear(images=picture[tf.newaxis], size=size, align_corners=True)[0]
-
-
-def unfit(boxes, sizes, size, resize):
-    """Return boxes (N, k, 4), xyxy in fractions of the network input, in pixels of their pictures and clipped to them.
-
-    sizes  int32 (N, 2): height and width of each picture
-    """
-    offset, scale, limit = _placed(sizes, size, resize)
-    return tf.clip_by_value((boxes * size - offset) / scale, 0, limit)
-
-
-def refit(boxes, sizes, size, resize):
-    """Return boxes (N, k, 4), xyxy in pixels of their pictures, in fractions of the network input: undo `unfit`."""
-    offset, scale, _ = _placed(sizes, size, resize)
-    return (boxes * scale + offset) / size
-
-
-def _placed(sizes, size, resize):
-    """Return how pictures lie in the network input, each float32 (N, 1, 4): offset in pixels of the input, scale, and
-    the sides of the pictures."""
-    height, width, top, left = (
-        tf.cast(x, tf.float32)[:, tf.newaxis] for x in placement(sizes[:, 0], sizes[:, 1], size, resize)
-    )
-    sides = tf.cast(tf.stack([sizes[:, 1], sizes[:, 0]] * 2, -1), tf.float32)[:, tf.newaxis]
-    return tf.stack([left, top] * 2, -1), tf.stack([width, height] * 2, -1) / sides, sides
-
-
-def picture_scale(sizes, size, resize):
-    """Return float32 (N, 1, 4), which turns lengths in fractions of the network input into fractions of the pictures,
-    whose heights and widths are int32 `sizes` (N, 2)."""
-    height, width, _, _ = placement(sizes[:, 0], sizes[:, 1], size, resize)
-    return size / tf.cast(tf.stack([width, height] * 2, -1), tf.float32)[:, tf.newaxis]

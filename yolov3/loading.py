@@ -20,8 +20,8 @@ from yolov3.checks import (
 )
 from yolov3.detector import Detector
 from yolov3.downloads import OFFICIAL
+from yolov3.fitting import RESIZES
 from yolov3.heads import heads_of_file
-from yolov3.images import RESIZES
 from yolov3.networks import NETWORKS, network_name
 from yolov3.runtimes import RUNTIMES, RunOptions
 from yolov3.runtimes.tf import allow_memory_growth

@@ -9,7 +9,7 @@ from yolov3 import configs
 from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import ModelSpec, find, is_weights, read_model
 from yolov3.checks import UserError, as_given, check_input_size, class_names, project_path
-from yolov3.images import fit
+from yolov3.fitting import fit
 from yolov3.loading import configured_model
 from yolov3.networks import NETWORKS, network_name
 

@@ -12,7 +12,7 @@ from yolov3 import configs
 from yolov3.checks import UserError
 from yolov3.conversion import configured_trt_options
 from yolov3.darknet import convolutions, save_yolo_weights
-from yolov3.images import fit
+from yolov3.fitting import fit
 from yolov3.runtimes import RUNTIMES, tf
 from yolov3.runtimes.common import folder_name
 from yolov3.runtimes.openvino import ANY_DROP

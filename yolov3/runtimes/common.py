@@ -4,7 +4,8 @@ from pathlib import Path
 
 from yolov3.checkpoint import read_about
 from yolov3.checks import PROJECT, UserError, choose
-from yolov3.images import fit, read_picture
+from yolov3.fitting import fit
+from yolov3.images import read_picture
 from yolov3.runtimes import RUNTIMES
 
 import numpy as np

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from yolov3.boxes import finish
 from yolov3.checks import UserError
-from yolov3.images import decode_large_picture, fit
+from yolov3.fitting import fit
+from yolov3.images import decode_large_picture
 
 import tensorflow as tf
 

@@ -6,7 +6,7 @@ ops only, no Keras.
 
 from typing import NamedTuple
 
-from yolov3.images import GREY, resize_bilinear
+from yolov3.fitting import GREY, resize_bilinear
 
 import tensorflow as tf
 
@@ -65,7 +65,7 @@ def choose_crop(shape, placed, size, augmentation, draws):
 
 
 def cut_out(picture, crop, target):
-    """A picture's crop, uint8 -> as large as its target, float32, 0..1. Bilinear, as images.fit."""
+    """A picture's crop, uint8 -> as large as its target, float32, 0..1. Bilinear, as fitting.fit."""
     return resize_bilinear(picture[crop[0] : crop[2], crop[1] : crop[3]], target[2:] - target[:2]) / 255
 
 
