@@ -5,18 +5,23 @@ detector and inside every SavedModel. Boxes are xyxy, in fractions of the networ
 otherwise.
 """
 
+from collections.abc import Callable, Sequence
+
+from yolov3.checkpoint import ModelSpec
 from yolov3.fitting import picture_scale, unfit
-from yolov3.networks import ANCHORS_PER_CELL
+from yolov3.networks import ANCHORS_PER_CELL, Heads
 
 import tensorflow as tf
 
 MAX_BOXES = 100  # per picture, after suppression; COCO's protocol counts as many
-MAX_PAIRS = 2048  # of box and class per picture that `suppress_pairs` compares, the best ones
-DIOU_POWER = 0.6  # of the squared ratio of distances; Darknet's, the paper has 1
-MAX_LOG_SIZE = 10.0  # exp() stays finite, in float16 too; a box of e^10 anchors covers any picture
+MAX_PAIRS = 2048  # pairs of box and class per picture that `suppress_pairs` compares: those with the highest scores
+DIOU_POWER = 0.6  # power of the squared ratio of distances, as in Darknet; the paper has 1
+MAX_LOG_SIZE = 10.0  # keeps exp() finite, in float16 too; a box of e^10 anchors covers any picture
 
 
-def decode_head(raw, stride, anchors, scale_x_y):
+def decode_head(
+    raw: tf.Tensor, stride: int, anchors: Sequence, scale_x_y: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return boxes (N, g*g*3, 4) as fractions, objectness (..., 1) and class probabilities (..., C) of one raw head
     (N, g, g, 3 * (5 + C)).
 
@@ -41,7 +46,7 @@ def decode_head(raw, stride, anchors, scale_x_y):
     return rows(boxes), rows(probabilities[..., :1]), rows(probabilities[..., 1:])
 
 
-def decode(raw_heads, heads):
+def decode(raw_heads: Sequence[tf.Tensor], heads: Heads) -> tf.Tensor:
     """Return the predictions (N, boxes, 4 + C) of raw heads: xyxy fractions, then objectness x class probability.
 
     Rows are sorted by stride, then y, x and anchor. Boxes are not clipped to the picture, since Darknet's suppression
@@ -54,7 +59,14 @@ def decode(raw_heads, heads):
     return tf.concat(decoded, 1)
 
 
-def finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnostic=False):
+def finish(
+    predictions: tf.Tensor,
+    sizes: tf.Tensor,
+    score_threshold: float | tf.Tensor,
+    iou_threshold: float | tf.Tensor,
+    spec: ModelSpec,
+    class_agnostic: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return what `suppress` returns, with boxes (N, 100, 4) in pixels of each picture, clipped to it.
 
     predictions  float32 (N, boxes, 4 + classes), as `decode` returns them
@@ -68,7 +80,15 @@ def finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnos
     return unfit(boxes, sizes, spec.input_size, spec.resize), scores, classes, valid
 
 
-def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_boxes=MAX_BOXES, class_agnostic=False):
+def suppress(
+    predictions: tf.Tensor,
+    score_threshold: float | tf.Tensor,
+    iou_threshold: float | tf.Tensor,
+    nms: str,
+    scale: float | tf.Tensor = 1.0,
+    max_boxes: int = MAX_BOXES,
+    class_agnostic: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return boxes (N, k, 4), scores (N, k), classes int32 (N, k) and valid int32 (N,): how many of the k = max_boxes
     rows of each picture hold a box. The other rows are zero. The highest score comes first.
 
@@ -95,10 +115,10 @@ def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_bo
     return boxes, scores, tf.cast(classes, tf.int32), valid
 
 
-def candidates(predictions, score_threshold):
+def candidates(predictions: tf.Tensor, score_threshold: float | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the boxes (N, K, 4) whose best class exceeds the threshold, and their scores (N, K, C), best first.
 
-    K is the number of them in the picture that has most, so that no picture loses one to its neighbours in the batch.
+    K is their number in the picture that has most, so that the other pictures of a batch make no difference.
     """
     boxes, scores = predictions[..., :4], predictions[..., 4:]
     best = tf.reduce_max(scores, -1)  # (N, boxes)
@@ -107,9 +127,9 @@ def candidates(predictions, score_threshold):
     return tf.gather(boxes, rows, batch_dims=1), tf.gather(scores, rows, batch_dims=1)
 
 
-# One step of the search for the pairs that are kept: those kept before, those kept now, and which pair drops which.
-# tf.while_loop would have TensorFlow split the loop into switches, which its executor of one thread (see
-# detector._small_steps) cannot run.
+# The state of the search for the pairs that are kept: those kept before the last step and after it, and which pair
+# drops which. tf.while_loop would be split into switches, which the executor of one thread (detector._small_steps)
+# cannot run.
 _LOOP = (tf.TensorSpec((None, None), tf.bool), tf.TensorSpec((None, None), tf.bool), tf.TensorSpec([None] * 3, tf.bool))
 
 
@@ -123,7 +143,15 @@ def _next(before, now, drops):
     return now, ~tf.reduce_any(drops & now[:, :, tf.newaxis], 1), drops
 
 
-def suppress_pairs(boxes, scores, score_threshold, iou_threshold, overlap, scale=1.0, class_agnostic=False):
+def suppress_pairs(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    score_threshold: float | tf.Tensor,
+    iou_threshold: float | tf.Tensor,
+    overlap: Callable,
+    scale: float | tf.Tensor = 1.0,
+    class_agnostic: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return one row for each pair of a box and a class, those suppressed with scores of zero: (N, M, 4), (N, M, C).
 
     boxes (N, K, 4), scores (N, K, C); overlap is `iou` or `diou`; scale and class_agnostic as in `suppress`.
@@ -156,14 +184,14 @@ def suppress_pairs(boxes, scores, score_threshold, iou_threshold, overlap, scale
     return box, tf.one_hot(label, classes, dtype=score.dtype) * score[..., tf.newaxis]
 
 
-def iou(a, b):
+def iou(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Return the IoU (...) of xyxy boxes (..., 4); 0 for two boxes without area."""
     lower, upper = tf.maximum(a[..., :2], b[..., :2]), tf.minimum(a[..., 2:], b[..., 2:])
     intersection = tf.reduce_prod(tf.maximum(upper - lower, 0), -1)
     return tf.math.divide_no_nan(intersection, area(a) + area(b) - intersection)
 
 
-def diou(a, b):
+def diou(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Return the IoU of xyxy boxes (..., 4) less (distance of the centres / diagonal of the hull) ^ 1.2: Darknet's
     box_diou."""
     hull = tf.maximum(a[..., 2:], b[..., 2:]) - tf.minimum(a[..., :2], b[..., :2])
@@ -172,6 +200,6 @@ def diou(a, b):
     return iou(a, b) - distance**DIOU_POWER
 
 
-def area(boxes):
+def area(boxes: tf.Tensor) -> tf.Tensor:
     """Return the area (...) of xyxy boxes (..., 4)."""
     return tf.reduce_prod(boxes[..., 2:] - boxes[..., :2], -1)

@@ -1,4 +1,4 @@
-"""The pictures that INT8 is calibrated on: real ones, with the preprocessing of detection."""
+"""Choose and read the pictures that INT8 is calibrated on: real pictures, preprocessed as for detection."""
 
 import sys
 from collections.abc import Iterator
@@ -12,14 +12,11 @@ from yolov3.media.sources import Pictures, open_source
 
 import numpy as np
 
-MOST_TOLD = 5  # of the pictures that cannot be read
+MOST_TOLD = 5  # pictures that cannot be read are named up to this number
 
 
 class CalibrationInputs:
-    """Iterate over network inputs, float32 (1, S, S, 3), of some pictures, which are decoded anew each time.
-
-    paths  of pictures that can be read
-    """
+    """Iterate over the network inputs, float32 (1, S, S, 3), of pictures, which are decoded anew at each iteration."""
 
     def __init__(self, paths: list[Path], size: int, resize: str, max_pixels: int):
         self.paths, self.size, self.resize, self.max_pixels = paths, size, resize, max_pixels
@@ -34,9 +31,9 @@ class CalibrationInputs:
 
 
 def choose_pictures(source: str | Path, count: int, max_pixels: int) -> list[Path]:
-    """Return `count` pictures of a folder, glob or annotation file, chosen at random, but the same each time.
+    """Return `count` pictures of a folder, glob or annotation file, chosen at random, but the same ones at each call.
 
-    Pictures that cannot be read are told, and others are taken in their place. Raises UserError if too few are left.
+    Pictures that cannot be read are named and replaced by others. Raises UserError if there are too few.
     """
     check_count("YOLO_CALIBRATION_COUNT", count, 1)
     paths = _listed(source, max_pixels)

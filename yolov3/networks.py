@@ -1,11 +1,11 @@
-"""The four networks as one table: what makes each, what its published weights were trained with, and their addresses.
+"""List the four networks: how each is built, what its published weights were trained with, and their addresses.
 
-Reading the table takes no Keras. To add a network: a builder in yolov3.py or yolov4.py, a row here, and the constant
-for its weights in configs.py.
+Reading the table does not need Keras. To add a network: a builder in yolov3.py or yolov4.py, a row here, and the
+constant for its weights in configs.py.
 """
 
 import pkgutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from yolov3.checks import choose
 
@@ -18,34 +18,34 @@ REDMON_BEFORE = "https://pjreddie.com/media/files/"  # answers with a web page s
 
 
 class Heads(NamedTuple):
-    """What turns a network's raw heads into boxes; one entry per head, smallest stride first."""
+    """Hold what decodes a network's raw heads to boxes: one entry for each head, smallest stride first."""
 
-    strides: tuple  # pixels of network input per cell
-    anchors: tuple  # per head three (width, height), pixels of network input
-    scale_x_y: tuple  # how far a centre may leave its cell; 1.0: not at all
+    strides: tuple[int, ...]  # pixels of network input per cell
+    anchors: tuple  # three (width, height) for each head, pixels of network input
+    scale_x_y: tuple[float, ...]  # how far a centre may leave its cell; 1.0: not at all
     nms: str  # "iou" or "diou", see `boxes.suppress`
 
 
 class Official(NamedTuple):
-    """The weights that Darknet's authors published."""
+    """Describe the weights that Darknet's authors published."""
 
     size: int  # bytes
-    sha256: tuple  # of every version in circulation
-    urls: tuple  # tried in this order
+    sha256: tuple[str, ...]  # of every version in circulation
+    urls: tuple[str, ...]  # tried in this order
 
 
 class Network(NamedTuple):
-    """One row of the table."""
+    """Describe one network: a row of the table."""
 
     type: str  # YOLO_TYPE
     tiny: bool  # TRAIN_YOLO_TINY
-    builder: str  # module:function, (pictures, head channels) -> raw heads and the embedding map
+    builder: str  # module:function; `build` says what it takes and returns
     heads: Heads  # those that the published weights were trained with
     weights: str  # the constant in configs.py that names its Darknet weights
     official: Official
-    backbone: int  # convolutions of the backbone; the neck's follow
+    backbone: int  # number of convolutions in the backbone, which come first
 
-    def build(self, pictures, head_channels):
+    def build(self, pictures: Any, head_channels: int) -> tuple[list, Any]:
         """Return the raw heads, smallest stride first, and the embedding map of a symbolic picture batch."""
         return pkgutil.resolve_name(self.builder)(pictures, head_channels)
 
@@ -130,18 +130,18 @@ NETWORKS = {
 TYPES = tuple(dict.fromkeys(row.type for row in NETWORKS.values()))
 
 
-def network_name(yolo_type, tiny):
-    """Return the name of a network in the table: ("yolov4", True) -> "yolov4-tiny". Raise UserError if none."""
+def network_name(yolo_type: str, tiny: bool) -> str:
+    """Return the name of a network in the table, such as "yolov4-tiny". Raises UserError if it is not in there."""
     choose("YOLO_TYPE", yolo_type, TYPES)
     choose("TRAIN_YOLO_TINY", tiny, (True, False))
     return next(name for name, row in NETWORKS.items() if (row.type, row.tiny) == (yolo_type, bool(tiny)))
 
 
-def constants_to_set(wanted, now):
-    """Return what makes the configured network `now` the network `wanted`: 'set YOLO_TYPE = "yolov3"'."""
-    wanted, now, changes = NETWORKS[wanted], NETWORKS[now], []
-    if now.type != wanted.type:
-        changes.append(f'YOLO_TYPE = "{wanted.type}"')
-    if now.tiny != wanted.tiny:
-        changes.append(f"TRAIN_YOLO_TINY = {wanted.tiny}")
+def constants_to_set(wanted: str, now: str) -> str:
+    """Return how to configure the network `wanted` where `now` is configured: 'set YOLO_TYPE = "yolov3"'."""
+    row, other, changes = NETWORKS[wanted], NETWORKS[now], []
+    if row.type != other.type:
+        changes.append(f'YOLO_TYPE = "{row.type}"')
+    if row.tiny != other.tiny:
+        changes.append(f"TRAIN_YOLO_TINY = {row.tiny}")
     return f"set {' and '.join(changes)}"

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from tools.benchmarks.measuring import describe_machine, measure_memory, run_in_rounds, table
-from train import configured_model
+from train import configured_spec
 from yolov3 import checks, configs, layers
 from yolov3.annotation_cli import read_pictures
 from yolov3.checkpoint import ModelSpec
@@ -183,7 +183,7 @@ def benchmark(setup, precision, rounds, steps):
 
 def prepare(arguments):
     """The constants and the command line -> Setup."""
-    model = configured_model()
+    model = configured_spec()
     if arguments.size:
         model = dataclasses.replace(model, input_size=checks.check_input_size(arguments.size))
     path = arguments.annotations.absolute() if arguments.annotations else configs.TRAIN_ANNOT_PATH
