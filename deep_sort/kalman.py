@@ -8,6 +8,7 @@ four is independent, so only four 2 x 2 blocks of the 8 x 8 covariance are not z
 import numpy as np
 
 GATE = 9.4877  # 95 % quantile of the chi-square distribution with 4 degrees of freedom
+ASPECT_NOISE = (0.1, 0.01, 1e-5)  # of the aspect: its measurement, its value and its velocity
 
 
 def to_xyah(boxes):
@@ -27,10 +28,10 @@ class KalmanFilter:
     """Predicts and corrects states. Standard deviations are in box heights, since a near person moves by more pixels;
     those of the aspect are absolute."""
 
-    def __init__(self, measurement, position, velocity, aspect=(0.1, 0.01, 1e-5)):  # aspect: the same three of it
-        self.measurement = np.array([measurement, measurement, aspect[0], measurement])
-        self.position = np.array([position, position, aspect[1], position])  # a frame
-        self.velocity = np.array([velocity, velocity, aspect[2], velocity])  # a frame
+    def __init__(self, measurement, position, velocity):
+        self.measurement = np.array([measurement, measurement, ASPECT_NOISE[0], measurement])
+        self.position = np.array([position, position, ASPECT_NOISE[1], position])  # a frame
+        self.velocity = np.array([velocity, velocity, ASPECT_NOISE[2], velocity])  # a frame
 
     def _variance(self, deviation, heights):
         variance = np.square(deviation)

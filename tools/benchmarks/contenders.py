@@ -43,10 +43,6 @@ class Contender(NamedTuple):
     load: Callable  # (setup, path of what was made for it, precision) -> Calls
     on_noise: bool = False  # INT8 calibrated on noise instead of pictures
 
-    @property
-    def is_ours(self):
-        return self.load is our_detector
-
 
 def warm_up(setup, path, load, precision):
     """A contender, loaded and called a few times."""

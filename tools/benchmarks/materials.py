@@ -110,5 +110,5 @@ def choose_calibration(arguments, weights):
     except UserError as error:
         if arguments.calibration or arguments.calibration_count:
             raise
-        return str(error).split(": ")[0]
+        return error.problem
     return Calibration(f"{count} pictures of {source}", tuple(pictures), count)

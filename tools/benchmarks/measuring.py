@@ -22,13 +22,13 @@ import numpy as np
 from tqdm import tqdm
 
 
-class NotAvailable(Exception):
-    """Why a contender cannot run here; its row says so."""
+class NotAvailable(UserError):
+    """Say why a contender cannot run here. Its row in the table repeats it."""
 
 
-def not_available(reason):
-    """An exception -> a row's note, as short as the table needs: without what to do about it."""
-    return f"not available: {re.split(': |, which ', str(reason))[0]}"
+def not_available(error: UserError) -> str:
+    """Return the note of a row: what is wrong, without the remedy, which would make the table too wide."""
+    return f"not available: {error.problem}"
 
 
 def run_in_rounds(calls, rounds, title):
@@ -67,8 +67,8 @@ def measure_memory(run, *arguments):
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), hush) as child:
             return child.submit(peak_memory, run, *arguments).result(), ""
-    except (NotAvailable, UserError) as reason:
-        return None, not_available(reason)
+    except UserError as error:
+        return None, not_available(error)
     except BrokenProcessPool:
         return None, "killed: out of memory?"
 
@@ -82,16 +82,17 @@ def peak_memory(run, *arguments):
 
 def describe_machine(*packages):
     """One line; the versions of more packages are told where they are installed."""
+    from yolov3.runtimes.common import cpu_flags, cpu_info
+
     import keras
     import tensorflow as tf
 
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    found = re.search(r"model name\s*: (.*)", info)
     gpus = [tf.config.experimental.get_device_details(x)["device_name"] for x in tf.config.list_physical_devices("GPU")]
+    bfloat16 = "bfloat16" if any("bf16" in flag for flag in cpu_flags()) else "no bfloat16"
     versions = [f"{x} {importlib.metadata.version(x)}" for x in packages if importlib.util.find_spec(x)]
     return (
-        f"{found[1] if found else platform.processor()}, {os.cpu_count()} cores, "
-        f"{', '.join(['bfloat16' if 'bf16' in info else 'no bfloat16', *gpus])}; "
+        f"{cpu_info().get('model name', platform.processor())}, {os.cpu_count()} cores, "
+        f"{', '.join([bfloat16, *gpus])}; "
         f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras {keras.__version__}, "
         f"{', '.join([f'OpenCV {cv2.__version__}', f'NumPy {np.__version__}', *versions])}"
     )

@@ -39,7 +39,7 @@ def prepare_one(material, contenders, folder):
     for contender in contenders:
         try:
             made.append(MAKERS[contender.framework](material, setup, contender))
-        except (UserError, NotAvailable) as error:
+        except UserError as error:
             made.append(not_available(error))
     return setup, made
 

@@ -6,7 +6,7 @@ A person hidden by a nearer one or by a pillar is detected less often, with a lo
 the truth, as in MOTChallenge. Dropped frames are in neither: their numbers are missing.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -51,9 +51,9 @@ class Scene:
     pillars: np.ndarray = None  # (frames, pillars, 4) xyxy, nearer than all people; None: unknown
 
 
-def make_scene(kind, seed=0, frame_count=300, **changes):
-    """Return a Scene of KINDS[kind], with changes to fields of its recipe. The same seed gives the same scene."""
-    recipe = replace(KINDS[kind], **changes)
+def make_scene(kind, seed=0, frame_count=300):
+    """Return a Scene of KINDS[kind]. The same seed gives the same scene."""
+    recipe = KINDS[kind]
     rng = np.random.default_rng([seed, *kind.encode()])
     pillars = _pillars(recipe, rng)
     camera = _camera(recipe, frame_count, rng)

@@ -264,10 +264,9 @@ def detect_parts(settings, parts, worker=Worker):
 def told(error):
     """What has ended the job, in one line."""
     cause = getattr(error, "cause", None)
-    text = str(cause).partition("Failed to apply UDF")[0].removesuffix("\\n").strip()  # Ray Data has added that
     if isinstance(cause, UserError):
-        return text
+        return str(cause)
     if cause:
-        return f"a worker failed: {type(cause).__name__}: {first_line(text)}"
+        return f"a worker failed: {type(cause).__name__}: {first_line(cause)}"
     reason = str(error).strip().splitlines()[-1][:300]
     return f"a worker is lost ({reason}): is a machine short of memory, or without this project and its packages?"

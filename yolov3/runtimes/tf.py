@@ -73,7 +73,8 @@ def check_bfloat16():
     """Raise UserError where oneDNN cannot do BF16: on an x86 CPU without AVX512, and no GPU to run on instead."""
     flags = cpu_flags()
     if "avx2" in flags and "avx512f" not in flags and not tf.config.list_physical_devices("GPU"):
-        raise UserError('YOLO_PRECISION = "BF16" needs a CPU with AVX512, which this one does not have: use "FP32"')
+        problem = 'YOLO_PRECISION = "BF16" needs a CPU with AVX512, which this one does not have'
+        raise UserError(problem, 'use "FP32"')
 
 
 def in_mixed_precision(frozen):

@@ -39,8 +39,8 @@ def check_tensorrt(workspace=0):
 def check_build():
     if not tf.sysconfig.get_build_info().get("is_tensorrt_build"):
         raise UserError(
-            f"TensorFlow {tf.__version__} is built without TF-TRT, which 2.17 was the last to have: {INSTALL}, or use "
-            f"{CONTAINER}"
+            f"TensorFlow {tf.__version__} is built without TF-TRT, which 2.17 was the last to have",
+            f"{INSTALL}, or use {CONTAINER}",
         )
 
 
@@ -49,14 +49,14 @@ def check_library():
         try:
             open_library(name)
         except OSError as error:
-            raise UserError(f"{name} of TensorRT {version()} cannot be loaded ({error}): {remedy()}") from None
+            raise UserError(f"{name} of TensorRT {version()} cannot be loaded ({error})", remedy()) from None
 
 
 def check_found():
     if not _bindings().is_tensorrt_enabled():
         raise UserError(
-            f"TensorFlow does not find TensorRT {version()}, though {libraries()[0]} can be loaded: put its folder "
-            "into LD_LIBRARY_PATH before Python starts"
+            f"TensorFlow does not find TensorRT {version()}, though {libraries()[0]} can be loaded",
+            "put its folder into LD_LIBRARY_PATH before Python starts",
         )
 
 
@@ -64,8 +64,9 @@ def check_gpu():
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         raise UserError(
-            "TensorFlow sees no NVIDIA GPU, without which TensorRT cannot run: nvidia-smi should list one (a container "
-            'needs --gpus all); on a CPU use YOLO_FRAMEWORK = "openvino" or "tf"'
+            "TensorFlow sees no NVIDIA GPU, without which TensorRT cannot run",
+            "nvidia-smi should list one (a container needs --gpus all); on a CPU use YOLO_FRAMEWORK = "
+            '"openvino" or "tf"',
         )
     details = tf.config.experimental.get_device_details(gpus[0])
     capability = details.get("compute_capability", (0, 0))
@@ -73,7 +74,8 @@ def check_gpu():
     if capability > newest:
         raise UserError(
             f"{details.get('device_name', 'the GPU')} has compute capability {_dotted(capability)}, but TensorRT "
-            f'{version()} knows GPUs up to {_dotted(newest)}: use {CONTAINER}, or YOLO_FRAMEWORK = "tf"'
+            f"{version()} knows GPUs up to {_dotted(newest)}",
+            f'use {CONTAINER}, or YOLO_FRAMEWORK = "tf"',
         )
 
 
@@ -81,8 +83,8 @@ def check_memory(workspace):
     free = free_memory()
     if free is not None and free < workspace + ROOM:
         raise UserError(
-            f"the GPU has {free:.0f} MB free, but it takes {workspace + ROOM}, {workspace} of them YOLO_TRT_WORKSPACE: "
-            "end what else runs on it (nvidia-smi lists it), or convert with a smaller workspace"
+            f"the GPU has {free:.0f} MB free, but it takes {workspace + ROOM}, {workspace} of them YOLO_TRT_WORKSPACE",
+            "end what else runs on it (nvidia-smi lists it), or convert with a smaller workspace",
         )
 
 

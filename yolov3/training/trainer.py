@@ -7,13 +7,13 @@ import contextlib
 import json
 import math
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 from yolov3.checks import UserError, choose
 from yolov3.darknet import convolutions
 from yolov3.networks import ANCHORS_PER_CELL, NETWORKS
-from yolov3.training.loss import DEFAULTS, yolo_loss
+from yolov3.runtimes.common import cpu_flags
+from yolov3.training.loss import yolo_loss
 
 import keras
 import tensorflow as tf
@@ -64,10 +64,10 @@ class Trainer(keras.Model):
     what validation sees and what is kept in the end; step  tf.Variable, int64, the steps done, over all runs.
     """
 
-    def __init__(self, network, average, step, heads, global_batch, schedule, options=DEFAULTS):
+    def __init__(self, network, average, step, heads, global_batch, schedule):
         super().__init__()
         self.network, self.average, self.step = network, average, step
-        self.heads, self.global_batch, self.schedule, self.options = heads, global_batch, schedule, options
+        self.heads, self.global_batch, self.schedule = heads, global_batch, schedule
 
     def train_step(self, batch):
         """One step on this replica's part of the batch -> {name: loss terms of the whole batch, a picture's mean}."""
@@ -75,7 +75,7 @@ class Trainer(keras.Model):
         images, truth = batch
         variables = self.network.trainable_variables
         with tf.GradientTape() as tape:
-            terms = yolo_loss(self.network(images, training=True), truth, self.heads, self.options)
+            terms = yolo_loss(self.network(images, training=True), truth, self.heads)
             terms = {name: tf.reduce_sum(term) / self.global_batch for name, term in terms.items()}
             scaled = self.optimizer.scale_loss(sum(terms.values()))
         gradients = tape.gradient(scaled, variables)
@@ -188,9 +188,7 @@ def training_precision(wanted):
     if gpus:
         capability = min(tf.config.experimental.get_device_details(x).get("compute_capability", (0, 0)) for x in gpus)
         return "BF16" if capability >= (8, 0) else "FP16" if capability >= (7, 0) else "FP32"
-    cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text() if cpu.exists() else ""
-    return "BF16" if "avx512_bf16" in flags or "amx_bf16" in flags else "FP32"
+    return "BF16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "FP32"
 
 
 # --- Devices and machines --------------------------------------------------------------------------------------------
