@@ -342,7 +342,7 @@ def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
     convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", **calibration)
 
     def ap50(folder):
-        measured = [(x, sizes[x.picture.name][1::-1]) for x in records[::2]]
+        measured = [(x, sizes[x.picture.name][:2]) for x in records[::2]]
         found = Load_Yolo_model(tmp_path / folder)
         return 100 * evaluate(found, *zip(*measured, strict=True), voc, 0.001, 0.45, progress=False).AP50
 
