@@ -25,7 +25,7 @@ import numpy as np
 OUTPUT = "IMAGES"
 PHOTOGRAPHS = "astronaut", "chelsea", "coffee"  # from left to right
 SCENE_HEIGHT = 360  # pixels
-SIZE = 640, 360  # width and height of the video, pixels
+HEIGHT, WIDTH = 360, 640  # of the video, pixels
 FPS = 25
 SECONDS = 7
 WALL = (238, 236, 232), (218, 216, 212)  # RGB at the top and at the bottom
@@ -65,8 +65,7 @@ def draw_scene() -> np.ndarray:
 
 def draw_frames() -> Iterator[np.ndarray]:
     """Yield the frames of the video, uint8 (H, W, 3), RGB."""
-    width, height = SIZE
-    wall = np.linspace(*WALL, height)[:, np.newaxis].repeat(width, 1).round().astype(np.uint8)
+    wall = np.linspace(*WALL, HEIGHT)[:, np.newaxis].repeat(WIDTH, 1).round().astype(np.uint8)
     border = (FRAME_PIXELS,) * 4
     pictures = [
         cv2.copyMakeBorder(
@@ -93,7 +92,7 @@ def hang(frame: np.ndarray, picture: np.ndarray, corner: np.ndarray) -> None:
     dark[max(top + SHADOW_PIXELS, 0) : top + height + SHADOW_PIXELS, max(left, 0) : left + width] = SHADOW
     frame[:] = frame * (1 - cv2.GaussianBlur(dark, None, SHADOW_PIXELS))[..., np.newaxis]
     shift = np.array([[1, 0, corner[0]], [0, 1, corner[1]]])
-    cv2.warpAffine(picture, shift, SIZE, frame, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
+    cv2.warpAffine(picture, shift, (WIDTH, HEIGHT), frame, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
 
 
 @say_it_in_one_line
