@@ -8,6 +8,7 @@ four is independent, so only four 2 x 2 blocks of the 8 x 8 covariance are not z
 import numpy as np
 
 GATE = 9.4877  # 95 % quantile of the chi-square distribution with 4 degrees of freedom
+ASPECT_NOISE = (0.1, 0.01, 1e-5)  # of the aspect: its measurement, its value and its velocity
 
 
 def to_xyah(boxes: np.ndarray) -> np.ndarray:
@@ -29,19 +30,12 @@ class KalmanFilter:
     measurement         standard deviation of a measured centre or height, in box heights, since near objects move by
                         more pixels
     position, velocity  what one frame adds to the standard deviations of the state, in box heights
-    aspect              the same three for the aspect, absolute
     """
 
-    def __init__(
-        self,
-        measurement: float,
-        position: float,
-        velocity: float,
-        aspect: tuple[float, float, float] = (0.1, 0.01, 1e-5),
-    ):
-        self.measurement = np.array([measurement, measurement, aspect[0], measurement])
-        self.position = np.array([position, position, aspect[1], position])
-        self.velocity = np.array([velocity, velocity, aspect[2], velocity])
+    def __init__(self, measurement: float, position: float, velocity: float):
+        self.measurement = np.array([measurement, measurement, ASPECT_NOISE[0], measurement])
+        self.position = np.array([position, position, ASPECT_NOISE[1], position])
+        self.velocity = np.array([velocity, velocity, ASPECT_NOISE[2], velocity])
 
     def _variance(self, deviation, heights):
         variance = np.square(deviation)

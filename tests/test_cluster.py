@@ -200,7 +200,7 @@ def test_a_finished_job_is_left_alone(finished, pictures, monkeypatch, capsys):
 def test_another_run_is_refused(finished, pictures, monkeypatch, constants, part_size, difference):
     for name, value in constants.items():
         monkeypatch.setattr(configs, name, value)
-    with pytest.raises(UserError, match=f"{finished} is of another run {difference}.*give --overwrite"):
+    with pytest.raises(UserError, match=f"{finished} holds another run {difference}.*give --overwrite"):
         detect(pictures, "--output", finished, "--part-size", part_size)
 
 
@@ -214,7 +214,7 @@ def test_another_model_or_listing_is_refused(finished, pictures, monkeypatch, tm
     with pytest.raises(UserError, match=r"\(model yolov4-tiny-digits@\w{12}, now yolov4-tiny-digits@\w{12}\)"):
         detect(pictures, "--output", finished, "--part-size", 4)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(UserError, match="is of another run"):
+    with pytest.raises(UserError, match="holds another run"):
         detect(pictures, "--output", tmp_path)
 
 
@@ -467,7 +467,7 @@ def test_what_is_no_source_or_output_is_refused(tmp_path):
         (DIGITS[0], tmp_path, "holds files but no run.json"),
         (DIGITS[0], "s3://bucket/out", "is not a folder"),
         ("https://example.com/", tmp_path / "out", "cannot be listed"),
-        ("s3://", tmp_path / "out", "names no bucket"),
+        ("s3://", tmp_path / "out", "does not name a bucket"),
     ):
         with pytest.raises(UserError, match=message):
             detect(source, "--output", output)

@@ -176,12 +176,12 @@ def test_every_picture_is_asked_for_and_counted(tool, capsys):
     for options in (["--threads", 1], ["--threads", 3, "--batch", 7]):
         tool("serving", annotations, *options)
         said.append(capsys.readouterr().out)
-    assert "24 pictures, 0 of them broken, in 24 requests" in said[0]
-    assert "24 pictures, 0 of them broken, in 4 requests" in said[1]
+    assert "24 pictures, 0 of them damaged, in 24 requests" in said[0]
+    assert "24 pictures, 0 of them damaged, in 4 requests" in said[1]
     (ap,) = {line for text in said for line in text.splitlines() if line.startswith("AP50")}  # the same answers
     assert float(ap.split()[1].rstrip(",")) > 50
     assert all(f"p{p} " in said[1] for p in (50, 90, 95, 99))
-    assert "of scores over 0.3 alone" in said[1]
+    assert "AP counts scores over 0.3 only" in said[1]
 
 
 def test_the_cost_of_bytes_is_told_for_each_batch(tool, tmp_path, capsys):

@@ -3,7 +3,7 @@
 python tools/COCO_to_YOLOv3.py annotations/instances_val2017.json val2017/ --output model_data/val2017.txt
 
 Crowds are left out. Classes are the categories in the order of their ids: COCO's 1 to 90 become 0 to 79. --classes
-gives another order, or a part of them.
+gives another order, or only some of them.
 """
 
 import json
@@ -36,12 +36,12 @@ def read_coco(path: Path) -> tuple[list, list, list]:
 
 
 def key_of(number: object) -> str | None:
-    """Return an id as text, so that 1 and "1" are the same, None if it is not an id."""
+    """Return an id as text, so that 1 and "1" are the same; None if it is not an id."""
     return str(number) if isinstance(number, (int, str)) and not isinstance(number, bool) else None
 
 
 def known(things: list, field: str, what: str, problems: list[str]) -> dict[str, dict]:
-    """Return the records that have an id of their own and text in a field, by their ids; tell the others."""
+    """Return the records with a unique id and a text in `field`, by their ids. Report the others in `problems`."""
     found = {}
     for number, thing in enumerate(things, 1):
         key = key_of(thing.get("id")) if isinstance(thing, dict) else None
@@ -58,10 +58,10 @@ def known(things: list, field: str, what: str, problems: list[str]) -> dict[str,
 
 
 def number_classes(categories: dict[str, dict], used: Counter, names: tuple | None, path: Path) -> tuple[dict, tuple]:
-    """Return the class of each category id, and the names in their order: those given, or those of the file by id."""
+    """Return the class number of each category id, and the class names in order: `names` or those of the file."""
     called = {key: " ".join(thing["name"].split()) for key, thing in categories.items()}
     if names is None:
-        count = Counter(called.values())  # Roboflow writes a group without boxes, often of the name of its one class
+        count = Counter(called.values())  # Roboflow writes a group without boxes, often with the name of its only class
         called = {key: name for key, name in called.items() if count[name] == 1 or used[key]}
         called = {key: called[key] for key in sorted(called, key=lambda key: (not _is_number(key), _order(key)))}
         names = tuple(called.values())
@@ -75,15 +75,15 @@ def _is_number(key):
 
 
 def _order(key):
-    return (len(key.lstrip("0")), key.lstrip("0")) if _is_number(key) else (0, key)  # as numbers, however long
+    return (len(key.lstrip("0")), key.lstrip("0")) if _is_number(key) else (0, key)  # by value, however long
 
 
 def told(value: object) -> str:
-    """Return a value of the file as far as a message can show it."""
+    """Return a value of the file, shortened to fit into a message."""
     try:
         return shortened(repr(value))
     except RecursionError:
-        return "of many brackets"
+        return "(nested too deeply)"
 
 
 def box_of(thing: dict) -> tuple[list[float], bool]:
@@ -105,7 +105,7 @@ def box_of(thing: dict) -> tuple[list[float], bool]:
 
 
 def _numbers(values):
-    """Return a list of finite numbers, empty if it is something else."""
+    """Return `values` as floats, or an empty list if it is not a list of finite numbers."""
     try:
         numbers = [float(x) for x in values] if isinstance(values, list) else []
     except (TypeError, ValueError, OverflowError):
@@ -114,14 +114,14 @@ def _numbers(values):
 
 
 def find_picture(folder: Path, name: str) -> Path:
-    """Return the picture that a COCO file names, in its folder, whether it is there or not."""
+    """Return the path of a picture that a COCO file names, whether it exists or not."""
     return first_that(Path.is_file, tails(name, [folder])) or folder / name
 
 
 @say_it_in_one_line
-def main():
-    parser = make_parser(__doc__, "for its order (the categories by their ids)")
-    parser.add_argument("pictures", type=Path, help="folder of the pictures")
+def main() -> int:
+    parser = make_parser(__doc__, "the categories of the file, by id")
+    parser.add_argument("pictures", type=Path, help="folder that holds the pictures")
     arguments = parse(parser)
     if not arguments.pictures.is_dir():
         raise UserError(f"picture folder {arguments.pictures} is missing")
@@ -132,7 +132,7 @@ def main():
     wrong = problems if arguments.classes else []
     categories = known(categories, "name", "category", wrong)
     if wrong and not arguments.classes:
-        raise UserError(f"{source}: {wrong[0]}: its classes cannot be numbered; correct it, or give --classes")
+        raise UserError(f"{source}: {wrong[0]}: its classes cannot be numbered: correct it, or give --classes")
 
     used = Counter(key_of(x.get("category_id")) for x in annotations if isinstance(x, dict))
     names = read_names(arguments.classes) if arguments.classes else None

@@ -1,4 +1,4 @@
-"""Find what is wrong with annotation files before a training does.
+"""Report everything that is wrong with annotation files, before a training stops at it.
 
 python tools/Check_annotations.py                                   TRAIN_ANNOT_PATH and TEST_ANNOT_PATH of configs.py
 python tools/Check_annotations.py mine.txt --classes mine.names
@@ -9,14 +9,14 @@ import sys
 
 import _path
 from yolov3 import configs
-from yolov3.annotation_cli import describe, printable
+from yolov3.annotation_cli import describe
 from yolov3.annotations import check_annotations
-from yolov3.checks import as_given, say_it_in_one_line
+from yolov3.checks import as_given, printable, say_it_in_one_line
 from yolov3.dataset_files import read_names
 
 
 @say_it_in_one_line
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = [configs.TRAIN_ANNOT_PATH, configs.TEST_ANNOT_PATH]
     parser.add_argument("annotations", nargs="*", default=default, help="files (TRAIN_ANNOT_PATH, TEST_ANNOT_PATH)")

@@ -1,10 +1,10 @@
-"""Writes a trained checkpoint for others: as Darknet's .weights, or as a folder of half the size.
+"""Export a trained checkpoint as Darknet's .weights and .cfg, or as a folder of half the size.
 
-python tools/Export_checkpoint.py yolo_custom mine.weights                 for Darknet, OpenCV and all that read it
+python tools/Export_checkpoint.py yolo_custom mine.weights                 for Darknet, OpenCV and others
 python tools/Export_checkpoint.py yolo_custom model_data/mine --overwrite      the same folder in float16
 
-The checkpoint is a folder, or its bare name under checkpoints/. A .weights file says neither classes nor anchors: its
-cfg, mine.cfg, is written beside it and does, for Darknet, for OpenCV and for the scripts here.
+The checkpoint is a folder, or its bare name under checkpoints/. A .weights file holds neither classes nor anchors, so
+mine.cfg, which does, is written beside it. Darknet, OpenCV and the scripts of this project read it.
 """
 
 import argparse
@@ -22,11 +22,11 @@ import numpy as np
 
 
 @say_it_in_one_line
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="folder, or its name under checkpoints/")
     parser.add_argument("output", help="file that ends in .weights, or a folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     arguments = parser.parse_args()
     folder = find(arguments.checkpoint, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
     spec = read_model(folder)

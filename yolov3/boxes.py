@@ -86,10 +86,9 @@ def suppress(
     iou_threshold: float | tf.Tensor,
     nms: str,
     scale: float | tf.Tensor = 1.0,
-    max_boxes: int = MAX_BOXES,
     class_agnostic: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return boxes (N, k, 4), scores (N, k), classes int32 (N, k) and valid int32 (N,): how many of the k = max_boxes
+    """Return boxes (N, k, 4), scores (N, k), classes int32 (N, k) and valid int32 (N,): how many of the k = MAX_BOXES
     rows of each picture hold a box. The other rows are zero. The highest score comes first.
 
     Suppression is greedy: a box is suppressed if it overlaps a better one that is kept by more than iou_threshold.
@@ -110,7 +109,7 @@ def suppress(
         )
         iou_threshold = 1.0  # the suppressed ones have a score of zero already; what follows only sorts the others
     boxes, scores, classes, valid = tf.image.combined_non_max_suppression(
-        boxes[:, :, tf.newaxis], scores, max_boxes, max_boxes, iou_threshold, score_threshold, clip_boxes=False
+        boxes[:, :, tf.newaxis], scores, MAX_BOXES, MAX_BOXES, iou_threshold, score_threshold, clip_boxes=False
     )
     return boxes, scores, tf.cast(classes, tf.int32), valid
 

@@ -53,8 +53,8 @@ def choose_pictures(source: str | Path, count: int, max_pixels: int) -> list[Pat
         print(f"left out: {len(problems) - MOST_TOLD} more", file=sys.stderr)
     if len(chosen) < count:
         raise UserError(
-            f"YOLO_CALIBRATION_COUNT = {count}, but {source} has {len(chosen)} pictures that can be read: name more in "
-            "YOLO_CALIBRATION_IMAGES, or lower the count"
+            f"YOLO_CALIBRATION_COUNT = {count}, but {source} has {len(chosen)} pictures that can be read",
+            "name more in YOLO_CALIBRATION_IMAGES, or lower the count",
         )
     return chosen
 
@@ -66,12 +66,13 @@ def _listed(source, max_pixels):
     try:
         found = open_source(path, max_pixels)
     except UserError as error:
-        reason = str(error).split(": ")[0]
+        problem = error.problem
     else:
         if isinstance(found, Pictures):
             return found.paths
-        reason = f"{source} is not a picture"
+        problem = f"{source} is not a picture"
     raise UserError(
-        f"{reason}: name a folder, glob or annotation file (.txt) of real pictures in YOLO_CALIBRATION_IMAGES (the "
-        "digits of the default are drawn by python tools/Make_digits.py)"
+        problem,
+        "name a folder, glob or annotation file (.txt) of real pictures in YOLO_CALIBRATION_IMAGES (the digits of the "
+        "default are drawn by python tools/Make_digits.py)",
     )

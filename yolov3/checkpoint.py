@@ -83,13 +83,13 @@ def read_model(folder: str | Path) -> ModelSpec:
         about.setdefault("features", False)  # folders of older versions do not say
         facts = {field.name: _tuples(about[field.name]) for field in fields(ModelSpec) if field.name != "heads"}
         spec = ModelSpec(**facts, heads=heads)
-        _check(spec, folder)
+        _check(spec)
         return spec
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(_damaged(folder, error)) from None
 
 
-def _check(spec, folder):
+def _check(spec):
     """Raise ValueError if this project would not write such a ModelSpec."""
     heads, published = spec.heads, NETWORKS[network_name(spec.type, spec.tiny)].heads
     check_input_size(spec.input_size, "input_size")

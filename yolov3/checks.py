@@ -35,7 +35,18 @@ LONGEST_NAME = 255  # bytes of a file or folder, as all common file systems have
 
 
 class UserError(ValueError):
-    """Say in the user's words which file, constant or argument is wrong, and what to do."""
+    """Say in the user's words what is wrong with a file, constant or argument.
+
+    problem  what is wrong
+    remedy   what to do about it, where `problem` does not say so itself
+    """
+
+    def __init__(self, problem: str, remedy: str = ""):
+        super().__init__(problem, remedy)
+        self.problem, self.remedy = problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.remedy}" if self.remedy else self.problem
 
 
 def choose(constant: str, value: Any, choices: Collection) -> Any:

@@ -230,7 +230,7 @@ def coco_truth(
     images: list[dict] = []
     annotations: list[dict] = []
     for i in chosen:
-        (width, height), file_name = sizes[i], records[i].picture.relative_to(root).as_posix()
+        (height, width), file_name = sizes[i], records[i].picture.relative_to(root).as_posix()
         images.append({"id": i + 1, "file_name": file_name, "width": int(width), "height": int(height)})
         for box, label in zip(_xywh(records[i].boxes), records[i].classes, strict=True):
             row = {"id": len(annotations) + 1, "image_id": i + 1, "category_id": int(label), "bbox": box}

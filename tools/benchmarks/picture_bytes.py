@@ -1,15 +1,16 @@
-"""What `detect_bytes` costs beside the network: files decoded, fitted and suppressed in the graph, and outside it.
+"""Measure what `detect_bytes` costs beside the network: decoding, fitting and suppression, in the graph and outside.
 
 python -m tools.benchmarks.picture_bytes checkpoints/yolov4-tiny-416 photos/
 python -m tools.benchmarks.picture_bytes checkpoints/yolov4-608 photos/ --batches 1 --rounds 10 --markdown bytes.md
 
-The pictures are made JPEGs of 640 x 480 first. Each round calls, in shuffled order, the network alone on a ready batch
-(`serving_default`), `detect_bytes` on the batch's files, and the same outside the graph: OpenCV decodes and fits,
-NumPy suppresses. Shares are those of medians of one run.
+The pictures are first saved as JPEGs of 640 x 480. Each round calls, in shuffled order, the network alone on a prepared
+batch (`serving_default`), `detect_bytes` on the files of the batch, and the same work outside the graph, where OpenCV
+decodes and fits and NumPy suppresses. The shares are those of the medians of one run.
 """
 
 import argparse
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from tools.benchmarks.contenders import greedy_nms
@@ -26,26 +27,31 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-JPEG_SIZE = 640, 480  # pixels, width and height
-HEADER = "batch|network ms|detect_bytes ms|share of the rest|outside, ms|share|KB in as JPEG|as float32"
+JPEG_HEIGHT, JPEG_WIDTH = 480, 640  # pixels
+HEADER = "batch|network ms|detect_bytes ms|share of the rest|outside ms|share of the rest|JPEG KB|float32 KB"
 
 
-def read_files(source, count):
-    """`count` JPEGs of 640 x 480, made from the pictures of a folder or glob -> list of bytes."""
+def read_files(source: str, count: int) -> list[bytes]:
+    """Return `count` JPEG files of 640 x 480, made from the pictures of a folder or glob. Raises UserError."""
     pictures = open_source(source, configs.YOLO_MAX_PIXELS)
     if not isinstance(pictures, Pictures):
         raise UserError(f"{source} is not a picture, folder or glob")
     files = []
     for frame in (read_picture(path, configs.YOLO_MAX_PIXELS) for path in pictures.paths[:count]):
-        resized = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), JPEG_SIZE, interpolation=cv2.INTER_AREA)
+        bgr, size = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), (JPEG_WIDTH, JPEG_HEIGHT)
+        resized = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA)
         files.append(cv2.imencode(".jpg", resized, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
     return [files[i % len(files)] for i in range(count)]
 
 
-def outside(serving_default, files, size, about):
-    """What a program does that has only the network: its own decoding, letterbox and suppression."""
-    images, scale = np.full((len(files), size, size, 3), 0.5, np.float32), size / max(JPEG_SIZE)
-    width, height = (round(side * scale) for side in JPEG_SIZE)
+def outside(serving_default: Callable, files: list[bytes], size: int, about: dict) -> list[tuple]:
+    """Detect as a program does that has only the network: with decoding, letterbox and suppression of its own.
+
+    Return the boxes, scores and classes of each file.
+    """
+    scale = size / max(JPEG_HEIGHT, JPEG_WIDTH)
+    images = np.full((len(files), size, size, 3), 0.5, np.float32)
+    height, width = round(JPEG_HEIGHT * scale), round(JPEG_WIDTH * scale)
     left, top = (size - width) // 2, (size - height) // 2
     for image, data in zip(images, files, strict=True):
         picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
@@ -59,13 +65,13 @@ def outside(serving_default, files, size, about):
     return answers
 
 
-def parse_arguments():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="folder with a SavedModel, or its name under checkpoints/")
+    parser.add_argument("checkpoint", help="folder of a SavedModel, or its name under checkpoints/")
     parser.add_argument("source", help="pictures: a folder or glob")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="pictures at a time (1 8)")
-    parser.add_argument("--rounds", type=int, default=20, help="timed calls of each (20)")
-    parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table there too")
+    parser.add_argument("--rounds", type=int, default=20, help="timed calls of each contender (20)")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="also write the table to this file")
     arguments = parser.parse_args()
     for option, counts in {"--batches": arguments.batches, "--rounds": [arguments.rounds]}.items():
         for count in counts:
@@ -76,7 +82,7 @@ def parse_arguments():
 
 
 @say_it_in_one_line
-def main():
+def main() -> None:
     arguments = parse_arguments()
     folder, model, about = read_served(arguments.checkpoint)
     serving_default, detect_bytes = (savedmodel.load(folder, name) for name in ("serving_default", "detect_bytes"))

@@ -58,7 +58,7 @@ def open_source(word: str | int | os.PathLike, max_pixels: int) -> "Pictures | V
     taken in the order of their names, numbers in them by their value.
     """
     if not isinstance(word, (int, str, os.PathLike)) or word == "":
-        raise UserError(f"source {word!r} cannot be opened: give a {SOURCES}")
+        raise UserError(f"source {word!r} cannot be opened", f"give a {SOURCES}")
     if not isinstance(max_pixels, int) or max_pixels < 1:
         raise UserError(f"YOLO_MAX_PIXELS = {max_pixels!r} must be a whole number over 0")
     if str(word).startswith(STREAMS):
@@ -81,12 +81,12 @@ def _open_path(word, max_pixels):
             return Pictures(sorted(filter(_is_picture, path.iterdir()), key=_numbers_by_value), path, max_pixels)
         if path.exists():
             if not path.is_file():
-                raise UserError(f"{word} is a pipe or a device: give a {SOURCES}")
+                raise UserError(f"{word} is a pipe or a device", f"give a {SOURCES}")
             return Pictures([path], path.parent, max_pixels) if _is_picture(path) else Video(path)
         if found := glob.glob(str(path), recursive=True):
             paths = sorted(filter(_is_picture, map(Path, found)), key=_numbers_by_value)
             return Pictures(paths, Path(os.path.commonpath([x.parent for x in paths] or [path])), max_pixels)
-    raise UserError(f"{word} is missing: give a {SOURCES}")
+    raise UserError(f"{word} is missing", f"give a {SOURCES}")
 
 
 def _numbers_by_value(path):
@@ -144,11 +144,11 @@ class Video:
         self.name = name
         self.kind = {int: "camera", str: "stream"}.get(type(name), "video")
         if self.kind == "video" and _is_text(name):
-            raise UserError(f"video {name} cannot be opened: is it a video? It looks like text or a playlist")
+            raise UserError(f"video {name} cannot be opened", "is it a video? It looks like text or a playlist")
         self._capture = self._open()
         if self._capture is None:
             remedy = "is it a video?" if self.kind == "video" else "is it connected?"
-            raise UserError(f"{self.kind} {name} cannot be opened: {remedy}")
+            raise UserError(f"{self.kind} {name} cannot be opened", remedy)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.live = self.kind != "video" and not count > 0
         self.count = None if self.live else max(int(count), 0)  # frames, by the file's header

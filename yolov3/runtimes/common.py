@@ -59,11 +59,17 @@ def in_project(path: Path) -> str:
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
 
 
-def cpu_flags() -> set[str]:
-    """Return the instruction sets of the CPU, by Linux' names; an empty set on other systems."""
+def cpu_info() -> dict[str, str]:
+    """Return what Linux says of the first CPU, by name ("model name", "flags" ...). It is empty on other systems."""
     cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else ()
-    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    lines = cpu.read_text().partition("\n\n")[0].splitlines() if cpu.exists() else ()
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def cpu_flags() -> set[str]:
+    """Return the instruction sets of the CPU as Linux names them. The set is empty on other systems."""
+    info = cpu_info()
+    return set(info.get("flags", info.get("Features", "")).split())  # x86 and ARM name them differently
 
 
 def folder_name(spec: ModelSpec) -> str:

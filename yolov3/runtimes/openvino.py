@@ -41,7 +41,7 @@ def load(spec: ModelSpec, folder: Path, options: RunOptions) -> Callable:
     openvino = import_openvino()
     core = openvino.Core()
     if spec.precision == "BF16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise UserError(f"{folder} is in BF16, which this CPU does not support: convert to FP32 or INT8")
+        raise UserError(f"{folder} is in BF16, which this CPU does not support", "convert to FP32 or INT8")
     try:
         graph = core.read_model(folder / "model.xml")
     except RuntimeError:
@@ -135,7 +135,7 @@ def import_openvino() -> ModuleType:
     try:
         import openvino
     except ImportError:
-        raise UserError("OpenVINO is not installed: pip install -r requirements/openvino.txt") from None
+        raise UserError("OpenVINO is not installed", "pip install -r requirements/openvino.txt") from None
     return openvino
 
 
@@ -144,7 +144,7 @@ def import_nncf() -> ModuleType:
     try:
         import nncf
     except ImportError:
-        raise UserError("INT8 needs NNCF: pip install -r requirements/openvino.txt") from None
+        raise UserError("INT8 needs NNCF", "pip install -r requirements/openvino.txt") from None
     logging.getLogger("nncf").setLevel(logging.WARNING)
     return nncf
 

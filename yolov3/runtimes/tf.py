@@ -84,7 +84,8 @@ def check_bfloat16() -> None:
     """Raise UserError if oneDNN cannot compute in BF16: on an x86 CPU without AVX512, unless there is a GPU."""
     flags = cpu_flags()
     if "avx2" in flags and "avx512f" not in flags and not tf.config.list_physical_devices("GPU"):
-        raise UserError('YOLO_PRECISION = "BF16" needs a CPU with AVX512, which this one does not have: use "FP32"')
+        problem = 'YOLO_PRECISION = "BF16" needs a CPU with AVX512, which this one does not have'
+        raise UserError(problem, 'use "FP32"')
 
 
 def in_mixed_precision(frozen: Callable) -> Callable:

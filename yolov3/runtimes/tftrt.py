@@ -46,8 +46,8 @@ def check_build() -> None:
     """Raise UserError if TensorFlow was built without TF-TRT."""
     if not tf.sysconfig.get_build_info().get("is_tensorrt_build"):
         raise UserError(
-            f"TensorFlow {tf.__version__} is built without TF-TRT, which 2.17 was the last to have: {INSTALL}, or use "
-            f"{CONTAINER}"
+            f"TensorFlow {tf.__version__} is built without TF-TRT, which 2.17 was the last to have",
+            f"{INSTALL}, or use {CONTAINER}",
         )
 
 
@@ -57,15 +57,15 @@ def check_library() -> None:
         try:
             open_library(name)
         except OSError as error:
-            raise UserError(f"{name} of TensorRT {version()} cannot be loaded ({error}): {remedy()}") from None
+            raise UserError(f"{name} of TensorRT {version()} cannot be loaded ({error})", remedy()) from None
 
 
 def check_found() -> None:
     """Raise UserError if TensorFlow does not find TensorRT's libraries."""
     if not _bindings().is_tensorrt_enabled():
         raise UserError(
-            f"TensorFlow does not find TensorRT {version()}, though {libraries()[0]} can be loaded: put its folder "
-            "into LD_LIBRARY_PATH before Python starts"
+            f"TensorFlow does not find TensorRT {version()}, though {libraries()[0]} can be loaded",
+            "put its folder into LD_LIBRARY_PATH before Python starts",
         )
 
 
@@ -74,8 +74,8 @@ def check_gpu() -> None:
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         raise UserError(
-            "TensorFlow finds no NVIDIA GPU, without which TensorRT cannot run: nvidia-smi should list one (containers "
-            'need --gpus all); on a CPU use YOLO_FRAMEWORK = "openvino" or "tf"'
+            "TensorFlow finds no NVIDIA GPU, without which TensorRT cannot run",
+            'nvidia-smi should list one (containers need --gpus all); on a CPU use YOLO_FRAMEWORK = "openvino" or "tf"',
         )
     details = tf.config.experimental.get_device_details(gpus[0])
     capability = details.get("compute_capability", (0, 0))
@@ -83,17 +83,19 @@ def check_gpu() -> None:
     if capability > newest:
         raise UserError(
             f"{details.get('device_name', 'the GPU')} has compute capability {_dotted(capability)}, but TensorRT "
-            f'{version()} supports GPUs up to {_dotted(newest)}: use {CONTAINER}, or YOLO_FRAMEWORK = "tf"'
+            f"{version()} supports GPUs up to {_dotted(newest)}",
+            f'use {CONTAINER}, or YOLO_FRAMEWORK = "tf"',
         )
 
 
 def check_memory(workspace: int) -> None:
     """Raise UserError if too little GPU memory is free."""
     free = free_memory()
-    if free is not None and free < workspace + ROOM:
+    needed = workspace + ROOM
+    if free is not None and free < needed:
         raise UserError(
-            f"the GPU has {free:.0f} MB free, but {workspace + ROOM} are needed, {workspace} of them YOLO_TRT_WORKSPACE"
-            ": end other programs on it (nvidia-smi lists them), or convert with a smaller workspace"
+            f"the GPU has {free:.0f} MB free, but {needed} are needed, {workspace} of them YOLO_TRT_WORKSPACE",
+            "end other programs on it (nvidia-smi lists them), or convert with a smaller workspace",
         )
 
 

@@ -9,13 +9,13 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolov3.checks import UserError, choose
 from yolov3.darknet import convolutions
 from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, Heads
-from yolov3.training.loss import DEFAULTS, LossOptions, yolo_loss
+from yolov3.runtimes.common import cpu_flags
+from yolov3.training.loss import yolo_loss
 
 import keras
 import numpy as np
@@ -79,11 +79,10 @@ class Trainer(keras.Model):
         heads: Heads,
         global_batch: int,
         schedule: Schedule,
-        options: LossOptions = DEFAULTS,
     ):
         super().__init__()
         self.network, self.average, self.step = network, average, step
-        self.heads, self.global_batch, self.schedule, self.options = heads, global_batch, schedule, options
+        self.heads, self.global_batch, self.schedule = heads, global_batch, schedule
 
     def train_step(self, batch: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Learn from this replica's part of a batch. Return the loss and its terms by name, means over the batch."""
@@ -91,7 +90,7 @@ class Trainer(keras.Model):
         images, truth = batch
         variables = self.network.trainable_variables
         with tf.GradientTape() as tape:
-            terms = yolo_loss(self.network(images, training=True), truth, self.heads, self.options)
+            terms = yolo_loss(self.network(images, training=True), truth, self.heads)
             terms = {name: tf.reduce_sum(term) / self.global_batch for name, term in terms.items()}
             scaled = self.optimizer.scale_loss(sum(terms.values()))
         gradients = tape.gradient(scaled, variables)
@@ -238,9 +237,7 @@ def training_precision(wanted: str) -> str:
     if gpus:
         capability = min(tf.config.experimental.get_device_details(x).get("compute_capability", (0, 0)) for x in gpus)
         return "BF16" if capability >= (8, 0) else "FP16" if capability >= (7, 0) else "FP32"
-    cpu = Path("/proc/cpuinfo")
-    flags = cpu.read_text() if cpu.exists() else ""
-    return "BF16" if "avx512_bf16" in flags or "amx_bf16" in flags else "FP32"
+    return "BF16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "FP32"
 
 
 # --- Devices and machines --------------------------------------------------------------------------------------------
