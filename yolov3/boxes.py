@@ -5,14 +5,15 @@ detector and inside every SavedModel. Boxes are xyxy, in fractions of the networ
 otherwise.
 """
 
+import functools
+
 from yolov3.images import picture_scale, unfit
-from yolov3.networks import ANCHORS_PER_CELL
+from yolov3.networks import ANCHORS_PER_CELL, BETA_NMS
 
 import tensorflow as tf
 
 MAX_BOXES = 100  # per picture, after suppression; COCO's protocol counts as many
 MAX_PAIRS = 2048  # of box and class per picture that `suppress_pairs` compares, the best ones
-DIOU_POWER = 0.6  # of the squared ratio of distances; Darknet's, the paper has 1
 MAX_LOG_SIZE = 10.0  # exp() stays finite, in float16 too; a box of e^10 anchors covers any picture
 
 
@@ -61,14 +62,29 @@ def finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnos
     sizes  int32 (N, 2): height and width of each picture
     spec  the ModelSpec: its input size, how pictures are resized, and the kind of suppression
     """
-    scale = picture_scale(sizes, spec.input_size, spec.resize)
+    scale, heads = picture_scale(sizes, spec.input_size, spec.resize), spec.heads
     boxes, scores, classes, valid = suppress(
-        predictions, score_threshold, iou_threshold, spec.heads.nms, scale, class_agnostic=class_agnostic
+        predictions,
+        score_threshold,
+        iou_threshold,
+        heads.nms,
+        scale,
+        class_agnostic=class_agnostic,
+        beta=heads.beta_nms,
     )
     return unfit(boxes, sizes, spec.input_size, spec.resize), scores, classes, valid
 
 
-def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_boxes=MAX_BOXES, class_agnostic=False):
+def suppress(
+    predictions,
+    score_threshold,
+    iou_threshold,
+    nms,
+    scale=1.0,
+    max_boxes=MAX_BOXES,
+    class_agnostic=False,
+    beta=BETA_NMS,
+):
     """Return boxes (N, k, 4), scores (N, k), classes int32 (N, k) and valid int32 (N,): how many of the k = max_boxes
     rows of each picture hold a box. The other rows are zero. The highest score comes first.
 
@@ -78,13 +94,14 @@ def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_bo
     scale  (N, 1, 4): what turns box sides into fractions of their picture, in which Darknet measures DIoU's distances
     class_agnostic  False: boxes of different classes never suppress each other, and a box may be kept once for each
          of its classes, as in Darknet. True: they do, and a box has only its best class.
+    beta  with "diou": the power of the penalty, of the squared ratio of distances
     """
     boxes, scores = candidates(predictions, score_threshold)
     if class_agnostic:
         best = tf.one_hot(tf.argmax(scores, -1), tf.shape(scores)[-1], dtype=scores.dtype)
         scores *= best  # of several equal scores the first class keeps its own
     if class_agnostic or nms == "diou":
-        overlap = {"iou": iou, "diou": diou}[nms]
+        overlap = {"iou": iou, "diou": functools.partial(diou, beta=beta)}[nms]
         boxes, scores = suppress_pairs(
             boxes, scores, score_threshold, iou_threshold, overlap, scale, class_agnostic=class_agnostic
         )
@@ -127,7 +144,7 @@ def suppress_pairs(boxes, scores, score_threshold, iou_threshold, overlap, scale
     """Return one row for each pair of a box and a class, those suppressed with scores of zero: (N, M, 4), (N, M, C).
 
     boxes (N, K, 4), scores (N, K, C); overlap is `iou` or `diou`; scale and class_agnostic as in `suppress`.
-    With DIoU this is Darknet's diounms_sort as `nms_kind=greedynms` runs it. The greedy result is found without a loop
+    With DIoU this is Darknet's diounms_sort. The greedy result is found without a loop
     over boxes, as the fixed point of "a pair is kept unless a better pair that is kept overlaps it" (Cluster-NMS,
     Zheng et al. 2020).
     """
@@ -163,13 +180,13 @@ def iou(a, b):
     return tf.math.divide_no_nan(intersection, area(a) + area(b) - intersection)
 
 
-def diou(a, b):
-    """Return the IoU of xyxy boxes (..., 4) less (distance of the centres / diagonal of the hull) ^ 1.2: Darknet's
-    box_diou."""
+def diou(a, b, beta=BETA_NMS):
+    """Return the IoU of xyxy boxes (..., 4) less (distance of the centres / diagonal of the hull) ^ (2 * beta):
+    Darknet's box_diounms and, with the default, its box_diou."""
     hull = tf.maximum(a[..., 2:], b[..., 2:]) - tf.minimum(a[..., :2], b[..., :2])
     centres = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
     distance = tf.math.divide_no_nan(tf.reduce_sum(centres**2, -1), tf.reduce_sum(hull**2, -1))
-    return iou(a, b) - distance**DIOU_POWER
+    return iou(a, b) - distance**beta
 
 
 def area(boxes):

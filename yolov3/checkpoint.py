@@ -12,7 +12,7 @@ from pathlib import Path
 from yolov3.checks import UserError, check_class_names, check_input_size, project_path, read_file
 from yolov3.files import whole_folder
 from yolov3.images import RESIZES
-from yolov3.networks import NETWORKS, NMS_KINDS, Heads, network_name
+from yolov3.networks import BETA_NMS, MOST_BETA_NMS, NETWORKS, NMS_KINDS, Heads, network_name
 
 import numpy as np
 
@@ -78,8 +78,8 @@ def read_model(folder) -> ModelSpec:
     """Return what the model.json of a checkpoint folder says. Raises UserError if it is damaged."""
     about = read_about(folder)
     try:
+        about = {"features": False, "beta_nms": BETA_NMS, **about}  # folders from before there were any
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
-        about.setdefault("features", False)  # folders from before there were any
         facts = {field.name: _tuples(about[field.name]) for field in fields(ModelSpec) if field.name != "heads"}
         spec = ModelSpec(**facts, heads=heads)
         _check(spec, folder)
@@ -99,6 +99,7 @@ def _check(spec, folder):
         "anchors": _sensible(heads.anchors, np.shape(published.anchors), LARGEST_ANCHOR),
         "scale_x_y": _sensible(heads.scale_x_y, np.shape(published.scale_x_y), LARGEST_SCALE),
         "nms": heads.nms in NMS_KINDS,
+        "beta_nms": type(heads.beta_nms) in (int, float) and 0 <= heads.beta_nms <= MOST_BETA_NMS,
         "precision": spec.precision in PRECISIONS,
         "features": spec.features in (True, False),
     }

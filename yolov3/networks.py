@@ -11,6 +11,8 @@ from yolov3.checks import choose
 
 ANCHORS_PER_CELL = 3
 NMS_KINDS = ("iou", "diou")
+BETA_NMS = 0.6  # the power of "diou"'s penalty, Darknet's default; the paper has 1
+MOST_BETA_NMS = 100
 
 
 class Heads(NamedTuple):
@@ -20,6 +22,7 @@ class Heads(NamedTuple):
     anchors: tuple  # per head three (width, height), pixels of network input
     scale_x_y: tuple  # how far a centre may leave its cell; 1.0: not at all
     nms: str  # "iou" or "diou", see `boxes.suppress`
+    beta_nms: float = BETA_NMS  # with "diou"
 
 
 class Network(NamedTuple):
