@@ -18,7 +18,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
-PASSWORD = re.compile(r"([a-z]{2,8}://[^\s/:@]*:)[^\s/]+(@)", re.IGNORECASE)  # of scheme://user:password@host
+PASSWORD = re.compile(  # scheme://user:password@host, which may have a slash where it is not a port, and password=
+    r"(?P<user>://[^\s/:]{0,200}:)(?:[^\s/]{1,200}|(?!\d+/)\S{1,200})@|(?P<name>\b(?:password|passwd|pass|pwd)=)[^\s&'\"]+",
+    re.IGNORECASE,
+)
 INVISIBLE = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # Unicode's categories of control characters and the like
 NAMES_BYTES = 2**24  # of the largest names file: a million names
 FILE_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}  # all others are devices
@@ -34,7 +37,15 @@ LONGEST_NAME = 255  # bytes of a file or folder, as all common file systems have
 
 
 class UserError(ValueError):
-    """A wrong file, constant or argument, told in the user's words."""
+    """A wrong file, constant or argument, told in the user's words. Passwords in addresses are masked."""
+
+    def __init__(self, text: object):
+        super().__init__(mask_passwords(str(text)))
+
+
+def mask_passwords(text: str) -> str:
+    """Return the text with *** for every password in an address: rtsp://user:***@host."""
+    return PASSWORD.sub(lambda found: f"{found['user']}***@" if found["user"] else f"{found['name']}***", text)
 
 
 def choose(constant, value, choices):
@@ -196,8 +207,8 @@ def count_classes(classes):
 def printable(text: object) -> str:
     """Return the text as a terminal may show it: characters that would move its cursor, change its colours, forge lines
     or turn the direction of writing as escapes, passwords in addresses as ***."""
-    text = PASSWORD.sub(r"\1***\2", str(text))
-    return "".join(_escaped(x) if unicodedata.category(x) in INVISIBLE and x not in JOINERS else x for x in text)
+    shown = mask_passwords(str(text))
+    return "".join(_escaped(x) if unicodedata.category(x) in INVISIBLE and x not in JOINERS else x for x in shown)
 
 
 def _escaped(character):
