@@ -10,6 +10,7 @@ answers, becomes a line with an error. Needs: pip install -r requirements/servin
 
 import argparse
 import base64
+import codecs
 import collections
 import contextlib
 import itertools
@@ -223,7 +224,7 @@ def main():
                 errors[line.get("error")] += 1
                 if arguments.names and "classes" in line:
                     line["classes"] = named(line["classes"], arguments.names)
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
+                out.write(json.dumps(line, ensure_ascii=codecs.lookup(out.encoding).name != "utf-8") + "\n")
             bar.update(len(lines))
 
     # 3. How it went
