@@ -100,11 +100,22 @@ def test_a_cfg_may_be_written_in_many_ways(cfg, text, way):
 
 
 @pytest.mark.parametrize(
-    ("kind", "nms"), [("", "iou"), ("nms_kind=default", "iou"), ("nms_kind=diounms\nbeta_nms=0.6", "diou")]
+    ("kind", "nms", "beta"),
+    [
+        ("", "iou", 0.6),
+        ("nms_kind=default", "iou", 0.6),
+        ("nms_kind=cornersnms\nbeta_nms=1", "iou", 0.6),
+        ("nms_kind=greedynms\nbeta_nms=0.2", "diou", 0.6),  # which Darknet's greedynms does not heed
+        ("nms_kind=diounms", "diou", 0.6),
+        ("nms_kind=diounms\nbeta_nms=0.2", "diou", 0.2),
+        ("nms_kind=diounms\nbeta_nms=1", "diou", 1.0),
+    ],
 )
-def test_suppression_is_the_last_yolo_sections(cfg, text, kind, nms):
+def test_suppression_is_the_last_yolo_sections(cfg, text, network, kind, nms, beta):
     first, last = text.rsplit("nms_kind=greedynms\nbeta_nms=0.6\n", 1)
-    assert read_cfg(cfg(f"{first}{kind}\n{last}"), "yolov4-tiny").heads.nms == nms
+    heads = read_cfg(cfg(f"{first}{kind}\n{last}"), "yolov4-tiny").heads
+    assert (heads.nms, heads.beta_nms) == (nms, beta)
+    assert read_cfg(cfg(cfg_text(network, heads, 2, 96)), "yolov4-tiny").heads == heads
 
 
 WRONG = {  # what is replaced, by what -> what is said behind the file's name
@@ -142,6 +153,7 @@ WRONG = {  # what is replaced, by what -> what is said behind the file's name
         r"section 29 .* filters=21, but .* has 24 here, since 3 \* \(5 \+ 3 cl",
     ),
     "unknown suppression": ("greedynms", "softnms", r"nms_kind=softnms is not known: choose one of default"),
+    "a negative power": ("greedynms\nbeta_nms=0.6", "diounms\nbeta_nms=-1", r"beta_nms=-1 must be from 0 to 100"),
     "not square": ("height=96", "height=64", r"section \[net\], line \d+: width=96 and height=64 must be the same"),
     "grey": ("channels=3", "channels=1", r"section \[net\], line \d+: channels must be 3"),
     "an odd size": ("96", "100", r"width and height in .*mine.cfg\) is 100: make it a multiple of 32"),
@@ -151,10 +163,13 @@ WRONG = {  # what is replaced, by what -> what is said behind the file's name
 }
 
 
+LAST_OF_TWO = "unknown suppression", "a negative power"
+
+
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_cfg_is_one_line_with_file_section_and_line(cfg, text, wrong):
     old, new, said = WRONG[wrong]
-    first, found, rest = text.rpartition(old) if wrong == "unknown suppression" else text.partition(old)
+    first, found, rest = text.rpartition(old) if wrong in LAST_OF_TWO else text.partition(old)
     changed = f"{first}{new}{rest}" if wrong != "an odd size" else text.replace(old, new)
     assert found
     file = cfg(changed)

@@ -332,6 +332,9 @@ def test_model_json_says_all_of_it(network, tmp_path):
     assert about["classes"] == list(NAMES)
     assert about["anchors"][0] == [[23, 27], [37, 58], [81, 82]]
     assert {"type", "tiny", "input_size", "strides", "scale_x_y", "resize", "made_from"} <= set(about)
+    older = {name: value for name, value in about.items() if name not in ("features", "beta_nms")}
+    (folder / "model.json").write_text(json.dumps(older))
+    assert read_model(folder) == MODEL
 
 
 @pytest.mark.parametrize(("yolo_type", "tiny"), [("yolov3", True), ("yolov4", False), ("yolov3", False)])
@@ -464,6 +467,9 @@ def test_a_header_that_claims_terabytes_is_refused_before_anything_is_read(netwo
         ("tiny", "yes"),
         ("type", ["yolov4"]),
         ("features", []),
+        ("beta_nms", -1),
+        ("beta_nms", None),
+        ("beta_nms", float("nan")),
     ],
 )
 def test_a_model_json_with_a_value_that_makes_no_sense_is_refused(network, tmp_path, name, value):

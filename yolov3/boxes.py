@@ -5,17 +5,17 @@ detector and inside every SavedModel. Boxes are xyxy, in fractions of the networ
 otherwise.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 from yolov3.checkpoint import ModelSpec
 from yolov3.fitting import picture_scale, unfit
-from yolov3.networks import ANCHORS_PER_CELL, Heads
+from yolov3.networks import ANCHORS_PER_CELL, BETA_NMS, Heads
 
 import tensorflow as tf
 
 MAX_BOXES = 100  # per picture, after suppression; COCO's protocol counts as many
 MAX_PAIRS = 2048  # pairs of box and class per picture that `suppress_pairs` compares: those with the highest scores
-DIOU_POWER = 0.6  # power of the squared ratio of distances, as in Darknet; the paper has 1
 MAX_LOG_SIZE = 10.0  # keeps exp() finite, in float16 too; a box of e^10 anchors covers any picture
 
 
@@ -73,9 +73,15 @@ def finish(
     sizes  int32 (N, 2): height and width of each picture
     spec  the ModelSpec: its input size, how pictures are resized, and the kind of suppression
     """
-    scale = picture_scale(sizes, spec.input_size, spec.resize)
+    scale, heads = picture_scale(sizes, spec.input_size, spec.resize), spec.heads
     boxes, scores, classes, valid = suppress(
-        predictions, score_threshold, iou_threshold, spec.heads.nms, scale, class_agnostic=class_agnostic
+        predictions,
+        score_threshold,
+        iou_threshold,
+        heads.nms,
+        scale,
+        class_agnostic=class_agnostic,
+        beta=heads.beta_nms,
     )
     return unfit(boxes, sizes, spec.input_size, spec.resize), scores, classes, valid
 
@@ -87,6 +93,7 @@ def suppress(
     nms: str,
     scale: float | tf.Tensor = 1.0,
     class_agnostic: bool = False,
+    beta: float = BETA_NMS,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return boxes (N, k, 4), scores (N, k), classes int32 (N, k) and valid int32 (N,): how many of the k = MAX_BOXES
     rows of each picture hold a box. The other rows are zero. The highest score comes first.
@@ -97,13 +104,14 @@ def suppress(
     scale  (N, 1, 4): what turns box sides into fractions of their picture, in which Darknet measures DIoU's distances
     class_agnostic  False: boxes of different classes never suppress each other, and a box may be kept once for each
          of its classes, as in Darknet. True: they do, and a box has only its best class.
+    beta  with "diou": the power of the penalty, of the squared ratio of distances
     """
     boxes, scores = candidates(predictions, score_threshold)
     if class_agnostic:
         best = tf.one_hot(tf.argmax(scores, -1), tf.shape(scores)[-1], dtype=scores.dtype)
         scores *= best  # of several equal scores the first class keeps its own
     if class_agnostic or nms == "diou":
-        overlap = {"iou": iou, "diou": diou}[nms]
+        overlap = functools.partial(diou, beta=beta) if nms == "diou" else iou
         boxes, scores = suppress_pairs(
             boxes, scores, score_threshold, iou_threshold, overlap, scale, class_agnostic=class_agnostic
         )
@@ -154,7 +162,7 @@ def suppress_pairs(
     """Return one row for each pair of a box and a class, those suppressed with scores of zero: (N, M, 4), (N, M, C).
 
     boxes (N, K, 4), scores (N, K, C); overlap is `iou` or `diou`; scale and class_agnostic as in `suppress`.
-    With DIoU this is Darknet's diounms_sort as `nms_kind=greedynms` runs it. The greedy result is found without a loop
+    With DIoU this is Darknet's diounms_sort. The greedy result is found without a loop
     over boxes, as the fixed point of "a pair is kept unless a better pair that is kept overlaps it" (Cluster-NMS,
     Zheng et al. 2020).
     """
@@ -190,13 +198,13 @@ def iou(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(intersection, area(a) + area(b) - intersection)
 
 
-def diou(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Return the IoU of xyxy boxes (..., 4) less (distance of the centres / diagonal of the hull) ^ 1.2: Darknet's
-    box_diou."""
+def diou(a: tf.Tensor, b: tf.Tensor, beta: float = BETA_NMS) -> tf.Tensor:
+    """Return the IoU of xyxy boxes (..., 4) less (distance of the centres / diagonal of the hull) ^ (2 * beta):
+    Darknet's box_diounms and, with the default, its box_diou."""
     hull = tf.maximum(a[..., 2:], b[..., 2:]) - tf.minimum(a[..., :2], b[..., :2])
     centres = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
     distance = tf.math.divide_no_nan(tf.reduce_sum(centres**2, -1), tf.reduce_sum(hull**2, -1))
-    return iou(a, b) - distance**DIOU_POWER
+    return iou(a, b) - distance**beta
 
 
 def area(boxes: tf.Tensor) -> tf.Tensor:

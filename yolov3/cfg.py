@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov3.cfg_layers import BETA_NMS, first_difference, read_layer, strides_of
+from yolov3.cfg_layers import first_difference, read_layer, strides_of
 from yolov3.checks import UserError, check_input_size
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, Heads, constants_to_set
+from yolov3.networks import ANCHORS_PER_CELL, BETA_NMS, MOST_BETA_NMS, NETWORKS, Heads, constants_to_set
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 SAME = {"conv": "convolutional", "max": "maxpool", "network": "net"}  # names with a second spelling
-NMS = {"default": "iou", "greedynms": "diou", "diounms": "diou"}  # nms_kind: one of boxes.NMS_KINDS
+NMS = {"default": "iou", "cornersnms": "iou", "greedynms": "diou", "diounms": "diou"}  # nms_kind: one of NMS_KINDS
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def read_cfg(file: Path, name: str) -> Cfg:
         tuple(stride for stride, _, _ in rows),
         tuple(anchors for _, anchors, _ in rows),
         tuple(section.real("scale_x_y", 1.0) for _, _, section in rows),
-        _suppression(yolo[-1]),
+        *_suppression(yolo[-1]),
     )
     return Cfg(file, net, heads, classes)
 
@@ -167,10 +167,12 @@ def _anchors(section):
 
 
 def _suppression(section):
-    """What the last [yolo] says of suppression -> one of NMS_KINDS."""
+    """What the last [yolo] says of suppression -> one of NMS_KINDS, and its beta_nms, which only diounms heeds."""
     kind, beta = section.word("nms_kind", "default"), section.real("beta_nms", BETA_NMS)
     if kind not in NMS:
         raise section.error(f"nms_kind={kind} is not known: choose one of {', '.join(NMS)}", "nms_kind")
-    if kind == "diounms" and beta != BETA_NMS:
-        raise section.error(f"beta_nms={beta:g} is not implemented with diounms: {BETA_NMS} is", "beta_nms")
-    return NMS[kind]
+    if kind != "diounms":
+        return NMS[kind], BETA_NMS
+    if not 0 <= beta <= MOST_BETA_NMS:
+        raise section.error(f"beta_nms={beta:g} must be from 0 to {MOST_BETA_NMS}", "beta_nms")
+    return NMS[kind], beta

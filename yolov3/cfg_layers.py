@@ -6,9 +6,7 @@ They are read off the Keras models of `Create_Yolo`, the one place that says wha
 import functools
 from typing import Any, NamedTuple
 
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, Heads
-
-BETA_NMS = 0.6  # of nms_kind=diounms: with it, it is what greedynms does whatever its beta_nms
+from yolov3.networks import ANCHORS_PER_CELL, BETA_NMS, NETWORKS, Heads
 
 
 class Layer(NamedTuple):
@@ -204,7 +202,8 @@ def cfg_text(network, heads: Heads, classes: int, input_size: int) -> str:
             lines.append(f"mask={','.join(str(first + i) for i in range(len(heads.anchors[head])))}")
             lines += [f"anchors={anchors}", f"classes={classes}", f"num={sum(map(len, heads.anchors))}"]
             lines.append(f"scale_x_y={heads.scale_x_y[head]:.9g}")
-            lines += ["nms_kind=greedynms", f"beta_nms={BETA_NMS}"] if heads.nms == "diou" else []
+            kind = "greedynms" if heads.beta_nms == BETA_NMS else "diounms"
+            lines += [f"nms_kind={kind}", f"beta_nms={heads.beta_nms:.9g}"] if heads.nms == "diou" else []
             continue
         for option, value in options.items():
             if option == "padding" and name == "convolutional":

@@ -14,7 +14,7 @@ from typing import Any
 from yolov3.checks import UserError, check_class_names, check_input_size, project_path, read_file
 from yolov3.files import whole_folder
 from yolov3.fitting import RESIZES
-from yolov3.networks import NETWORKS, NMS_KINDS, Heads, network_name
+from yolov3.networks import BETA_NMS, MOST_BETA_NMS, NETWORKS, NMS_KINDS, Heads, network_name
 
 import numpy as np
 
@@ -79,8 +79,8 @@ def read_model(folder: str | Path) -> ModelSpec:
     """Return the ModelSpec in the model.json of a checkpoint folder. Raises UserError if it is damaged."""
     about = read_about(folder)
     try:
+        about = {"features": False, "beta_nms": BETA_NMS, **about}  # folders from before there were any
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
-        about.setdefault("features", False)  # folders of older versions do not say
         facts = {field.name: _tuples(about[field.name]) for field in fields(ModelSpec) if field.name != "heads"}
         spec = ModelSpec(**facts, heads=heads)
         _check(spec)
@@ -100,6 +100,7 @@ def _check(spec):
         "anchors": _sensible(heads.anchors, np.shape(published.anchors), LARGEST_ANCHOR),
         "scale_x_y": _sensible(heads.scale_x_y, np.shape(published.scale_x_y), LARGEST_SCALE),
         "nms": heads.nms in NMS_KINDS,
+        "beta_nms": type(heads.beta_nms) in (int, float) and 0 <= heads.beta_nms <= MOST_BETA_NMS,
         "precision": spec.precision in PRECISIONS,
         "features": spec.features in (True, False),
     }

@@ -9,6 +9,7 @@ import functools
 
 from yolov3.checks import UserError, read_file
 from yolov3.formats import is_plain_bmp, quiet, read_with_pillow
+from yolov3.gif import first_frame
 
 import tensorflow as tf
 
@@ -21,8 +22,6 @@ SIGNATURES = {
 PICTURE_BYTES = 2**29  # of the largest picture file
 EXIF_WITHIN = 2**17  # bytes; the Exif segment stands among the first of a JPEG and is under 64 KiB long
 EXIF_BEHIND = 100  # other segments at most
-GIF_STEPS = 5_000  # of the walk to the end of a GIF's first frame; most files take ten
-GIF_RUN = 4096  # blocks of one length that one step takes
 ORIENTATION = 0x0112  # EXIF tag
 MIRRORED = (2, 3, 6, 7)  # orientations to flip left to right, after transposing those from 5 on
 UPSIDE_DOWN = (3, 4, 7, 8)  # orientations to flip top to bottom, likewise
@@ -73,7 +72,7 @@ def decode_large_picture(data, max_pixels, enough, kind=None):
     A JPEG whose longer side is over twice `enough` pixels is decoded at a half, a quarter or an eighth of its size, not
     smaller than `enough`, which its DCT makes cheaper.
     """
-    size = header_size(data, kind)
+    size, data = header(data, kind)
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))
     with tf.control_dependencies([tf.debugging.assert_less_equal(pixels, max_pixels)]):
         data = tf.identity(data)
@@ -94,7 +93,7 @@ def decode_large_picture(data, max_pixels, enough, kind=None):
         return tf.io.decode_png(data, 3), size
 
     def gif():
-        return tf.io.decode_image(first_frame(data)[1], 3, expand_animations=False), size
+        return tf.io.decode_image(data, 3, expand_animations=False), size
 
     def bmp():  # one channel is an index into the palette behind the header, a fourth is alpha
         picture = tf.io.decode_bmp(data)
@@ -119,31 +118,32 @@ def _decoder(kind):
     return tf.function(lambda *x: decode_picture(*x, kind), input_signature=signature, autograph=False)
 
 
-def header_size(data, kind=None):
-    """Return int32 (2,), the height and width that the header of a picture file's bytes gives.
+def header(data, kind=None):
+    """Return int32 (2,), the height and width that the header of a picture file's bytes gives, and the bytes to decode:
+    of a GIF those of its first frame.
 
     Raises tf.errors.InvalidArgumentError if there is no header.
     """
-    header = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, 32), tf.uint8), tf.int64)
+    octets = tf.cast(tf.io.decode_raw(tf.strings.substr(data, 0, 32), tf.uint8), tf.int64)
 
     def number(at, count, order=1):
-        return tf.reduce_sum(header[at : at + count][::order] * [256**i for i in range(count)])
+        return tf.reduce_sum(octets[at : at + count][::order] * [256**i for i in range(count)])
 
     def size(height, width):
         return tf.cast(tf.minimum(tf.stack([height, width]), 2**31 - 1), tf.int32)
 
     def bmp():  # a negative height means rows from top to bottom
         height = number(22, 4)
-        return size(tf.minimum(height, 2**32 - height), number(18, 4))
+        return size(tf.minimum(height, 2**32 - height), number(18, 4)), data
 
     return _by_format(
         data,
         kind,
         [
-            lambda: tf.io.extract_jpeg_shape(data)[:2],
-            lambda: size(number(20, 4, -1), number(16, 4, -1)),
+            lambda: (tf.io.extract_jpeg_shape(data)[:2], data),
+            lambda: (size(number(20, 4, -1), number(16, 4, -1)), data),
             bmp,
-            lambda: first_frame(data)[0],
+            lambda: first_frame(data),
         ],
     )
 
@@ -151,49 +151,7 @@ def header_size(data, kind=None):
 @functools.cache
 def _header_reader(kind):
     signature = [tf.TensorSpec((), tf.string)]
-    return tf.function(lambda data: header_size(data, kind), input_signature=signature, autograph=False)
-
-
-def first_frame(data):
-    """A GIF's bytes -> int32 (2,), the height and width of its first frame, and the bytes without those behind it. The
-    decoder would unpack every frame, and frames need not be of the size in the header.
-
-    Fails after GIF_STEPS, which only a file that is made for it needs.
-    """
-    octets = tf.io.decode_raw(data, tf.uint8)
-
-    def octet(at):
-        return tf.cast(tf.gather(octets, tf.minimum(at, tf.size(octets) - 1)), tf.int32)
-
-    def colour_table(flags):
-        return tf.where(flags >= 128, 3 * 2 ** (flags % 8 + 1), 0)
-
-    def is_within(at, steps):
-        return (at < tf.size(octets)) & (steps < GIF_STEPS)
-
-    def last_block(at, steps):  # each is its length and so many bytes; the last has none
-        def is_other(at, steps):
-            return is_within(at, steps) & (octet(at) > 0)
-
-        def next_length(at, steps):  # encoders write runs of blocks of one length
-            alike = octet(at + (1 + octet(at)) * tf.range(GIF_RUN)) == octet(at)
-            run = tf.argmin(tf.concat([tf.cast(alike, tf.int32), [0]], 0), output_type=tf.int32)
-            return at + (1 + octet(at)) * run, steps + 1
-
-        return tf.while_loop(is_other, next_length, [at, steps])
-
-    def is_extension(at, steps):
-        return is_within(at, steps) & (octet(at) == 0x21)
-
-    def next_section(at, steps):
-        at, steps = last_block(at + 2, steps)
-        return at + 1, steps + 1
-
-    frame, steps = tf.while_loop(is_extension, next_section, [13 + colour_table(octet(10)), tf.constant(0)])
-    width, height = (octet(frame + i) + 256 * octet(frame + i + 1) for i in (5, 7))
-    end, steps = last_block(frame + 11 + colour_table(octet(frame + 9)), steps)
-    with tf.control_dependencies([tf.debugging.assert_less(steps, GIF_STEPS)]):
-        return tf.stack([height, width]), tf.strings.substr(data, 0, end + 1) + b";"
+    return tf.function(lambda data: header(data, kind)[0], input_signature=signature, autograph=False)
 
 
 def _by_format(data, kind, branches):

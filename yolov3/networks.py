@@ -15,6 +15,8 @@ ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download/"
 HANK_AI = "https://github.com/hank-ai/darknet/releases/download/v2.0/"
 REDMON = "https://data.pjreddie.com/files/"
 REDMON_BEFORE = "https://pjreddie.com/media/files/"  # answers with a web page since April 2025
+BETA_NMS = 0.6  # the power of "diou"'s penalty, Darknet's default; the paper has 1
+MOST_BETA_NMS = 100
 
 
 class Heads(NamedTuple):
@@ -24,6 +26,7 @@ class Heads(NamedTuple):
     anchors: tuple  # three (width, height) for each head, pixels of network input
     scale_x_y: tuple[float, ...]  # how far a centre may leave its cell; 1.0: not at all
     nms: str  # "iou" or "diou", see `boxes.suppress`
+    beta_nms: float = BETA_NMS  # with "diou"
 
 
 class Official(NamedTuple):

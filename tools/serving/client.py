@@ -10,6 +10,7 @@ or never answers gets a line with an error. It needs: pip install -r requirement
 
 import argparse
 import base64
+import codecs
 import collections
 import contextlib
 import itertools
@@ -228,7 +229,7 @@ def main() -> int:
                 errors[line.get("error")] += 1
                 if arguments.names and "classes" in line:
                     line["classes"] = named(line["classes"], arguments.names)
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
+                out.write(json.dumps(line, ensure_ascii=codecs.lookup(out.encoding).name != "utf-8") + "\n")
             bar.update(len(lines))
 
     # 3. Report

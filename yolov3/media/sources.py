@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolov3.checks import UserError, printable, project_path, shell_path
+from yolov3.checks import UserError, mask_passwords, printable, project_path, shell_path
 from yolov3.formats import HEAD_BYTES, looks_like_picture
 from yolov3.images import read_picture
 from yolov3.media.outputs import PICTURE_SUFFIXES as WRITABLE
@@ -44,7 +44,7 @@ LONGEST_GAP = 3600  # seconds between two frames; what a file says beyond that i
 class Frame:
     """One picture on its way to the detector."""
 
-    source: str  # the file, camera or stream it came from
+    source: str  # the file, camera or stream it came from, without a password
     index: int  # its number in that source, from 0
     picture: np.ndarray  # uint8 (H, W, 3), RGB
     seconds: float | None = None  # when it is of, later than the one before; None: a picture, of no time
@@ -141,7 +141,8 @@ class Video:
     unit = "frames"
 
     def __init__(self, name):
-        self.name = name
+        self._address = name  # to open
+        self.name = mask_passwords(name) if isinstance(name, str) else name  # to tell
         self.kind = {int: "camera", str: "stream"}.get(type(name), "video")
         if self.kind == "video" and _is_text(name):
             raise UserError(f"video {name} cannot be opened", "is it a video? It looks like text or a playlist")
@@ -207,7 +208,7 @@ class Video:
 
         def work():
             with contextlib.suppress(cv2.error, UnicodeError):  # of a name that is not in UTF-8
-                opened.append(cv2.VideoCapture(str(self.name.absolute()) if self.kind == "video" else self.name))
+                opened.append(cv2.VideoCapture(str(self.name.absolute()) if self.kind == "video" else self._address))
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
