@@ -19,6 +19,7 @@ from yolov3.files import THIS_COMPUTER, check_writable, falls_on, whole_file
 from yolov3.media import outputs, sources
 from yolov3.media.outputs import JsonLines, Lines, ResultFile, VideoFile, name_pictures, write_picture
 from yolov3.media.sources import Frame
+from yolov3.settings import ScriptParser
 
 import cv2
 import numpy as np
@@ -400,7 +401,7 @@ def test_a_new_format_is_one_class_and_one_row(tmp_path, monkeypatch, capsys):
     source, path = picture_file(tmp_path / "in\x1b[2J.png"), tmp_path / "out.csv"
     monkeypatch.setattr(sys, "argv", ["x", str(source), "--output", "", "--counts", str(path)])
     monkeypatch.setattr(cli, "Load_Yolo_model", lambda *_, **__: FindsOne())
-    assert cli.detect_from_command_line("", None) == 0
+    assert cli.detect_from_command_line(ScriptParser(""), None) == 0
     assert path.read_text() == "0,1\n"
     said = capsys.readouterr()
     assert f"written: {path}" in said.out and "\x1b" not in said.out + said.err

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import _path
 from yolov3.annotation_cli import finish, make_parser, parse
 from yolov3.annotations import numbered_lines, shortened
-from yolov3.checks import UserError, say_it_in_one_line
-from yolov3.dataset_files import DATA, YAML, around, first_that, read_dataset, read_names, subset_words, tails
+from yolov3.checks import UserError, choose, say_it_in_one_line
+from yolov3.dataset_files import DATA, SUBSETS, YAML, around, first_that, read_dataset, read_names, subset_words, tails
 from yolov3.labelled import Labelled
 from yolov3.media.sources import PICTURE_SUFFIXES
 
@@ -143,12 +143,13 @@ def find_names(source: Path) -> Path:
 
 @say_it_in_one_line
 def main() -> int:
-    parser = make_parser(__doc__, "the one that lies with the labels")
-    parser.add_argument("--set", choices=("train", "val", "test"), help="part of a data.yaml or obj.data (train)")
+    subsets = "part of a data.yaml or obj.data: train, val or test (train)"
+    parser = make_parser(__doc__, "the one that lies with the labels", subsets)
     arguments = parse(parser)
+    choose("--set", arguments.subset or "train", SUBSETS)
     names_file = arguments.classes or find_names(arguments.source)
     names = read_names(names_file)
-    pictures, problems, files = find_pictures(arguments.source, arguments.set)
+    pictures, problems, files = find_pictures(arguments.source, arguments.subset)
     if not pictures and not problems:
         raise UserError(f"{arguments.source} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
 

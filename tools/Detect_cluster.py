@@ -37,12 +37,13 @@ from yolov3 import configs
 from yolov3.checks import UserError, check_count, check_threshold, choose, say_it_in_one_line, shell_path
 from yolov3.downloads import fetch_weights
 from yolov3.loading import configured_model
+from yolov3.settings import ScriptParser, write_settings
 
 from tqdm import tqdm
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("source", help="folder, glob, s3://bucket/prefix, or Parquet: a file, folder or glob")
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where parts go; all machines share it")
     parser.add_argument("--overwrite", action="store_true", help="remove the parts of another run from it")
@@ -118,6 +119,7 @@ def main() -> None:
     looked = f" with a score over {run['score_threshold']:g} ({model.name}, {len(model.classes)} classes)"
     print(f"{boxes} boxes{'' if boxes else looked}; {unreadable} pictures could not be read: column error says why")
     print(f"{time.monotonic() - started:.0f} s; {left / seconds:.1f} pictures a second and worker, start-up apart")
+    write_settings(arguments.output)
     print(f"written: {arguments.output}")
 
 

@@ -216,8 +216,13 @@ def printable(text: object) -> str:
     Characters that would move its cursor, change its colours, forge lines or turn the direction of writing become
     escapes; passwords in addresses become ***.
     """
-    text = PASSWORD.sub(r"\1***\2", str(text))
+    text = hide_passwords(str(text))
     return "".join(_escaped(x) if unicodedata.category(x) in INVISIBLE and x not in JOINERS else x for x in text)
+
+
+def hide_passwords(text: str) -> str:
+    """Return the text with *** in place of the passwords in its addresses."""
+    return PASSWORD.sub(r"\1***\2", text)
 
 
 def _escaped(character):

@@ -29,6 +29,7 @@ from yolov3.checks import PROJECT, UserError
 from yolov3.detector import Detections
 from yolov3.images import picture_of
 from yolov3.loading import Load_Yolo_model
+from yolov3.settings import constants
 
 import cv2
 import numpy as np
@@ -43,8 +44,7 @@ RESTARTS = 10  # of a worker by Ray, before the job is given up
 
 def configured_constants(cpus: int) -> dict:
     """Return the constants of configs.py as they are now, for the workers. A network gets `cpus` threads."""
-    constants = {name: value for name, value in vars(configs).items() if name.isupper()}
-    return {**constants, "YOLO_OPENVINO_THREADS": configs.YOLO_OPENVINO_THREADS or cpus}
+    return {**constants(), "YOLO_OPENVINO_THREADS": configs.YOLO_OPENVINO_THREADS or cpus}
 
 
 # --- A worker ------------------------------------------------------------------------------------------------------
