@@ -29,7 +29,8 @@ from tools.digits.video import FPS, draw_frames
 from yolov3.annotations import Record, write_annotations
 from yolov3.checks import UserError, project_path, say_it_in_one_line
 from yolov3.files import check_output, check_writable, whole_file
-from yolov3.media.outputs import CODECS, VideoFile, write_picture
+from yolov3.media.outputs import write_picture
+from yolov3.media.video import CODECS, VideoFile
 from yolov3.settings import ScriptParser
 
 OUTPUT = "model_data/digits"

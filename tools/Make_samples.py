@@ -16,7 +16,8 @@ import _path
 from yolov3.checks import project_path, say_it_in_one_line
 from yolov3.files import check_writable
 from yolov3.images import read_picture
-from yolov3.media.outputs import VideoFile, write_picture
+from yolov3.media.outputs import write_picture
+from yolov3.media.video import VideoFile
 from yolov3.settings import ScriptParser
 
 import cv2
