@@ -131,6 +131,7 @@ def main() -> None:
     pictures, boxes = len(scores.truth["images"]), len(scores.truth["annotations"])
     print(f"{pictures} pictures with {boxes} boxes; {len(scores.detections)} found with scores over {thresholds[0]:g}")
     print(f"{scores.images_per_second:.1f} images per second, detection alone, batches of {batch_size}")
+    print(detector.timings)
     print(f"\n{table(scores)}\n")
     write_coco_json(arguments.output, scores)
     draw_curves(arguments.output / "precision_recall.png", scores)

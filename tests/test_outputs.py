@@ -14,7 +14,7 @@ from pathlib import Path
 from yolov3 import cli, files
 from yolov3.checks import UserError, printable
 from yolov3.detect import Job, Terminated
-from yolov3.detector import Detections
+from yolov3.detector import Detections, Timings
 from yolov3.files import THIS_COMPUTER, check_writable, falls_on, whole_file
 from yolov3.media import outputs, sources
 from yolov3.media import video as videos
@@ -34,6 +34,7 @@ class FindsOne:
     """Stands for a detector: a cat in each frame. `at` is called with the number of each call."""
 
     name = "finds one"
+    timings = Timings(1, 0.001, 0.02, 0.0004)
     spec = type("Spec", (), {"input_size": 64, "name": "finds one", "classes": NAMES})
     names = NAMES
 
@@ -406,6 +407,7 @@ def test_a_new_format_is_one_class_and_one_row(tmp_path, monkeypatch, capsys):
     assert cli.detect_from_command_line(ScriptParser(""), None) == 0
     assert path.read_text() == "0,1\n"
     said = capsys.readouterr()
+    assert "a picture: 1.0 ms preparing, 20.0 ms network, 0.4 ms suppression\n" in said.out
     assert f"written: {path}" in said.out and "\x1b" not in said.out + said.err
     with pytest.raises(UserError, match="must end in one of .csv"):
         Job(source, counts=tmp_path / "out.txt")

@@ -55,7 +55,7 @@ def main() -> None:
 
     # 2. Write the graph and read it back
     written = tf.write(folder, weights, spec, options)
-    print(f"{in_project(weights)}: {spec.name}, {len(spec.classes)} classes, {spec.input_size} pixels, {spec.resize}")
+    print(f"{in_project(weights)}: {spec}")
     score, iou = options["score_threshold"], options["iou_threshold"]
     across = " across classes" if options["class_agnostic"] else ""
     print(f"detect_bytes answers with scores over {score:g}, suppression at IoU {iou:g}{across}")

@@ -79,6 +79,7 @@ def detect_from_command_line(
             print(f"{summary.boxes} {'box' if summary.boxes == 1 else 'boxes'}")
     else:
         print(f"{summary.frames} {job.source.unit}, {summary.boxes} boxes; {summary.rates()}")
+    print(detector.timings)
     if summary.frames and not summary.boxes:
         constant = "TRACKER_HIGH_SCORE" if make_follower else "YOLO_SCORE_THRESHOLD"
         print(printable(nothing_found(detector, constant, only)))

@@ -44,7 +44,7 @@ def convert(framework: str, precision: str, options: Any, overwrite: bool) -> No
     inputs, facts = calibration_inputs(spec) if precision == "INT8" else (None, {})
 
     # 2. Write it and try it
-    print(f"{in_project(source)}: {spec.name}, {len(spec.classes)} classes, {spec.input_size} pixels")
+    print(f"{in_project(source)}: {spec}")
     print("".join(f"{name.replace('_', ' ')}: {fact}\n" for name, fact in facts.items()), end="", flush=True)
     written = runtime.write(folder, source, target, options, inputs, facts)
     print(*written.lines, sep="\n", end="\n" * bool(written.lines))
