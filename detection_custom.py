@@ -15,12 +15,14 @@ from yolov3 import configs
 from yolov3.checks import say_it_in_one_line
 from yolov3.cli import detect_from_command_line
 from yolov3.loading import custom_weights
+from yolov3.settings import ScriptParser
 
 
 @say_it_in_one_line
 def main() -> int:
+    parser = ScriptParser(__doc__)
     return detect_from_command_line(
-        __doc__, configs.DETECT_CUSTOM_SOURCE, weights=custom_weights(), framework=configs.YOLO_FRAMEWORK
+        parser, configs.DETECT_CUSTOM_SOURCE, weights=custom_weights(), framework=configs.YOLO_FRAMEWORK
     )
 
 

@@ -12,11 +12,13 @@ import sys
 from yolov3 import configs
 from yolov3.checks import say_it_in_one_line
 from yolov3.cli import detect_from_command_line
+from yolov3.settings import ScriptParser
 
 
 @say_it_in_one_line
 def main() -> int:
-    return detect_from_command_line(__doc__, configs.DETECT_SOURCE)
+    parser = ScriptParser(__doc__)
+    return detect_from_command_line(parser, configs.DETECT_SOURCE)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from yolov3.evaluation import evaluate
 from yolov3.files import check_writable
 from yolov3.loading import SHIPPED, Load_Yolo_model, configured_model, custom_weights
 from yolov3.report import draw_curves, table, write_coco_json
+from yolov3.settings import ScriptParser, write_settings
 
 OUTPUT = "results/evaluation"
 DRAWN, SAMPLES = "model_data/digits/digits_test.txt", "IMAGES/digits/digits.txt"  # the samples come with the project
@@ -47,7 +48,7 @@ DRAWN, SAMPLES = "model_data/digits/digits_test.txt", "IMAGES/digits/digits.txt"
 
 def parse_arguments() -> argparse.Namespace:
     """Return the command line with what it leaves out filled in."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("annotations", nargs="?", metavar="ANNOTATIONS", help="annotation file (TEST_ANNOT_PATH)")
     parser.add_argument("--weights", metavar="PATH", help="model to measure (that of detection_custom.py)")
     parser.add_argument("--output", metavar="FOLDER", help=f"folder for the results ({OUTPUT})")
@@ -130,9 +131,11 @@ def main() -> None:
     pictures, boxes = len(scores.truth["images"]), len(scores.truth["annotations"])
     print(f"{pictures} pictures with {boxes} boxes; {len(scores.detections)} found with scores over {thresholds[0]:g}")
     print(f"{scores.images_per_second:.1f} images per second, detection alone, batches of {batch_size}")
+    print(detector.timings)
     print(f"\n{table(scores)}\n")
     write_coco_json(arguments.output, scores)
     draw_curves(arguments.output / "precision_recall.png", scores)
+    write_settings(arguments.output)
     print(f"written: detections.json, truth.json and precision_recall.png in {arguments.output}")
 
 

@@ -22,6 +22,7 @@ from yolov3.checks import UserError, check_count, say_it_in_one_line
 from yolov3.cli import detect_from_command_line
 from yolov3.detect import Job, Summary
 from yolov3.detector import Detector
+from yolov3.settings import ScriptParser
 from yolov3.tracking.embedders import load_embedder
 from yolov3.tracking.follower import Follower
 
@@ -73,8 +74,9 @@ def make_follower() -> Follower:
 
 @say_it_in_one_line
 def main() -> int:
+    parser = ScriptParser(__doc__)
     return detect_from_command_line(
-        __doc__,
+        parser,
         configs.TRACKER_SOURCE,
         features=configs.TRACKER_EMBEDDER == "detector",
         class_agnostic=configs.TRACKER_CLASS_AGNOSTIC or None,  # None means YOLO_CLASS_AGNOSTIC

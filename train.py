@@ -8,7 +8,6 @@ of the latest epoch has the same name with _last appended. Watch the training wi
 of this machine are used; for several machines set TF_CONFIG.
 """
 
-import argparse
 import signal
 import sys
 from collections.abc import Callable
@@ -36,7 +35,9 @@ from yolov3.files import check_writable
 from yolov3.fitting import RESIZES
 from yolov3.heads import configured_cfg, configured_heads, tell_unofficial
 from yolov3.networks import NETWORKS, network_name
+from yolov3.runtimes.common import in_project
 from yolov3.runtimes.tf import allow_memory_growth
+from yolov3.settings import FILE_NAME, ScriptParser, write_settings
 from yolov3.training.augment import AUGMENTED, PLAIN
 from yolov3.training.callbacks import (
     Backup,
@@ -234,7 +235,7 @@ def end_epoch(trainer: Trainer, callbacks: list[keras.callbacks.Callback], strat
 @say_it_in_one_line
 def main() -> None:
     # 1. What to train, and on which pictures
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--overwrite", action="store_true", help="begin anew and replace the checkpoint of that name")
     overwrite = parser.parse_args().overwrite
     check_constants()
@@ -261,6 +262,8 @@ def main() -> None:
     settings |= {"number of pictures": len(training), "classes": spec.classes, "FP16": precision == "FP16"}
     backup = Backup(trainer, f"{folder}_backup.npz", settings, configs.TRAIN_BACKUP_SECONDS, chief)
     begin(trainer, spec, backup, folder, overwrite, strategy)
+    if chief:
+        write_settings(log)
 
     # 3. Training
     thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
@@ -278,12 +281,13 @@ def main() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second signal must not interrupt the writing of the backup
             signal.signal(number, signal.SIG_IGN)
         backup.save()
-        sys.exit(f"stopped at step {trainer.steps_done}: python train.py goes on from there")
+        sys.exit(f"stopped at step {trainer.steps_done}: the same command goes on from there")
     except tf.errors.ResourceExhaustedError:
         raise UserError("out of memory: lower TRAIN_BATCH_SIZE or TRAIN_INPUT_SIZE in yolov3/configs.py") from None
     backup.discard()
     best = backup.progress["best_AP50"]
-    print(f"{folder}: AP50 {100 * best:.1f}; python detection_custom.py uses it")
+    options = f" --config {in_project(log)}/{FILE_NAME}" if parser.has_settings else ""
+    print(f"{folder}: AP50 {100 * best:.1f}; python detection_custom.py{options} uses it")
     if best <= 0:
         print(
             "AP50 0: nothing was found on the pictures of TEST_ANNOT_PATH. More TRAIN_EPOCHS, TRAIN_TRANSFER = True for"

@@ -357,7 +357,8 @@ def test_the_script_prints_and_writes_its_results_and_goes_on_without_what_is_wr
     assert "3 pictures with 3 boxes" in out
 
     results = tmp_path / "project" / "results" / "evaluation"
-    assert {x.name for x in results.iterdir()} == {"detections.json", "truth.json", "precision_recall.png"}
+    written = {"detections.json", "truth.json", "precision_recall.png", "settings.py"}
+    assert {x.name for x in results.iterdir()} == written
     stats = by_pycocotools(results / "truth.json", results / "detections.json")
     printed = {line.split()[0]: line.split()[1] for line in out.splitlines() if line.startswith(("AP", "AR"))}
     assert printed["AP50"] == f"{100 * stats[1]:.1f}"

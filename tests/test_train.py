@@ -196,7 +196,7 @@ def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch,
     monkeypatch.setattr(configs, "TRAIN_MODEL_NAME", "stopped")
     monkeypatch.setattr(train, "TerminateOnNaN", CtrlC)
     for step in (1, 4):
-        assert error_of_training() == f"stopped at step {step}: python train.py goes on from there"
+        assert error_of_training() == f"stopped at step {step}: the same command goes on from there"
     capsys.readouterr()
     train.main()
     assert "going on at step 4 of 6" in capsys.readouterr().out

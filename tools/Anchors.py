@@ -4,7 +4,6 @@ python tools/Anchors.py                                    TRAIN_ANNOT_PATH, at 
 python tools/Anchors.py mine.txt --classes mine.names --size 608 --heads 3
 """
 
-import argparse
 from collections.abc import Sequence
 
 import _path
@@ -14,6 +13,7 @@ from yolov3.checks import UserError, as_given, check_input_size, say_it_in_one_l
 from yolov3.dataset_files import read_names
 from yolov3.fitting import placement
 from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, network_name
+from yolov3.settings import ScriptParser
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def _k_means(sizes, count, rng):
 
 @say_it_in_one_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("annotations", nargs="?", default=configs.TRAIN_ANNOT_PATH, help="file (%(default)s)")
     parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")
     parser.add_argument("--size", type=int, help="size of the network input, pixels (TRAIN_INPUT_SIZE)")

@@ -4,7 +4,6 @@ python tools/Check_annotations.py                                   TRAIN_ANNOT_
 python tools/Check_annotations.py mine.txt --classes mine.names
 """
 
-import argparse
 import sys
 
 import _path
@@ -13,11 +12,12 @@ from yolov3.annotation_cli import describe
 from yolov3.annotations import check_annotations
 from yolov3.checks import as_given, printable, say_it_in_one_line
 from yolov3.dataset_files import read_names
+from yolov3.settings import ScriptParser
 
 
 @say_it_in_one_line
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     default = [configs.TRAIN_ANNOT_PATH, configs.TEST_ANNOT_PATH]
     parser.add_argument("annotations", nargs="*", default=default, help="files (TRAIN_ANNOT_PATH, TEST_ANNOT_PATH)")
     parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")

@@ -27,6 +27,7 @@ from yolov3.conversion import make_parser
 from yolov3.loading import SHIPPED, configured_model, custom_weights
 from yolov3.runtimes import tf
 from yolov3.runtimes.common import folder_name, folder_size, in_project
+from yolov3.settings import write_settings
 
 
 @say_it_in_one_line
@@ -54,12 +55,13 @@ def main() -> None:
 
     # 2. Write the graph and read it back
     written = tf.write(folder, weights, spec, options)
-    print(f"{in_project(weights)}: {spec.name}, {len(spec.classes)} classes, {spec.input_size} pixels, {spec.resize}")
+    print(f"{in_project(weights)}: {spec}")
     score, iou = options["score_threshold"], options["iou_threshold"]
     across = " across classes" if options["class_agnostic"] else ""
     print(f"detect_bytes answers with scores over {score:g}, suppression at IoU {iou:g}{across}")
     seconds = time.monotonic() - started
     print(f"checked: within {written.worst:.1g} of the Keras model; {folder_size(folder):.1f} MB, {seconds:.0f} s")
+    write_settings(folder)
     print(f"written: {folder}")
 
 

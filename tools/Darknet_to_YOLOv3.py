@@ -5,7 +5,8 @@ python tools/Darknet_to_YOLOv3.py data/train.txt --classes data/obj.names       
 python tools/Darknet_to_YOLOv3.py data.yaml --set val          YOLOv5's or Roboflow's data.yaml, or Darknet's obj.data
 
 Without --classes the names come from data.yaml or obj.data, or from the names file of the folder or the one above.
-Numbers are fractions of the picture. A polygon (class x y x y x y ...) becomes the box around it.
+Numbers are fractions of the picture. A polygon (class x y x y x y ...) becomes the box around it. A sixth number, the
+score that --txt of detection_demo.py writes, is passed over.
 """
 
 import sys
@@ -15,8 +16,8 @@ from typing import NamedTuple
 import _path
 from yolov3.annotation_cli import finish, make_parser, parse
 from yolov3.annotations import numbered_lines, shortened
-from yolov3.checks import UserError, say_it_in_one_line
-from yolov3.dataset_files import DATA, YAML, around, first_that, read_dataset, read_names, subset_words, tails
+from yolov3.checks import UserError, choose, say_it_in_one_line
+from yolov3.dataset_files import DATA, SUBSETS, YAML, around, first_that, read_dataset, read_names, subset_words, tails
 from yolov3.labelled import Labelled
 from yolov3.media.sources import PICTURE_SUFFIXES
 
@@ -114,7 +115,7 @@ def parse_label(line: str) -> tuple[int, tuple[float, ...], bool]:
         numbers = [float(word) for word in words]
     except ValueError:
         numbers = []
-    if not (len(numbers) == 5 or numbers and is_polygon) or not np.isfinite(numbers).all():
+    if not (len(numbers) in (5, 6) or numbers and is_polygon) or not np.isfinite(numbers).all():
         raise ValueError(f"{shortened(line.strip())!r} is not `class x y width height`")
     class_id = numbers[0]
     if class_id != round(class_id) or abs(class_id) >= 2**31:
@@ -122,7 +123,7 @@ def parse_label(line: str) -> tuple[int, tuple[float, ...], bool]:
     if is_polygon:
         x, y = numbers[1::2], numbers[2::2]
         return int(class_id), (min(x), min(y), max(x), max(y)), True
-    x, y, width, height = numbers[1:]
+    x, y, width, height = numbers[1:5]
     return int(class_id), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), False
 
 
@@ -143,12 +144,13 @@ def find_names(source: Path) -> Path:
 
 @say_it_in_one_line
 def main() -> int:
-    parser = make_parser(__doc__, "the one that lies with the labels")
-    parser.add_argument("--set", choices=("train", "val", "test"), help="part of a data.yaml or obj.data (train)")
+    subsets = "part of a data.yaml or obj.data: train, val or test (train)"
+    parser = make_parser(__doc__, "the one that lies with the labels", subsets)
     arguments = parse(parser)
+    choose("--set", arguments.subset or "train", SUBSETS)
     names_file = arguments.classes or find_names(arguments.source)
     names = read_names(names_file)
-    pictures, problems, files = find_pictures(arguments.source, arguments.set)
+    pictures, problems, files = find_pictures(arguments.source, arguments.subset)
     if not pictures and not problems:
         raise UserError(f"{arguments.source} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
 

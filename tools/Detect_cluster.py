@@ -34,15 +34,17 @@ from tools.cluster.listing import open_listing
 from tools.cluster.parts import describe_run, missing_parts, prepare_output
 from tools.cluster.workers import WorkerSettings, configured_constants, detect_parts, plan_workers, ray_running
 from yolov3 import configs
-from yolov3.checks import UserError, check_count, check_threshold, choose, say_it_in_one_line, shell_path
+from yolov3.checks import UserError, check_count, check_threshold, choose, printable, say_it_in_one_line, shell_path
+from yolov3.detector import Timings
 from yolov3.downloads import fetch_weights
 from yolov3.loading import configured_model
+from yolov3.settings import ScriptParser, write_settings
 
 from tqdm import tqdm
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("source", help="folder, glob, s3://bucket/prefix, or Parquet: a file, folder or glob")
     parser.add_argument("--output", metavar="FOLDER", required=True, help="where parts go; all machines share it")
     parser.add_argument("--overwrite", action="store_true", help="remove the parts of another run from it")
@@ -75,6 +77,7 @@ def main() -> None:
     constants = "YOLO_SCORE_THRESHOLD", "YOLO_IOU_THRESHOLD"
     thresholds = {name[5:].lower(): check_threshold(name, getattr(configs, name)) for name in constants}
     thresholds["class_agnostic"] = choose("YOLO_CLASS_AGNOSTIC", configs.YOLO_CLASS_AGNOSTIC, (True, False))
+    print(printable(f"{weights.name}: {model}"))
     listing = open_listing(arguments.source, configs.YOLO_MAX_PIXELS)
     run = describe_run(model, weights, thresholds, configs.YOLO_MAX_PIXELS, listing, arguments.part_size)
     prepare_output(arguments.output, run, arguments.overwrite)
@@ -113,11 +116,14 @@ def main() -> None:
             "a folder that all machines share"
         )
     unreadable, boxes, seconds = (sum(getattr(part, x) for part in done) for x in ("unreadable", "boxes", "seconds"))
+    timings = (sum(getattr(part, x) for part in done) for x in ("detected", "preparing", "network", "suppression"))
     before = f"; {pictures - left} in {parts - len(done)} were done before" if left < pictures else ""
     print(f"{left} pictures in {len(done)} parts{before}")
     looked = f" with a score over {run['score_threshold']:g} ({model.name}, {len(model.classes)} classes)"
     print(f"{boxes} boxes{'' if boxes else looked}; {unreadable} pictures could not be read: column error says why")
+    print(Timings(*timings))
     print(f"{time.monotonic() - started:.0f} s; {left / seconds:.1f} pictures a second and worker, start-up apart")
+    write_settings(arguments.output)
     print(f"written: {arguments.output}")
 
 

@@ -7,8 +7,6 @@ The checkpoint is a folder, or its bare name under checkpoints/. A .weights file
 mine.cfg, which does, is written beside it. Darknet, OpenCV and the scripts of this project read it.
 """
 
-import argparse
-
 import _path
 from yolov3 import configs
 from yolov3.cfg_layers import cfg_text
@@ -16,6 +14,7 @@ from yolov3.checkpoint import find, read_about, read_model, read_weights, write_
 from yolov3.checks import UserError, say_it_in_one_line, shell_path
 from yolov3.darknet import array_shapes, load_arrays, save_yolo_weights
 from yolov3.files import check_writable, whole_file
+from yolov3.settings import ScriptParser
 from yolov3.yolov4 import Create_Yolo
 
 import numpy as np
@@ -23,7 +22,7 @@ import numpy as np
 
 @say_it_in_one_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("checkpoint", help="folder, or its name under checkpoints/")
     parser.add_argument("output", help="file that ends in .weights, or a folder")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")

@@ -29,7 +29,9 @@ from tools.digits.video import FPS, draw_frames
 from yolov3.annotations import Record, write_annotations
 from yolov3.checks import UserError, project_path, say_it_in_one_line
 from yolov3.files import check_output, check_writable, whole_file
-from yolov3.media.outputs import CODECS, VideoFile, write_picture
+from yolov3.media.outputs import write_picture
+from yolov3.media.video import CODECS, VideoFile
+from yolov3.settings import ScriptParser
 
 OUTPUT = "model_data/digits"
 PARTS = ("train", "test")  # each is part of the seed, so that no picture is in both
@@ -82,7 +84,7 @@ def draw_preview(path: Path, seed: int) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--train", type=int, default=4000, metavar="N", help="pictures to train on (%(default)s)")
     parser.add_argument("--test", type=int, default=500, metavar="N", help="pictures to test on (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random generator (%(default)s)")

@@ -7,7 +7,6 @@ The scene shows the photographs side by side. The video shows them as framed pic
 pass in front of one another.
 """
 
-import argparse
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +16,9 @@ import _path
 from yolov3.checks import project_path, say_it_in_one_line
 from yolov3.files import check_writable
 from yolov3.images import read_picture
-from yolov3.media.outputs import VideoFile, write_picture
+from yolov3.media.outputs import write_picture
+from yolov3.media.video import VideoFile
+from yolov3.settings import ScriptParser
 
 import cv2
 import numpy as np
@@ -97,7 +98,7 @@ def hang(frame: np.ndarray, picture: np.ndarray, corner: np.ndarray) -> None:
 
 @say_it_in_one_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--output", type=Path, metavar="FOLDER", help=f"folder to write ({OUTPUT})")
     output = (parser.parse_args().output or project_path(OUTPUT)).absolute()
     check_writable(output)

@@ -138,13 +138,12 @@ def to_labelled(one: Annotated, numbers: dict[str, int]) -> Labelled:
 
 @say_it_in_one_line
 def main() -> int:
-    parser = make_parser(__doc__, "all names found, sorted")
-    parser.add_argument("--set", help="part of a VOCdevkit: train, val, trainval or test (all)")
+    parser = make_parser(__doc__, "all names found, sorted", "part of a VOCdevkit: train, val, trainval or test (all)")
     parser.add_argument("--skip-difficult", action="store_true", help="leave out objects that are marked as difficult")
     arguments = parse(parser)
 
     found, problems = [], []
-    files, lists = find_xml(arguments.source, arguments.set)
+    files, lists = find_xml(arguments.source, arguments.subset)
     for file in files:
         try:
             found.append(read_xml(file, arguments.skip_difficult))

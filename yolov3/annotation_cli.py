@@ -13,6 +13,7 @@ from yolov3.checks import UserError, check_class_names, printable, project_path
 from yolov3.dataset_files import read_names
 from yolov3.files import check_writable, whole_file
 from yolov3.labelled import Labelled, fitted
+from yolov3.settings import ScriptParser
 
 from tqdm import tqdm
 
@@ -20,9 +21,12 @@ OPTIONS = {"output": "--output", "names": "--names"}
 CLASSES_TOLD = 200  # of a longer list only those with boxes are printed
 
 
-def make_parser(description: str, otherwise: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that every converter has. `otherwise` says what --classes is if left out."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(description: str | None, otherwise: str, subsets: str = "") -> ScriptParser:
+    """Return a parser with the options that every converter has.
+
+    otherwise  says what --classes is if left out;  subsets  what --set WORD names, if anything
+    """
+    parser = ScriptParser(description, subsets)
     parser.add_argument("source", type=Path, help="what to convert")
     parser.add_argument("--output", type=Path, metavar="PATH", help="annotation file to write (model_data/SOURCE.txt)")
     parser.add_argument("--names", type=Path, metavar="PATH", help="names file to write (beside the output, .names)")
@@ -30,7 +34,7 @@ def make_parser(description: str, otherwise: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse(parser: ScriptParser) -> argparse.Namespace:
     """Parse the command line and fill in the outputs that it leaves out.
 
     Raises UserError if the source is missing, or if an output cannot be written or is an input.
@@ -38,7 +42,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     arguments = parser.parse_args()
     if not _exists(arguments.source):
         raise UserError(f"{printable(arguments.source)} is missing: name what is to be converted")
-    subset = f"_{arguments.set}" if getattr(arguments, "set", None) else ""
+    subset = f"_{arguments.subset}" if getattr(arguments, "subset", None) else ""
     default = project_path("model_data") / f"{arguments.source.resolve().stem}{subset}.txt"
     arguments.output = (arguments.output or default).absolute()
     arguments.names = (arguments.names or arguments.output.with_suffix(".names")).absolute()

@@ -4,7 +4,6 @@ A converter begins with the folder that tools/Convert_to_pb.py has written, and 
 not at all.
 """
 
-import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +17,15 @@ from yolov3.loading import configured_model
 from yolov3.networks import network_name
 from yolov3.runtimes import RUNTIMES, savedmodel
 from yolov3.runtimes.common import folder_name, folder_size, in_project, made_from
+from yolov3.settings import ScriptParser, write_settings
 
 if TYPE_CHECKING:
     from yolov3.runtimes.tftrt_engines import Options
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
+def make_parser(description: str | None) -> ScriptParser:
     """Return a parser with the option that every converter has."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(description)
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that was made from something else")
     return parser
 
@@ -44,12 +44,13 @@ def convert(framework: str, precision: str, options: Any, overwrite: bool) -> No
     inputs, facts = calibration_inputs(spec) if precision == "INT8" else (None, {})
 
     # 2. Write it and try it
-    print(f"{in_project(source)}: {spec.name}, {len(spec.classes)} classes, {spec.input_size} pixels")
+    print(f"{in_project(source)}: {spec}")
     print("".join(f"{name.replace('_', ' ')}: {fact}\n" for name, fact in facts.items()), end="", flush=True)
     written = runtime.write(folder, source, target, options, inputs, facts)
     print(*written.lines, sep="\n", end="\n" * bool(written.lines))
     seconds = time.monotonic() - started
     print(f"within {written.worst:.1g} of TensorFlow on a picture; {folder_size(folder):.1f} MB, {seconds:.0f} s")
+    write_settings(folder)
     print(f"written: {folder}")
 
 

@@ -35,6 +35,7 @@ from yolov3.files import check_output, whole_file
 from yolov3.images import read_picture
 from yolov3.loading import Load_Yolo_model, configured_model
 from yolov3.networks import NETWORKS
+from yolov3.settings import ScriptParser
 
 import numpy as np
 import tensorflow as tf
@@ -89,7 +90,7 @@ def configure_random(name: str, folder: Path, frame: np.ndarray) -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("source", help="pictures: a folder or glob")
     parser.add_argument("--random", metavar="TYPE", help=f"use random weights of {', '.join(NETWORKS)}")
     parser.add_argument("--pictures", type=int, default=256, help="pictures in a round, some repeated (256)")

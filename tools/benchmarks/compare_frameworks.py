@@ -8,7 +8,6 @@ The first panel is what the others are compared with. If no checkpoints are give
 "tf". Each of its boxes is compared with the box of its class, in another panel, that overlaps it most.
 """
 
-import argparse
 import functools
 import math
 import sys
@@ -28,6 +27,7 @@ from yolov3.loading import Load_Yolo_model
 from yolov3.media.drawing import FONT, FONT_PIXELS, draw_detections
 from yolov3.media.outputs import PICTURE_SUFFIXES, write_picture
 from yolov3.networks import network_name
+from yolov3.settings import ScriptParser
 
 import cv2
 import numpy as np
@@ -133,7 +133,7 @@ def tile(panels: list[np.ndarray]) -> np.ndarray:
 
 @say_it_in_one_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("picture", help="what to detect on")
     parser.add_argument("checkpoints", nargs="*", metavar="CHECKPOINT", help="folder, bare name or .weights file")
     parser.add_argument("--output", metavar="PATH", help=f"picture to write ({OUTPUT})")

@@ -18,7 +18,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from yolov3 import configs
 from yolov3.checks import UserError
+from yolov3.settings import constants
 
 import cv2
 import numpy as np
@@ -49,14 +51,16 @@ def run_in_rounds(calls: dict[Any, Callable[[], Any]], rounds: int, title: str) 
 def run_in_child(run: Callable, *arguments: Any) -> Any:
     """Return what `run` returns in a process of its own. Raises UserError, also if that process is killed."""
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), hush) as child:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin, (constants(),)) as child:
             return child.submit(run, *arguments).result()
     except BrokenProcessPool:
         raise UserError("a process was killed: out of memory?") from None
 
 
-def hush() -> None:
-    """Discard standard error, to which TensorFlow writes at any log level as it is imported."""
+def begin(settings: dict[str, Any]) -> None:
+    """Take over the settings of the process that started this one, and discard standard error, to which TensorFlow
+    writes at any log level as it is imported."""
+    vars(configs).update(settings)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
@@ -71,7 +75,7 @@ def timed(call: Callable[[], Any]) -> float:
 def measure_memory(run: Callable, *arguments: Any) -> tuple[float | None, str]:
     """Return the peak MB of a process that calls `run`, and "", or None and the reason why it cannot."""
     try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), hush) as child:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), begin, (constants(),)) as child:
             return child.submit(peak_memory, run, *arguments).result(), ""
     except UserError as error:
         return None, not_available(error)

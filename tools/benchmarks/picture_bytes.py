@@ -22,6 +22,7 @@ from yolov3.files import check_output, whole_file
 from yolov3.images import read_picture
 from yolov3.media.sources import Pictures, open_source
 from yolov3.runtimes import savedmodel
+from yolov3.settings import ScriptParser
 
 import cv2
 import numpy as np
@@ -66,7 +67,7 @@ def outside(serving_default: Callable, files: list[bytes], size: int, about: dic
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("checkpoint", help="folder of a SavedModel, or its name under checkpoints/")
     parser.add_argument("source", help="pictures: a folder or glob")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="pictures at a time (1 8)")

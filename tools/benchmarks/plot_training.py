@@ -4,7 +4,6 @@ python -m tools.benchmarks.plot_training                              draws the 
 python -m tools.benchmarks.plot_training log/yolo_custom_Tiny --png curves.png
 """
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from tools.benchmarks.measuring import load_pyplot
 from yolov3 import configs
 from yolov3.checks import UserError, project_path, say_it_in_one_line
 from yolov3.files import check_output, whole_file
+from yolov3.settings import ScriptParser
 
 import numpy as np
 import tensorflow as tf
@@ -105,7 +105,7 @@ def draw(curves: dict[str, dict[int, float]], path: Path) -> None:
 
 @say_it_in_one_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="folder of event files (that of the configured model)")
     parser.add_argument("--png", type=Path, metavar="PATH", default=Path("training.png"), help="output (training.png)")
     arguments = parser.parse_args()

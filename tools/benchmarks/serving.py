@@ -22,6 +22,7 @@ from yolov3.detector import Detections
 from yolov3.evaluation import score
 from yolov3.runtimes import savedmodel
 from yolov3.runtimes.neuron import import_compiler
+from yolov3.settings import ScriptParser
 
 import numpy as np
 import tensorflow as tf
@@ -64,7 +65,7 @@ def drive(
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("checkpoint", help="folder of a SavedModel, or its name under checkpoints/")
     parser.add_argument("annotations", nargs="?", help="annotation file (TEST_ANNOT_PATH)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="requests at a time (number of cores)")

@@ -39,6 +39,7 @@ from tools.benchmarks.measuring import (
 from yolov3 import checks, configs
 from yolov3.checks import UserError
 from yolov3.files import check_output, whole_file
+from yolov3.settings import ScriptParser
 
 if TYPE_CHECKING:  # these modules import TensorFlow
     from tools.benchmarks.materials import Material
@@ -136,7 +137,7 @@ def read_frame(path: Path | None) -> np.ndarray:
 
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line and check it as far as possible before the work starts."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     what = parser.add_argument_group("what is measured")
     what.add_argument("--weights", metavar="PATH", help="checkpoint folder of weights, its bare name, or .weights file")
     what.add_argument("--classes", metavar="FILE", help="class names of a .weights file (TRAIN_CLASSES)")

@@ -10,7 +10,6 @@ python -m tools.benchmarks.tracking --embedders none detector FILE   scores embe
 `trackeval` computes MOTA, IDF1, identity switches (IDs) and fragmentations (Frag) at IoU 0.5, HOTA from 0.05 to 0.95.
 """
 
-import argparse
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +21,7 @@ from tools.benchmarks.tracking_contenders import CONTENDERS, TIMED, NotInstalled
 from tools.benchmarks.tracking_scenes import KINDS, WIDTH, Scene, make_scene
 from tools.benchmarks.tracking_sprites import paint
 from yolov3.checks import UserError, as_given, check_amount, check_count, say_it_in_one_line, shell_path
+from yolov3.settings import ScriptParser
 
 if TYPE_CHECKING:  # which imports TensorFlow
     from yolov3.tracking.embedders import Embedder
@@ -229,7 +229,7 @@ def _milliseconds(update, frames):
 
 @say_it_in_one_line
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--data", metavar="FOLDER", help="folder of det.txt and gt.txt (synthetic scenes)")
     parser.add_argument("--found", metavar="FILE", help="score these tracks against --data instead of running trackers")
     parser.add_argument("--frame-rate", type=float, default=30.0, help="frames a second of --data (%(default)s)")

@@ -28,6 +28,7 @@ from yolov3.checks import UserError
 from yolov3.dataset import training_batches
 from yolov3.files import check_output, whole_file
 from yolov3.runtimes.tf import allow_memory_growth
+from yolov3.settings import ScriptParser
 from yolov3.training.augment import AUGMENTED
 from yolov3.training.callbacks import Backup, EpochMeans, TensorBoard, TerminateOnNaN
 from yolov3.training.loss import yolo_loss
@@ -197,7 +198,7 @@ def prepare(arguments: argparse.Namespace) -> Setup:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("annotations", nargs="?", type=Path, help="annotation file (TRAIN_ANNOT_PATH)")
     parser.add_argument("--precisions", nargs="+", default=list(BUDGETS), help=", ".join(BUDGETS))
     parser.add_argument("--rounds", type=int, default=5, help="rounds that are counted (5)")

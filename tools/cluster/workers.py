@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +26,10 @@ from tools.cluster.listing import Files, Rows, first_line
 from tools.cluster.parts import run_file, write_part
 from yolov3 import configs
 from yolov3.checks import PROJECT, UserError
-from yolov3.detector import Detections
+from yolov3.detector import Detections, Timings
 from yolov3.images import picture_of
 from yolov3.loading import Load_Yolo_model
+from yolov3.settings import constants
 
 import cv2
 import numpy as np
@@ -43,8 +44,7 @@ RESTARTS = 10  # of a worker by Ray, before the job is given up
 
 def configured_constants(cpus: int) -> dict:
     """Return the constants of configs.py as they are now, for the workers. A network gets `cpus` threads."""
-    constants = {name: value for name, value in vars(configs).items() if name.isupper()}
-    return {**constants, "YOLO_OPENVINO_THREADS": configs.YOLO_OPENVINO_THREADS or cpus}
+    return {**constants(), "YOLO_OPENVINO_THREADS": configs.YOLO_OPENVINO_THREADS or cpus}
 
 
 # --- A worker ------------------------------------------------------------------------------------------------------
@@ -71,6 +71,10 @@ class Done(NamedTuple):
     boxes: int
     unreadable: int
     seconds: float
+    detected: int  # pictures, and the seconds of the detector's parts for them
+    preparing: float
+    network: float
+    suppression: float
 
 
 class Read(NamedTuple):
@@ -111,7 +115,7 @@ class Worker:
 
     def detect(self, number: int, pictures: Files | Rows) -> Done:
         """Detect on the pictures of a part and write it."""
-        started, rows = time.monotonic(), []
+        started, rows, self.detector.timings = time.monotonic(), [], Timings()
         with ThreadPoolExecutor(READERS) as pool:
             ahead = read_ahead(pool, self.read, pictures.pictures(), READERS + self.settings.batch_size)
             try:
@@ -121,7 +125,8 @@ class Worker:
                 raise UserError(f"{first_line(error)}; parts already written are kept") from None
         write_part(self.settings.output, number, rows)
         boxes, unreadable = sum(len(row["scores"]) for row in rows), sum(row["error"] is not None for row in rows)
-        return Done(number, len(rows), boxes, unreadable, time.monotonic() - started)
+        seconds, timings = time.monotonic() - started, astuple(self.detector.timings)
+        return Done(number, len(rows), boxes, unreadable, seconds, *timings)
 
     def read(self, name: str, get_bytes: Callable[[], bytes]) -> Read:
         """Read and decode a picture."""

@@ -28,6 +28,7 @@ from yolov3 import configs
 from yolov3.checks import UserError, check_count, read_class_names, say_it_in_one_line, shell_path
 from yolov3.files import check_output, whole_file
 from yolov3.media.sources import Pictures, open_source
+from yolov3.settings import ScriptParser
 
 import numpy as np
 import requests
@@ -178,7 +179,7 @@ def in_flight(pool: ThreadPoolExecutor, function: Callable, items: Iterable, cou
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("source", help="picture, folder or glob")
     parser.add_argument("--output", metavar="PATH", type=Path, help="file to write (the terminal)")
     parser.add_argument("--rest", action="store_true", help="ask by REST instead of gRPC")

@@ -17,6 +17,7 @@ from yolov3.checks import UserError, mask_passwords, printable, project_path, sh
 from yolov3.formats import HEAD_BYTES, looks_like_picture
 from yolov3.images import read_picture
 from yolov3.media.outputs import PICTURE_SUFFIXES as WRITABLE
+from yolov3.media.outputs import name_pictures
 
 import cv2
 import numpy as np
@@ -49,6 +50,7 @@ class Frame:
     picture: np.ndarray  # uint8 (H, W, 3), RGB
     seconds: float | None = None  # when it is of, later than the one before; None: a picture, of no time
     place: int = 0  # among all of its source, from 0, those that could not be read counted
+    name: Path = Path("frame")  # what files of it are called, without suffix, relative to their folder
 
 
 def open_source(word: str | int | os.PathLike, max_pixels: int) -> "Pictures | Video":
@@ -106,6 +108,7 @@ class Pictures:
         self.paths, self.root, self.max_pixels = paths, root, max_pixels
         self.count = len(paths)
         self.output_name = self.output_name_of(paths[0]).name
+        self._names = name_pictures(paths, lambda path: path.relative_to(root).with_suffix(".txt"))
         self._left_out = []
 
     def frames(self):
@@ -119,7 +122,7 @@ class Pictures:
                 self._left_out.append(path)
                 print(f"\n{printable(str(error))}: left out", file=sys.stderr)
             else:
-                yield Frame(str(path), 0, picture, place=place)
+                yield Frame(str(path), 0, picture, place=place, name=self._names[str(path)].with_suffix(""))
 
     def problems(self, ended):
         """Return what to tell at the end, as a list of str."""
@@ -169,7 +172,9 @@ class Video:
             while (picture := self._next()) is not None:
                 self.frames_read += 1
                 rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-                yield Frame(str(self.name), self.frames_read - 1, rgb, self._clock(), self.frames_read - 1)
+                number = self.frames_read - 1
+                name = Path(f"{Path(self.output_name).stem}_{number:06d}")
+                yield Frame(str(self.name), number, rgb, self._clock(), number, name)
         finally:
             self._capture.release()
         if not self.frames_read:
