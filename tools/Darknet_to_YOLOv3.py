@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import _path
-from yolov3.annotation_cli import finish, make_parser, parse
+from yolov3.annotation_cli import annotation_parser, parse, write_converted
 from yolov3.annotations import numbered_lines, shortened
 from yolov3.checks import UserError, say_it_in_one_line
 from yolov3.dataset_files import DATA, YAML, around, first_that, read_dataset, read_names, subset_words, tails
@@ -143,7 +143,7 @@ def find_names(source: Path) -> Path:
 
 @say_it_in_one_line
 def main() -> int:
-    parser = make_parser(__doc__, "the one that lies with the labels")
+    parser = annotation_parser(__doc__, "the one that lies with the labels")
     parser.add_argument("--set", choices=("train", "val", "test"), help="part of a data.yaml or obj.data (train)")
     arguments = parse(parser)
     names_file = arguments.classes or find_names(arguments.source)
@@ -164,7 +164,7 @@ def main() -> int:
         polygons += count
     notes = [f"{polygons} polygons became the boxes around them"] if polygons else []
     labels = (label_file(picture) for picture, _ in pictures)
-    return finish(found, names, problems, notes, arguments, [names_file, *files, *labels])
+    return write_converted(found, names, problems, notes, arguments, [names_file, *files, *labels])
 
 
 if __name__ == "__main__":
