@@ -4,7 +4,7 @@ import importlib
 import struct
 import sys
 
-from yolov3.annotations import Record, check_annotations, check_boxes, read_size, write_annotations
+from yolov3.annotations import Record, check_annotations, read_size, usable_boxes, write_annotations
 from yolov3.checks import PROJECT, UserError
 
 import cv2
@@ -138,7 +138,7 @@ def test_boxes_are_kept_clipped_or_reported():
         ([10, 10, 50, 51], 2, "has an unknown class"),
     ]
     boxes, classes = np.float32([x[0] for x in cases]), np.int32([x[1] for x in cases])
-    kept, kept_classes, reasons, clipped = check_boxes(boxes, classes, (100, 200), 2)
+    kept, kept_classes, reasons, clipped = usable_boxes(boxes, classes, (100, 200), 2)
     assert kept.tolist() == [[10, 10, 50, 50], [0, 0, 50, 100], [0, 0, 51, 50], [10, 10, 50, 50]]
     assert kept_classes.tolist() == [1, 0, 0, 0]
     assert clipped == 2

@@ -420,7 +420,7 @@ def s3(monkeypatch, tmp_path):
 
 
 def test_an_s3_prefix_is_read(s3, monkeypatch):
-    from tools.cluster.listing import open_listing, read_file
+    from tools.cluster.listing import fetch_file, open_listing
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -431,18 +431,18 @@ def test_an_s3_prefix_is_read(s3, monkeypatch):
         f"s3://{name}": s3[name] for name in sorted(s3)[1:]
     }
     with pytest.raises(UserError, match="picture s3://bucket/photos/gone.jpg cannot be read"):
-        read_file("s3://bucket/photos/gone.jpg")
+        fetch_file("s3://bucket/photos/gone.jpg")
     with pytest.raises(UserError, match="s3://bucket/nothing holds no pictures"):
         open_listing("s3://bucket/nothing", 10**9)
 
 
 def test_s3_without_credentials_is_one_line(s3, tmp_path):
-    from tools.cluster.listing import read_file
+    from tools.cluster.listing import fetch_file
 
     with pytest.raises(UserError, match="^s3://bucket/photos cannot be listed .*: set AWS_REGION.*$"):
         detect("s3://bucket/photos", "--output", tmp_path / "out")
     with pytest.raises(OSError, match="cannot be fetched"):  # no fault of this picture: the job ends, no row says so
-        read_file("s3://bucket/photos/00000.jpg")
+        fetch_file("s3://bucket/photos/00000.jpg")
 
 
 # --- Refused -------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def iou_of_sizes(sizes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return intersection / (sizes.prod(-1)[:, np.newaxis] + anchors.prod(-1) - intersection)
 
 
-def best_iou(sizes: np.ndarray, anchors: Sequence) -> float:
+def mean_iou(sizes: np.ndarray, anchors: Sequence) -> float:
     """Return the mean IoU of the boxes (n, 2) with the anchor that fits each of them best."""
     return iou_of_sizes(sizes, np.asarray(anchors, float)).max(1).mean()
 
@@ -56,7 +56,7 @@ def fit_anchors(sizes: np.ndarray, count: int, seed: int) -> tuple[tuple[int, in
     if len(sizes) > MAX_BOXES:
         sizes = rng.choice(sizes, MAX_BOXES, replace=False)
     fits = [_k_means(sizes, count, rng) for _ in range(RESTARTS)]
-    anchors = np.maximum(max(fits, key=lambda x: best_iou(sizes, x)).round().astype(int), 1)
+    anchors = np.maximum(max(fits, key=lambda x: mean_iou(sizes, x)).round().astype(int), 1)
     return tuple(sorted(map(tuple, anchors.tolist()), key=lambda x: (x[0] * x[1], x)))
 
 
@@ -99,8 +99,8 @@ def main() -> None:
 
     left_out = f", {len(checked.problems)} problems left out: see tools/Check_annotations.py" * bool(checked.problems)
     print(f"{len(sizes)} boxes of {len(checked.records)} pictures at {size}{left_out}")
-    print(f"best IoU, on average: {best_iou(sizes, sum(published, ())):.3f} with the published anchors of {name}")
-    print(f"                      {best_iou(sizes, anchors):.3f} with\nTRAIN_ANCHORS = {heads}")
+    print(f"best IoU, on average: {mean_iou(sizes, sum(published, ())):.3f} with the published anchors of {name}")
+    print(f"                      {mean_iou(sizes, anchors):.3f} with\nTRAIN_ANCHORS = {heads}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import _path
-from yolov3.annotation_cli import finish, make_parser, parse
+from yolov3.annotation_cli import annotation_parser, parse, write_converted
 from yolov3.annotations import read_text, shortened
 from yolov3.checks import UserError, check_class_names, say_it_in_one_line
 from yolov3.dataset_files import first_that, read_names, tails
@@ -78,7 +78,7 @@ def _order(key):
     return (len(key.lstrip("0")), key.lstrip("0")) if _is_number(key) else (0, key)  # by value, however long
 
 
-def told(value: object) -> str:
+def shown(value: object) -> str:
     """Return a value of the file, shortened to fit into a message."""
     try:
         return shortened(repr(value))
@@ -99,7 +99,7 @@ def box_of(thing: dict) -> tuple[list[float], bool]:
     points = [_numbers(polygon) for polygon in polygons] if isinstance(polygons, list) else []
     points = [polygon for polygon in points if len(polygon) >= 6 and len(polygon) % 2 == 0]
     if not points:
-        raise ValueError(f"bbox {told(thing.get('bbox'))} is not four numbers")
+        raise ValueError(f"bbox {shown(thing.get('bbox'))} is not four numbers")
     x, y = (sum((polygon[start::2] for polygon in points), []) for start in (0, 1))
     return [min(x), min(y), max(x), max(y)], True
 
@@ -113,14 +113,14 @@ def _numbers(values):
     return numbers if all(map(math.isfinite, numbers)) else []
 
 
-def find_picture(folder: Path, name: str) -> Path:
+def picture_path(folder: Path, name: str) -> Path:
     """Return the path of a picture that a COCO file names, whether it exists or not."""
     return first_that(Path.is_file, tails(name, [folder])) or folder / name
 
 
 @say_it_in_one_line
 def main() -> int:
-    parser = make_parser(__doc__, "the categories of the file, by id")
+    parser = annotation_parser(__doc__, "the categories of the file, by id")
     parser.add_argument("pictures", type=Path, help="folder that holds the pictures")
     arguments = parse(parser)
     if not arguments.pictures.is_dir():
@@ -142,14 +142,14 @@ def main() -> int:
         if not isinstance(thing, dict):
             problems.append(f"annotation number {number} of the file is not a record")
             continue
-        place = f"annotation {told(thing['id'])}" if "id" in thing else f"annotation number {number}"
+        place = f"annotation {shown(thing['id'])}" if "id" in thing else f"annotation number {number}"
         image, category = key_of(thing.get("image_id")), key_of(thing.get("category_id"))
         if thing.get("iscrowd") not in (None, 0, "0", False):
             crowds += 1
         elif image not in pictures:
-            problems.append(f"{place}: its picture {told(thing.get('image_id'))} is not listed")
+            problems.append(f"{place}: its picture {shown(thing.get('image_id'))} is not listed")
         elif category not in categories:
-            problems.append(f"{place}: its category {told(thing.get('category_id'))} is not listed")
+            problems.append(f"{place}: its category {shown(thing.get('category_id'))} is not listed")
         elif category not in classes:
             unwanted[categories[category]["name"]] += 1
         else:
@@ -168,11 +168,11 @@ def main() -> int:
     found = []
     for key, image in pictures.items():
         place, size = f"image {shortened(key)}", declared_size(image.get("width"), image.get("height"))
-        picture = find_picture(arguments.pictures.absolute(), image["file_name"])
+        picture = picture_path(arguments.pictures.absolute(), image["file_name"])
         numbers = np.array(boxes[key], np.float64).reshape(-1, 4)
         found.append(Labelled(picture, numbers, np.array(labels[key], np.int32), place, size))
     inputs = [arguments.classes] if arguments.classes else []
-    return finish(found, names, problems, notes, arguments, inputs)
+    return write_converted(found, names, problems, notes, arguments, inputs)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import sys
 
 import _path
 from yolov3 import configs
-from yolov3.annotation_cli import describe
+from yolov3.annotation_cli import describe_data_set
 from yolov3.annotations import check_annotations
 from yolov3.checks import as_given, printable, say_it_in_one_line
 from yolov3.dataset_files import read_names
@@ -26,7 +26,7 @@ def main() -> int:
     names, found = read_names(arguments.classes), False
     for path in arguments.annotations:
         checked = check_annotations(as_given(path), len(names), configs.YOLO_MAX_PIXELS)
-        print("\n".join([*map(printable, checked.problems), f"{path}: {describe(checked, names)}"]))
+        print("\n".join([*map(printable, checked.problems), f"{path}: {describe_data_set(checked, names)}"]))
         found = found or bool(checked.problems)
     return 1 if found else 0
 

@@ -25,7 +25,7 @@ from yolov3.runtimes import RUNTIMES
 from yolov3.runtimes.openvino import ANY_DROP, WriteOptions
 
 
-def accuracy() -> Callable[[Callable], float]:
+def accuracy_measure() -> Callable[[Callable], float]:
     """Return a function that measures AP50, in percent, of a network of the configured model on TEST_ANNOT_PATH."""
     _, spec = read_source()
     check_names(spec.classes, read_class_names(configs.TRAIN_CLASSES))
@@ -50,7 +50,7 @@ def main() -> None:
     if max_drop is not None:
         check_amount("YOLO_OPENVINO_MAX_DROP", max_drop)
     if max_drop is not None and mode == "INT8":
-        options = WriteOptions(max_drop, accuracy())
+        options = WriteOptions(max_drop, accuracy_measure())
     convert("openvino", mode, options, overwrite)
 
 

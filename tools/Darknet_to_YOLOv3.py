@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import _path
-from yolov3.annotation_cli import finish, make_parser, parse
+from yolov3.annotation_cli import annotation_parser, parse, write_converted
 from yolov3.annotations import numbered_lines, shortened
 from yolov3.checks import UserError, choose, say_it_in_one_line
 from yolov3.dataset_files import DATA, SUBSETS, YAML, around, first_that, read_dataset, read_names, subset_words, tails
@@ -145,7 +145,7 @@ def find_names(source: Path) -> Path:
 @say_it_in_one_line
 def main() -> int:
     subsets = "part of a data.yaml or obj.data: train, val or test (train)"
-    parser = make_parser(__doc__, "the one that lies with the labels", subsets)
+    parser = annotation_parser(__doc__, "the one that lies with the labels", subsets)
     arguments = parse(parser)
     choose("--set", arguments.subset or "train", SUBSETS)
     names_file = arguments.classes or find_names(arguments.source)
@@ -166,7 +166,7 @@ def main() -> int:
         polygons += count
     notes = [f"{polygons} polygons became the boxes around them"] if polygons else []
     labels = (label_file(picture) for picture, _ in pictures)
-    return finish(found, names, problems, notes, arguments, [names_file, *files, *labels])
+    return write_converted(found, names, problems, notes, arguments, [names_file, *files, *labels])
 
 
 if __name__ == "__main__":

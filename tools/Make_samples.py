@@ -59,12 +59,12 @@ def read_photograph(name: str, height: int, rows: slice = slice(None), columns: 
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def draw_scene() -> np.ndarray:
+def draw_photographs() -> np.ndarray:
     """Return the photographs side by side, uint8 (H, W, 3), RGB."""
     return np.concatenate([read_photograph(name, SCENE_HEIGHT) for name in PHOTOGRAPHS], 1)
 
 
-def draw_frames() -> Iterator[np.ndarray]:
+def draw_passing() -> Iterator[np.ndarray]:
     """Yield the frames of the video, uint8 (H, W, 3), RGB."""
     wall = np.linspace(*WALL, HEIGHT)[:, np.newaxis].repeat(WIDTH, 1).round().astype(np.uint8)
     border = (FRAME_PIXELS,) * 4
@@ -102,9 +102,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, metavar="FOLDER", help=f"folder to write ({OUTPUT})")
     output = (parser.parse_args().output or project_path(OUTPUT)).absolute()
     check_writable(output)
-    write_picture(output / "scene.jpg", draw_scene())
+    write_picture(output / "scene.jpg", draw_photographs())
     with closing(VideoFile(output / "passing.mp4", FPS)) as video:
-        for frame in draw_frames():
+        for frame in draw_passing():
             video.write(frame)
     print(f"written: {output / 'scene.jpg'}\nwritten: {output / 'passing.mp4'}")
 

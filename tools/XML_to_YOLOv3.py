@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import _path
-from yolov3.annotation_cli import finish, make_parser, parse
+from yolov3.annotation_cli import annotation_parser, parse, write_converted
 from yolov3.annotations import MOST_TEXT_BYTES, Size, numbered_lines, shortened
 from yolov3.checks import UserError, say_it_in_one_line
 from yolov3.dataset_files import first_that, read_names
@@ -103,12 +103,12 @@ def read_xml(file: Path, skip_difficult: bool) -> Annotated:
             problems.append(f"{file} object {number} has a bndbox that is not four numbers: {told}")
             continue
         names.append(name)
-    picture = find_picture(file, (root.findtext("filename") or "").strip())
+    picture = picture_of_xml(file, (root.findtext("filename") or "").strip())
     declared = declared_size(root.findtext("size/width"), root.findtext("size/height"))
     return Annotated(file, picture, declared, boxes, names, problems)
 
 
-def find_picture(file: Path, filename: str) -> Path:
+def picture_of_xml(file: Path, filename: str) -> Path:
     """Return the picture of an XML file, by its <filename>, with or without suffix, or by the name of the file itself.
 
     Raises ValueError if the picture is missing, or if the two names lead to two pictures.
@@ -138,7 +138,8 @@ def to_labelled(one: Annotated, numbers: dict[str, int]) -> Labelled:
 
 @say_it_in_one_line
 def main() -> int:
-    parser = make_parser(__doc__, "all names found, sorted", "part of a VOCdevkit: train, val, trainval or test (all)")
+    subsets = "part of a VOCdevkit: train, val, trainval or test (all)"
+    parser = annotation_parser(__doc__, "all names found, sorted", subsets)
     parser.add_argument("--skip-difficult", action="store_true", help="leave out objects that are marked as difficult")
     arguments = parse(parser)
 
@@ -155,7 +156,7 @@ def main() -> int:
     numbers = {name: i for i, name in enumerate(classes)}
     problems += [f"{per_name[x]} boxes of {x}: not in {arguments.classes}" for x in sorted(per_name.keys() - numbers)]
     inputs = [*files, *lists, *([arguments.classes] if arguments.classes else [])]
-    return finish([to_labelled(one, numbers) for one in found], classes, problems, [], arguments, inputs)
+    return write_converted([to_labelled(one, numbers) for one in found], classes, problems, [], arguments, inputs)
 
 
 if __name__ == "__main__":

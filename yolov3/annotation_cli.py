@@ -21,10 +21,11 @@ OPTIONS = {"output": "--output", "names": "--names"}
 CLASSES_TOLD = 200  # of a longer list only those with boxes are printed
 
 
-def make_parser(description: str | None, otherwise: str, subsets: str = "") -> ScriptParser:
+def annotation_parser(description: str | None, otherwise: str, subsets: str = "") -> ScriptParser:
     """Return a parser with the options that every converter has.
 
-    otherwise  says what --classes is if left out;  subsets  what --set WORD names, if anything
+    otherwise  what --classes is if it is left out
+    subsets    what a WORD of --set names, if anything
     """
     parser = ScriptParser(description, subsets)
     parser.add_argument("source", type=Path, help="what to convert")
@@ -81,7 +82,7 @@ def _identity(path):
         return str(path.absolute())
 
 
-def finish(
+def write_converted(
     found: Iterable[Labelled],
     names: Sequence[str],
     problems: list[str],
@@ -128,7 +129,7 @@ def finish(
     with whole_file(arguments.names) as part:  # both files are written, or neither
         part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         write_annotations(arguments.output, checked.records)
-    print(describe(checked, names))
+    print(describe_data_set(checked, names))
     print(f"written: {arguments.output}\nwritten: {arguments.names}")
     return 0
 
@@ -159,7 +160,7 @@ def _unlike_configs(names):
     return []
 
 
-def describe(checked: Checked, names: Sequence[str]) -> str:
+def describe_data_set(checked: Checked, names: Sequence[str]) -> str:
     """Return how many pictures, boxes of each class and problems a data set has, in words."""
     per_class = Counter(itertools.chain.from_iterable(record.classes.tolist() for record in checked.records))
     told = [i for i in range(len(names)) if len(names) <= CLASSES_TOLD or per_class[i]]

@@ -62,7 +62,7 @@ class Checked:
         except UserError as error:
             self.problems.append(f"{place}: {error}")
             return
-        boxes, classes, reasons, clipped = check_boxes(record.boxes, record.classes, (height, width), class_count)
+        boxes, classes, reasons, clipped = usable_boxes(record.boxes, record.classes, (height, width), class_count)
         self.records.append(Record(record.picture, boxes, classes))
         self.sizes.append((height, width))
         self.problems += [f"{place}: {reason}" for reason in reasons]
@@ -129,7 +129,7 @@ def parse_line(line: str, folder: Path) -> Record:
         raise ValueError("the path of the picture is missing before the first box")
     if "\0" in picture:
         raise ValueError("the path holds a NUL character: save the file as UTF-8 text")
-    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, which `check_boxes` reports
+    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, which `usable_boxes` reports
         numbers = np.array([[float(x) for x in row] for row in rows], np.float64).reshape(-1, 5)
         boxes = numbers[:, :4].astype(np.float32)
     whole = (np.abs(numbers[:, 4]) < 2**31) & (numbers[:, 4] == np.round(numbers[:, 4]))
@@ -176,7 +176,7 @@ def format_record(record: Record, folder: Path) -> str:
     return " ".join([name, *(",".join(f"{round(x, 2):.12g}" for x in box) + f",{i}" for box, i in boxes)])
 
 
-def check_boxes(
+def usable_boxes(
     boxes: np.ndarray, classes: np.ndarray, size: tuple[int, int], class_count: int
 ) -> tuple[np.ndarray, np.ndarray, list[str], int]:
     """Check the boxes (n, 4) xyxy of a picture of size (height, width), in pixels.

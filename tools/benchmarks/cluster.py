@@ -23,7 +23,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tools.benchmarks.measuring import describe_machine, run_in_rounds, table
+from tools.benchmarks.measuring import describe_machine, markdown, run_in_rounds
 from tools.benchmarks.preparing import write_random_weights
 from tools.cluster.listing import Files, local_pictures
 from tools.cluster.parts import run_file
@@ -156,8 +156,8 @@ def main() -> None:
         f"{shlex.join(['python', *sys.argv])}: {detector.spec.name} at {detector.spec.input_size}, "
         f"{detector.spec.framework} {detector.spec.precision}, {arguments.cpus} threads each, batches of "
         f"{arguments.batch_size}, {len(names)} pictures in parts of {arguments.part_size}, {arguments.rounds} rounds",
-        table("pictures a second|median|of all rounds", rows),
-        table("ratio|measured|budget|met", [judged(medians, *budget) for budget in BUDGETS if budget[0] in medians]),
+        markdown("pictures a second|median|of all rounds", rows),
+        markdown("ratio|measured|budget|met", [judged(medians, *budget) for budget in BUDGETS if budget[0] in medians]),
     ]
     report = "\n\n".join(report) + "\n"
     print(f"\n{report}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deep_sort.matching import iou_matrix
-from tools.benchmarks.measuring import run_in_rounds, table, timed
+from tools.benchmarks.measuring import markdown, run_in_rounds, timed
 from yolov3 import configs
 from yolov3.checkpoint import find, is_weights, read_model
 from yolov3.checks import UserError, as_given, check_input_size, project_path, say_it_in_one_line, shell_path
@@ -109,7 +109,7 @@ def compare(expected: Detections, found: Detections) -> tuple[int, int, float, f
     return len(expected) - len(pairs), len(found) - len(pairs), float(least), float(off)
 
 
-def draw(picture: np.ndarray, found: Detections, lines: list[str]) -> np.ndarray:
+def draw_panel(picture: np.ndarray, found: Detections, lines: list[str]) -> np.ndarray:
     """Return the picture with its boxes under a caption of some lines."""
     scale = max(1.0, SMALLEST / picture.shape[1])
     size = round(picture.shape[1] * scale), round(picture.shape[0] * scale)
@@ -157,8 +157,8 @@ def main() -> None:
         if i:
             lines[1] += f": {missing} missing, {additional} additional" if missing or additional else ""
             lines[2] = f"IoU from {least:.3f}, scores within {off:.3f}"
-        drawn.append(draw(picture, panel.found, lines))
-    print(table(HEADER, rows))
+        drawn.append(draw_panel(picture, panel.found, lines))
+    print(markdown(HEADER, rows))
     write_picture(output, tile(drawn))
     print(f"written: {output}")
 

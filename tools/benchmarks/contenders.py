@@ -96,7 +96,7 @@ def keras_predict(setup: Setup, weights: Path, _: str | None) -> Calls:
 
     def end_to_end():
         raw_heads = model.predict(letterboxed(), verbose=0)
-        boxes, scores, classes = decode(raw_heads, about.heads, configs.YOLO_SCORE_THRESHOLD)
+        boxes, scores, classes = decode_heads(raw_heads, about.heads, configs.YOLO_SCORE_THRESHOLD)
         keep = greedy_nms(boxes + classes[:, np.newaxis] * 100, scores, configs.YOLO_IOU_THRESHOLD)  # per class
         boxes = boxes[keep] * sides.max() - np.tile((sides.max() - sides) / 2, 2)
         return boxes.clip(0, np.tile(sides, 2)), scores[keep], classes[keep]
@@ -110,7 +110,9 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return np.tanh(x / 2) / 2 + 0.5
 
 
-def decode(raw_heads: list[np.ndarray], heads: Heads, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decode_heads(
+    raw_heads: list[np.ndarray], heads: Heads, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the boxes (n, 4), xyxy in fractions, scores (n,) and classes (n,) of raw heads (1, g, g, 3 * (5 + C))."""
     boxes, scores = [], []
     for raw, stride, anchors, scale_x_y in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):

@@ -108,7 +108,7 @@ def describe_machine(*packages: str) -> str:
     )
 
 
-def table(header: str, rows: list[list[str]]) -> str:
+def markdown(header: str, rows: list[list[str]]) -> str:
     """Return a Markdown table with aligned columns. `header` holds their titles, separated by |."""
     header = header.split("|")
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]

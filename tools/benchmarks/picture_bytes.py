@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tools.benchmarks.contenders import greedy_nms
-from tools.benchmarks.measuring import describe_machine, run_in_rounds, table, timed
+from tools.benchmarks.measuring import describe_machine, markdown, run_in_rounds, timed
 from yolov3 import configs
 from yolov3.checks import UserError, as_given, check_count, say_it_in_one_line
 from yolov3.conversion import read_served
@@ -32,7 +32,7 @@ JPEG_HEIGHT, JPEG_WIDTH = 480, 640  # pixels
 HEADER = "batch|network ms|detect_bytes ms|share of the rest|outside ms|share of the rest|JPEG KB|float32 KB"
 
 
-def read_files(source: str, count: int) -> list[bytes]:
+def make_jpegs(source: str, count: int) -> list[bytes]:
     """Return `count` JPEG files of 640 x 480, made from the pictures of a folder or glob. Raises UserError."""
     pictures = open_source(source, configs.YOLO_MAX_PIXELS)
     if not isinstance(pictures, Pictures):
@@ -87,7 +87,7 @@ def main() -> None:
     arguments = parse_arguments()
     folder, model, about = read_served(arguments.checkpoint)
     serving_default, detect_bytes = (savedmodel.load(folder, name) for name in ("serving_default", "detect_bytes"))
-    files = read_files(as_given(arguments.source), max(arguments.batches))
+    files = make_jpegs(as_given(arguments.source), max(arguments.batches))
 
     rows = []
     for batch in arguments.batches:
@@ -105,7 +105,7 @@ def main() -> None:
         rows[-1] += [f"{out:.1f}", f"{100 * (1 - network / out):.1f}%"]
         rows[-1] += [f"{sum(map(len, files[:batch])) / batch / 1e3:.0f}", f"{images.numpy().nbytes / batch / 1e3:.0f}"]
 
-    report = f"{model.name} at {model.input_size}, {model.framework} {model.precision}\n\n{table(HEADER, rows)}\n"
+    report = f"{model.name} at {model.input_size}, {model.framework} {model.precision}\n\n{markdown(HEADER, rows)}\n"
     print(f"\n{describe_machine()}\n\n{report}")
     if arguments.markdown:
         with whole_file(arguments.markdown) as part:

@@ -78,7 +78,7 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
 
-def draw(curves: dict[str, dict[int, float]], path: Path) -> None:
+def draw_training(curves: dict[str, dict[int, float]], path: Path) -> None:
     """Write the curves as a PNG."""
     figure, axes = load_pyplot().subplots(1, len(PANELS), figsize=(10, 3.6), layout="constrained")
     last = max(step for curve in curves.values() for step in curve)
@@ -116,7 +116,7 @@ def main() -> None:
         raise UserError(f"log folder {folder} is missing: python train.py writes one")
     check_output(arguments.png, (".png",))
     load_pyplot()  # it may be missing
-    draw(read_curves(folder), arguments.png)
+    draw_training(read_curves(folder), arguments.png)
     print(f"written: {arguments.png}")
 
 

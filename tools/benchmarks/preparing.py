@@ -28,13 +28,13 @@ import numpy as np
 Made = list[Path | str]  # for each contender the path of what it loads, or a note that says why it cannot run
 
 
-def prepare(materials: list[Material], contenders: list[Contender], folder: Path) -> list[tuple[Setup, Made]]:
+def prepare_all(materials: list[Material], contenders: list[Contender], folder: Path) -> list[tuple[Setup, Made]]:
     """Return for each Material its Setup and, for each contender, the path of what it loads or why it cannot run."""
     return [prepare_one(material, contenders, folder) for material in materials]
 
 
 def prepare_one(material: Material, contenders: list[Contender], folder: Path) -> tuple[Setup, Made]:
-    """Return what `prepare` returns, for one Material."""
+    """Return what `prepare_all` returns for one Material."""
     spec = material.spec
     if material.weights is None:
         material = replace(material, weights=folder / f"{folder_name(spec)}.weights")

@@ -30,10 +30,10 @@ from tools.benchmarks.figures import HEADER, Row, check_budgets, write_csv
 from tools.benchmarks.measuring import (
     describe_machine,
     load_pyplot,
+    markdown,
     measure_memory,
     run_in_child,
     run_in_rounds,
-    table,
     timed,
 )
 from yolov3 import checks, configs
@@ -63,12 +63,12 @@ def benchmark(
     materials: "list[Material]", contenders: list[Contender], rounds: int, checked: "Checked | None"
 ) -> list[Row]:
     """Measure materials together and return their rows, with accuracy if `checked` annotations are given."""
-    from tools.benchmarks.preparing import prepare
+    from tools.benchmarks.preparing import prepare_all
 
     with tempfile.TemporaryDirectory() as folder:
         # 1. Make what each contender loads, and measure its peak memory
         rows, runnable = [], []
-        for setup, made in run_in_child(prepare, materials, contenders, Path(folder)):
+        for setup, made in run_in_child(prepare_all, materials, contenders, Path(folder)):
             for contender, path in zip(contenders, made, strict=True):
                 rows.append(Row(contender, setup, note=path if isinstance(path, str) else ""))
                 runnable += [] if rows[-1].note else [(rows[-1], path)]
@@ -91,7 +91,7 @@ def benchmark(
         # 3. Measure accuracy
         for row, (_, _, detector) in calls:
             if checked and detector:
-                row.AP50, row.AP = accuracy(detector, checked)
+                row.AP50, row.AP = measure_accuracy(detector, checked)
     return rows
 
 
@@ -100,7 +100,7 @@ def loading(row: Row, path: Path) -> tuple:
     return row.setup, path, row.contender.load, row.contender.precision
 
 
-def accuracy(detector: "Detector", checked: "Checked") -> tuple[float, float]:
+def measure_accuracy(detector: "Detector", checked: "Checked") -> tuple[float, float]:
     """Return AP50 and AP, 0..1, on annotated pictures."""
     from yolov3.evaluation import evaluate
 
@@ -160,11 +160,11 @@ def parse_arguments() -> argparse.Namespace:
     out.add_argument("--csv", type=Path, metavar="PATH", help="the rows, for programs")
     out.add_argument("--png", type=Path, metavar="PATH", help="FPS against AP50; without annotations, milliseconds")
     arguments = parser.parse_args()
-    check(arguments)
+    check_arguments(arguments)
     return arguments
 
 
-def check(arguments: argparse.Namespace) -> None:
+def check_arguments(arguments: argparse.Namespace) -> None:
     """Raise UserError if the arguments are wrong or do not go together."""
     from yolov3.networks import NETWORKS
 
@@ -223,8 +223,8 @@ def main() -> None:
     machine = describe_machine("openvino", "nncf")
     conditions.append(f"{frame.shape[1]} x {frame.shape[0]} frame, batch 1, {arguments.rounds} rounds")
     conditions.append("network, frame and p99 in milliseconds; peak memory is that of the whole process")
-    budgets = table("ratio of medians|type|size|measured|budget|met", list(check_budgets(rows)))
-    figures = table(HEADER, [row.cells for row in rows])
+    budgets = markdown("ratio of medians|type|size|measured|budget|met", list(check_budgets(rows)))
+    figures = markdown(HEADER, [row.cells for row in rows])
     report = "\n\n".join([machine, "; ".join(conditions), figures, budgets]) + "\n"
     print(f"\n{report}")
     if arguments.markdown:

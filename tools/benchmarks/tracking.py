@@ -19,7 +19,7 @@ from deep_sort import Tracker
 from deep_sort.matching import iou_matrix
 from tools.benchmarks.tracking_contenders import CONTENDERS, TIMED, NotInstalled, Update
 from tools.benchmarks.tracking_scenes import KINDS, WIDTH, Scene, make_scene
-from tools.benchmarks.tracking_sprites import paint
+from tools.benchmarks.tracking_sprites import paint_scene
 from yolov3.checks import UserError, as_given, check_amount, check_count, say_it_in_one_line, shell_path
 from yolov3.settings import ScriptParser
 
@@ -35,7 +35,7 @@ WARM_UP = 10  # untimed frames before them
 LONGEST = 3.0  # seconds a contender may take in a round
 
 
-def read_rows(path: Path) -> np.ndarray:
+def read_mot(path: Path) -> np.ndarray:
     """Return the rows (n, 7) of a MOTChallenge file: frame, number, left, top, width, height and score."""
     try:
         rows = np.loadtxt(path, delimiter=",", ndmin=2, usecols=range(7))
@@ -50,7 +50,7 @@ def read_rows(path: Path) -> np.ndarray:
 
 def read_scene(folder: Path, frame_rate: float) -> Scene:
     """Return the Scene of a folder's det.txt and gt.txt, without rows of gt.txt whose 7th column is 0."""
-    detections, truth = (read_rows(folder / name) for name in ("det.txt", "gt.txt"))
+    detections, truth = (read_mot(folder / name) for name in ("det.txt", "gt.txt"))
     truth = truth[truth[:, 6] != 0]
     frames = np.arange(1, max(detections[:, 0].max(), truth[:, 0].max(initial=1)) + 1).astype(int)
     return Scene(folder.resolve().name, frame_rate, frames, detections, truth)
@@ -67,7 +67,7 @@ def by_frame(rows: np.ndarray, frames: np.ndarray) -> list[np.ndarray]:
 
 
 def follow(update: Update, scene: Scene) -> tuple[np.ndarray, float]:
-    """Run a contender over a scene. Return its tracks as rows like those of `read_rows`, and the ms a frame."""
+    """Run a contender over a scene. Return its tracks as rows like those of `read_mot`, and the ms a frame."""
     found, seconds = [], 0.0
     for frame, rows in zip(scene.frames, by_frame(scene.detections, scene.frames), strict=True):
         boxes, scores = corners(rows), rows[:, 6]
@@ -78,7 +78,7 @@ def follow(update: Update, scene: Scene) -> tuple[np.ndarray, float]:
     return np.array(found, float).reshape(-1, 7), 1000 * seconds / len(scene.frames)
 
 
-def score(truth: np.ndarray, found: np.ndarray, frames: np.ndarray) -> dict[str, float]:
+def score_tracks(truth: np.ndarray, found: np.ndarray, frames: np.ndarray) -> dict[str, float]:
     """Return the SCORES, by name, of the rows that were found against those of the truth. Raises UserError."""
     try:
         from trackeval.metrics import CLEAR, HOTA, Identity
@@ -103,7 +103,7 @@ def score(truth: np.ndarray, found: np.ndarray, frames: np.ndarray) -> dict[str,
     return dict(zip(SCORES, (clear["MOTA"], identity["IDF1"], hota, clear["IDSW"], clear["Frag"]), strict=True))
 
 
-def compare(groups: dict[str, list[Scene]]) -> None:
+def compare_trackers(groups: dict[str, list[Scene]]) -> None:
     """Print a row for each contender and each group of {title: scenes}: the means over its scenes."""
     print(f"{'scene':16}{'tracker':12}" + "".join(f"{name:>8}" for name in (*SCORES, "ms")))
     every = {}
@@ -123,7 +123,7 @@ def compare(groups: dict[str, list[Scene]]) -> None:
 
 def _scored(make, scene):
     found, milliseconds = follow(make(scene.frame_rate), scene)
-    return (*score(scene.truth, found, scene.frames).values(), milliseconds)
+    return (*score_tracks(scene.truth, found, scene.frames).values(), milliseconds)
 
 
 def compare_embedders(embedders: "dict[str, Embedder | None]", seeds: Iterable[int]) -> None:
@@ -147,7 +147,7 @@ def _embedded(embedders, scene):
     """Return {name: scores and ms} of all embedders on one scene, which is painted only once."""
     trackers = {name: Tracker(frame_rate=scene.frame_rate) for name in embedders}
     found, seconds = {name: [] for name in embedders}, dict.fromkeys(embedders, 0.0)
-    pictures = zip(scene.frames, by_frame(scene.detections, scene.frames), paint(scene), strict=True)
+    pictures = zip(scene.frames, by_frame(scene.detections, scene.frames), paint_scene(scene), strict=True)
     for frame, rows, picture in pictures:
         boxes, classes = corners(rows), np.zeros(len(rows), int)
         for name, embed in embedders.items():
@@ -156,7 +156,9 @@ def _embedded(embedders, scene):
             seconds[name] += time.perf_counter() - begin
             tracks = trackers[name].update(boxes, rows[:, 6], classes, embeddings, time=frame / scene.frame_rate)
             found[name] += [(frame, t.number, *t.box[:2], *(t.box[2:] - t.box[:2]), 1) for t in tracks]
-    scores = {name: score(scene.truth, np.array(rows, float), scene.frames).values() for name, rows in found.items()}
+    scores = {
+        name: score_tracks(scene.truth, np.array(rows, float), scene.frames).values() for name, rows in found.items()
+    }
     return {name: (*row, 1000 * seconds[name] / len(scene.frames)) for name, row in scores.items()}
 
 
@@ -251,16 +253,16 @@ def main() -> None:
     elif arguments.data:
         scene = read_scene(shell_path(arguments.data), arguments.frame_rate)
         if arguments.found:
-            found = read_rows(shell_path(arguments.found))
+            found = read_mot(shell_path(arguments.found))
             print(f"{'scene':16}{'tracker':12}" + "".join(f"{name:>8}" for name in SCORES))
-            _print_row(scene.name, "found", list(score(scene.truth, found, scene.frames).values()))
+            _print_row(scene.name, "found", list(score_tracks(scene.truth, found, scene.frames).values()))
         else:
-            compare({scene.name: [scene]})
+            compare_trackers({scene.name: [scene]})
     elif arguments.found:
         raise UserError("--found needs --data FOLDER with the truth to score it against")
     else:
         seeds = range(check_count("--seeds", arguments.seeds, 1))
-        compare({kind: [make_scene(kind, seed) for seed in seeds] for kind in KINDS})
+        compare_trackers({kind: [make_scene(kind, seed) for seed in seeds] for kind in KINDS})
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def _cloth(look):
     return np.where(patterns[look.pattern][..., np.newaxis] > 0, look.second, look.shirt).astype(np.uint8)
 
 
-def paint(scene: Scene, seed: int = 0) -> Iterator[np.ndarray]:
+def paint_scene(scene: Scene, seed: int = 0) -> Iterator[np.ndarray]:
     """Yield the pictures of a scene, one for each of its frames."""
     rng = np.random.default_rng([seed, *scene.name.encode()])
     numbers = np.unique(scene.truth[:, 1]).astype(int)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.benchmarks.measuring import describe_machine, measure_memory, run_in_rounds, table
+from tools.benchmarks.measuring import describe_machine, markdown, measure_memory, run_in_rounds
 from train import configured_spec
 from yolov3 import checks, configs, layers
 from yolov3.annotation_cli import read_pictures
@@ -47,7 +47,7 @@ BUDGETS = {"FP32": 0.9, "BF16": 0.8}  # least ratio of the steps a second of tra
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Setup:
+class TrainingSetup:
     """Hold all that the contenders need."""
 
     model: ModelSpec
@@ -71,7 +71,7 @@ class Setup:
 
 
 @functools.cache
-def make_trainer(setup: Setup, precision: str) -> Trainer:
+def make_trainer(setup: TrainingSetup, precision: str) -> Trainer:
     """Return the Trainer of a precision, made once."""
     model = setup.model
     parts = make_network(model.name, len(model.classes), model.input_size, precision, configs.TRAIN_SEED)
@@ -99,7 +99,7 @@ class NoValidation(keras.callbacks.Callback):
         logs.update(AP50=0.0, AP=0.0)
 
 
-def train_py(setup: Setup, precision: str) -> Run:
+def train_py(setup: TrainingSetup, precision: str) -> Run:
     """Return `fit` with all that train.py does at each step, and a step's share of the backups."""
     trainer, batches = make_trainer(setup, precision), setup.batches()
 
@@ -136,13 +136,13 @@ def repeated(step: Callable, batch: tuple[tf.Tensor, tf.Tensor]) -> Run:
     return run
 
 
-def bare_step(setup: Setup, precision: str) -> Run:
+def bare_step(setup: TrainingSetup, precision: str) -> Run:
     """Return the training step of train.py alone."""
     trainer = make_trainer(setup, precision)
     return repeated(lambda batch: trainer.train_step(batch)["loss"], setup.cached_batch)
 
 
-def plain_step(setup: Setup, precision: str) -> Run:
+def plain_step(setup: TrainingSetup, precision: str) -> Run:
     """Return a simple training step, with Keras' normalisation and without averaged weights."""
     network = keras.models.clone_model(make_trainer(setup, precision).network, clone_function=as_keras_has_it)
     optimizer = keras.optimizers.AdamW(1e-4, weight_decay=WEIGHT_DECAY, global_clipnorm=MAX_GRADIENT)
@@ -172,13 +172,13 @@ CONTENDERS = {TRAIN: train_py, BARE: bare_step, PLAIN: plain_step}
 # --- Measuring -------------------------------------------------------------------------------------------------------
 
 
-def train_a_little(setup: Setup, make: Callable[[Setup, str], Run], precision: str) -> None:
+def train_a_little(setup: TrainingSetup, make: Callable[[TrainingSetup, str], Run], precision: str) -> None:
     """Train a few steps."""
     allow_memory_growth()
     make(setup, precision)(MEMORY_STEPS)
 
 
-def benchmark(setup: Setup, precision: str, rounds: int, steps: int) -> dict[str, tuple[float, float]]:
+def measure_contenders(setup: TrainingSetup, precision: str, rounds: int, steps: int) -> dict[str, tuple[float, float]]:
     """Return {contender: (median ms a step, peak MB)}. Raises UserError if one cannot train."""
     memory = {name: measure_memory(train_a_little, setup, make, precision) for name, make in CONTENDERS.items()}
     if broken := [f"{name}, {precision}: {why}" for name, (_, why) in memory.items() if why]:
@@ -188,13 +188,13 @@ def benchmark(setup: Setup, precision: str, rounds: int, steps: int) -> dict[str
     return {name: (np.median(values[1:]), memory[name][0]) for name, values in milliseconds.items()}
 
 
-def prepare(arguments: argparse.Namespace) -> Setup:
-    """Return the Setup that the constants and the command line describe. Raises UserError."""
+def read_setup(arguments: argparse.Namespace) -> TrainingSetup:
+    """Return the TrainingSetup that the constants and the command line describe. Raises UserError."""
     model = configured_spec()
     if arguments.size:
         model = dataclasses.replace(model, input_size=checks.check_input_size(arguments.size))
     path = arguments.annotations.absolute() if arguments.annotations else configs.TRAIN_ANNOT_PATH
-    return Setup(model, read_pictures(path, len(model.classes)).records, arguments.batch)
+    return TrainingSetup(model, read_pictures(path, len(model.classes)).records, arguments.batch)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -222,10 +222,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     allow_memory_growth()
-    setup = prepare(arguments)
+    setup = read_setup(arguments)
     rows, budgets = [], []
     for precision in arguments.precisions:
-        figures = benchmark(setup, precision, arguments.rounds, arguments.steps)
+        figures = measure_contenders(setup, precision, arguments.rounds, arguments.steps)
         make_trainer.cache_clear()
         gc.collect()
         for name, (median, peak) in figures.items():
@@ -238,8 +238,8 @@ def main() -> None:
     report = (
         f"{describe_machine()}\n\n{model.name} at {model.input_size}, {len(model.classes)} classes, batch "
         f"{setup.batch}, {arguments.rounds} rounds of {arguments.steps} steps; peak memory of the whole process\n\n"
-        f"{table('contender|precision|median ms a step|pictures/s|peak MB', rows)}\n\n"
-        f"{table('ratio of step rates|precision|measured|budget|met', budgets)}\n"
+        f"{markdown('contender|precision|median ms a step|pictures/s|peak MB', rows)}\n\n"
+        f"{markdown('ratio of step rates|precision|measured|budget|met', budgets)}\n"
     )
     print(f"\n{report}")
     if arguments.markdown:

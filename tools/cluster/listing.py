@@ -54,7 +54,7 @@ class Files(NamedTuple):
     def pictures(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Yield each name and a function without arguments that returns the file's bytes."""
         for name in self.names:
-            yield name, functools.partial(read_file, name)
+            yield name, functools.partial(fetch_file, name)
 
 
 class Rows:
@@ -83,7 +83,7 @@ class Rows:
 
     def pictures(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
         """Yield each name and a function without arguments that returns the picture file's bytes."""
-        data = itertools.chain.from_iterable(read_rows(*span) for span in self.spans)
+        data = itertools.chain.from_iterable(read_stretch(*span) for span in self.spans)
         for name, content in zip(self.names, data, strict=True):
             yield name, lambda content=content: content
 
@@ -167,7 +167,7 @@ def list_s3(word: str) -> list[str]:
 # --- Reading -------------------------------------------------------------------------------------------------------
 
 
-def read_file(name: str) -> bytes:
+def fetch_file(name: str) -> bytes:
     """Return the bytes of a picture file.
 
     Raises UserError if this picture cannot be read, and OSError if S3 does not answer, which ends the job.
@@ -196,7 +196,7 @@ def read_paths(file: str) -> list[str]:
         raise UserError(f"{file} cannot be read as Parquet: {first_line(error)}") from None
 
 
-def read_rows(file: str, first: int, last: int) -> Iterator[bytes]:
+def read_stretch(file: str, first: int, last: int) -> Iterator[bytes]:
     """Yield the column `bytes` of the rows from `first` up to, but without, `last`. Only their row groups are read."""
     with open_parquet(file) as table:
         sizes = [table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)]

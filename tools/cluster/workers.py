@@ -275,10 +275,10 @@ def detect_parts(
         for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
             yield from (Done(**row) for row in batch.to_pylist())
     except ray.exceptions.RayError as error:
-        raise UserError(told(error)) from None
+        raise UserError(why_ended(error)) from None
 
 
-def told(error: ray.exceptions.RayError) -> str:
+def why_ended(error: ray.exceptions.RayError) -> str:
     """Return in one line what has ended the job."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, UserError):

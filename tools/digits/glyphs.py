@@ -33,7 +33,7 @@ class Lettering:
 
 
 @dataclass(frozen=True)
-class Row:
+class TextRow:
     """Hold a row as it will lie on the picture, in coordinates of its masks."""
 
     text: str
@@ -46,7 +46,7 @@ class Row:
         """Return the boxes tight around the ink, float32 (characters, 4)."""
         return np.array([ink_box(mask) for mask in self.masks], np.float32)
 
-    def cut(self, left: int, top: int, right: int, bottom: int) -> "Row":
+    def cut(self, left: int, top: int, right: int, bottom: int) -> "TextRow":
         """Return the part of the row inside a rectangle."""
         outline = self.outline - np.float32([left, top])
         return replace(self, masks=self.masks[:, top:bottom, left:right], outline=outline)
@@ -67,7 +67,7 @@ def random_lettering(rng: np.random.Generator, text: str) -> Lettering:
     )
 
 
-def write_row(lettering: Lettering, height: float, angle: float) -> Row:
+def write_row(lettering: Lettering, height: float, angle: float) -> TextRow:
     """Return a row with digits `height` pixels tall, turned by `angle` degrees."""
     # 1. Write each character on a sheet of its own, all of one size, flat, small ones enlarged
     finer = 2 if height < SMALL else 1
@@ -99,7 +99,7 @@ def write_row(lettering: Lettering, height: float, angle: float) -> Row:
     masks = [cv2.resize(mask, small.tolist(), interpolation=cv2.INTER_AREA) for mask in warped]
     inner = (corners * (1 - 0.8 * (margin - pen) / sheet * 2) + sheet / 2).astype(np.float32)
     outline = (cv2.perspectiveTransform(inner[np.newaxis], warp)[0] / finer).astype(np.float32)
-    return Row(lettering.text, np.stack(masks).astype(np.float32) / 255, outline, height)
+    return TextRow(lettering.text, np.stack(masks).astype(np.float32) / 255, outline, height)
 
 
 def ink_box(mask: np.ndarray) -> list[int]:

@@ -6,7 +6,7 @@ noise, and a digit that would not stand out is drawn in another way or left out.
 
 from dataclasses import dataclass, field
 
-from tools.digits.glyphs import DIGITS, LETTERS, Row, random_lettering, write_row
+from tools.digits.glyphs import DIGITS, LETTERS, TextRow, random_lettering, write_row
 from tools.digits.surfaces import expose, light, random_colour, random_surface, similar_colour
 
 import cv2
@@ -41,11 +41,11 @@ class Style:
 
 
 @dataclass
-class Scene:
+class Drawing:
     """Hold a picture while it is drawn, and the digits on it."""
 
     picture: np.ndarray  # uint8 (H, W, 3), RGB
-    rows: list = field(default_factory=list)  # (Row, left, top) of each row, cut to the picture
+    rows: list = field(default_factory=list)  # (TextRow, left, top) of each row, cut to the picture
     smallest: float = np.inf  # height in pixels of the smallest digits
 
     @property
@@ -68,9 +68,9 @@ class Scene:
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return a picture, uint8 (H, W, 3), RGB, its boxes, float32 (n, 4), xyxy in pixels, and classes, int32 (n,)."""
     height, width = rng.integers(SIDES[0], SIDES[1] + 1, 2)
-    scene = Scene(random_surface(rng, int(height), int(width)))
+    scene = Drawing(random_surface(rng, int(height), int(width)))
     for text in random_texts(rng):
-        place(rng, scene, text)
+        place_text(rng, scene, text)
     for strength in STRENGTHS:
         picture = expose(rng, light(rng, scene.picture, strength), strength, scene.smallest)
         if all(is_readable(picture, *row) for row in scene.rows):
@@ -90,7 +90,7 @@ def random_texts(rng: np.random.Generator) -> list[str]:
     return texts
 
 
-def place(rng: np.random.Generator, scene: Scene, text: str) -> None:
+def place_text(rng: np.random.Generator, scene: Drawing, text: str) -> None:
     """Write the text where it covers no other row and can be read. Leave it out if no such place is found."""
     tallest = min(MAX_HEIGHT * min(scene.picture.shape[:2]), 1.2 * scene.picture.shape[1] / len(text))
     height = np.exp(rng.uniform(np.log(MIN_HEIGHT), np.log(tallest)))
@@ -114,7 +114,7 @@ def place(rng: np.random.Generator, scene: Scene, text: str) -> None:
                 return
 
 
-def cut(rng: np.random.Generator, row: Row, shape: tuple[int, ...]) -> tuple[Row | None, int, int]:
+def cut(rng: np.random.Generator, row: TextRow, shape: tuple[int, ...]) -> tuple[TextRow | None, int, int]:
     """Choose a place for a row on a picture of that shape. Return the row cut to the picture, its left and its top.
 
     The row is None if too much of a character was cut off.
@@ -142,7 +142,7 @@ def random_style(rng: np.random.Generator) -> Style:
     )
 
 
-def paint(region: np.ndarray, row: Row, style: Style) -> np.ndarray:
+def paint(region: np.ndarray, row: TextRow, style: Style) -> np.ndarray:
     """Return a region of a picture, uint8 (h, w, 3), with the row painted on it."""
     region, everything = region.copy(), row.masks.max(0)
     if style.sheet is not None:
@@ -164,7 +164,7 @@ def paint(region: np.ndarray, row: Row, style: Style) -> np.ndarray:
     return np.clip(region, 0, 255).astype(np.uint8)
 
 
-def is_readable(picture: np.ndarray, row: Row, left: int = 0, top: int = 0) -> bool:
+def is_readable(picture: np.ndarray, row: TextRow, left: int = 0, top: int = 0) -> bool:
     """Return whether each digit of a row that lies at (left, top) stands out from its surroundings."""
     _, height, width = row.masks.shape
     region = picture[top : top + height, left : left + width].astype(np.float32) / 255

@@ -141,11 +141,11 @@ def ask(call: Caller, paths: list[Path], retries: int) -> tuple[list[dict], floa
                 break
             time.sleep(wait * (1 + random.random()))
     for i, (path, _) in enumerate(read):
-        lines[path] = {"source": str(path), **(told(answers, i) if seconds is not None else {"error": reason})}
+        lines[path] = {"source": str(path), **(result_of(answers, i) if seconds is not None else {"error": reason})}
     return [lines[path] for path in paths], seconds
 
 
-def told(answers: dict[str, np.ndarray], i: int) -> dict:
+def result_of(answers: dict[str, np.ndarray], i: int) -> dict:
     """Return what a line says about picture i of a request."""
     valid = int(answers["valid_detections"][i])
     if valid < 0:

@@ -72,7 +72,7 @@ def frozen_graph(file: Path) -> Embedder:
     network = wrapped.prune(images, features)
 
     def embed(frame, boxes):
-        crops = cut_out(frame, boxes, shape[1], shape[2], keep_aspect=True)
+        crops = cut_crops(frame, boxes, shape[1], shape[2], keep_aspect=True)
         return network(tf.constant(crops[..., ::-1])).numpy()
 
     return embed
@@ -102,7 +102,7 @@ def onnx_network(file: Path) -> Embedder:
     shift = -np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_DEVIATION, np.float32)
 
     def embed(frame, boxes):
-        crops = cut_out(frame, boxes, height, width)
+        crops = cut_crops(frame, boxes, height, width)
         request.infer([np.ascontiguousarray((crops * scale + shift).transpose(0, 3, 1, 2))])
         return request.get_output_tensor().data.copy()
 
@@ -122,7 +122,7 @@ def _lengths(port):
     return [side.get_length() if side.is_static else None for side in port.partial_shape]
 
 
-def cut_out(frame: np.ndarray, boxes: np.ndarray, height: int, width: int, keep_aspect: bool = False) -> np.ndarray:
+def cut_crops(frame: np.ndarray, boxes: np.ndarray, height: int, width: int, keep_aspect: bool = False) -> np.ndarray:
     """Return the crops of a frame at boxes (n, 4), xyxy in pixels, resized: uint8 (n, height, width, 3).
 
     keep_aspect  change the width of each box to give it the aspect of the crop
