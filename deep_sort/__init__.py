@@ -1,4 +1,4 @@
-"""Deep SORT: give the objects that a detector finds numbers that stay with them from frame to frame.
+"""Follow by Deep SORT: give the objects that a detector finds numbers that stay with them from frame to frame.
 
 It needs only NumPy and SciPy and works with any detector.
 """

@@ -1,4 +1,4 @@
-"""The options of the tracker, their limits, and the error that names the option that is wrong."""
+"""Define the options of the tracker, their limits, and the error that names the option that is wrong."""
 
 import math
 import numbers
