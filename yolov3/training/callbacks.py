@@ -1,18 +1,15 @@
-"""What happens beside the steps of a training: validation, the checkpoints that are kept, backups to resume from, and
-what TensorBoard shows. Keras callbacks; of several workers only the chief writes.
+"""What happens beside the steps of a training: validation, the checkpoints that are kept, and what TensorBoard shows.
+
+Keras callbacks; of several workers only the chief writes.
 """
 
 import contextlib
-import json
-import math
-import time
 
 from yolov3.boxes import decode
-from yolov3.checkpoint import read_arrays, write_checkpoint
+from yolov3.checkpoint import write_checkpoint
 from yolov3.checks import UserError, project_path
 from yolov3.darknet import get_arrays
 from yolov3.evaluation import evaluate
-from yolov3.files import whole_file
 from yolov3.images import read_picture
 from yolov3.media.drawing import draw_detections
 from yolov3.training.trainer import from_chief
@@ -107,128 +104,6 @@ class Keep(keras.callbacks.Callback):
         if self.patience and thawed and self.backup.progress["epochs_since_best"] >= self.patience:
             print(f"AP50 has not risen for {self.patience} epochs: training ends")
             self.model.stop_training = True
-
-
-class Backup(keras.callbacks.Callback):
-    """Keeps all that training needs to go on at its very step in one .npz: weights, their average, optimizer, step,
-    best AP50. It is written beside the old one, which becomes NAME.previous.npz when the new one is whole.
-
-    Keras' BackupAndRestore begins the epoch again and takes the averaged weights for the weights.
-    """
-
-    def __init__(self, trainer, path, settings, seconds, is_chief):
-        super().__init__()
-        self.set_model(trainer)  # it may be asked to save before `fit` begins
-        self.file = project_path(path)
-        self.previous = self.file.with_suffix(".previous.npz")
-        self.settings = json.loads(json.dumps(settings))  # of the training; tuples become lists, as when read back
-        self.seconds, self.is_chief = seconds, is_chief
-        self.saved_at = time.monotonic()
-        self.progress = {"best_AP50": -1.0, "epochs_since_best": 0, "measured_step": 0}
-
-    def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() - self.saved_at > self.seconds and math.isfinite(logs["loss"]):
-            self.save()
-
-    def save(self):
-        """Writes the state as it is between two steps."""
-        self.saved_at = time.monotonic()
-        if not self.is_chief:
-            return
-        arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in state_of(self.model)}
-        if not all(np.isfinite(array).all() for array in arrays.values()):
-            return  # a gradient was no number: the loss will not be one either
-        about = {"settings": self.settings, "progress": self.progress, "step": self.model.steps_done}
-        with whole_file(self.file) as part:
-            with part.open("wb") as file:
-                np.savez(file, about=json.dumps(about), **arrays)
-            if self.file.exists():
-                self.file.replace(self.previous)
-
-    def read(self):
-        """Return the newest whole backup, {name: array}; None without any. Raises UserError if it is of another
-        training."""
-        network = self.model.network.variables
-        shapes = {f"{kind}/{i}": tuple(x.shape) for kind in ("network", "average") for i, x in enumerate(network)}
-        optimizers = {(), *shapes.values()}
-        for file in (self.file, self.previous):
-            if not file.exists():
-                continue
-            try:
-                with np.load(file) as stored:
-                    about = json.loads(str(stored["about"]))
-                settings, progress, step = (about[name] for name in ("settings", "progress", "step"))
-                self._check_settings(file, dict(settings))
-                self._check_progress(step, progress)
-                state = read_arrays(file, {**shapes, "about": ()}, optimizers)
-            except UserError:
-                raise
-            except Exception as error:  # zipfile, zlib, json and NumPy have some ten classes for damage
-                print(f"{file} is damaged ({str(error) or type(error).__name__}): trying the one before it")
-                if self.is_chief:
-                    file.unlink()  # or the next save would put it in the place of the good one
-                continue
-            del state["about"]
-            self.progress, self.read_from = progress, file
-            return state | {"step": step}
-        return None
-
-    def _check_settings(self, file, settings):
-        """Raise UserError if a backup is of a training with other settings."""
-        for name, value in settings.items():
-            if self.settings.get(name) == value:
-                continue
-            remedy = "set that back to go on, or give --overwrite to begin anew"
-            if name == "TRAIN_EPOCHS":
-                remedy += (
-                    "; for more epochs let this training end, then begin one with TRAIN_FROM_CHECKPOINT = "
-                    f"{file.name.removesuffix('_backup.npz')!r} and another TRAIN_MODEL_NAME"
-                )
-            raise UserError(
-                f"{file} is of an unfinished training with {name} = {value!r}, not {self.settings.get(name)!r}: "
-                f"{remedy}"
-            )
-
-    def _check_progress(self, step, progress):
-        """Raise ValueError unless the step is one of this training, and its progress has the numbers of ours."""
-        if type(step) is not int or not 0 <= step <= self.model.schedule.steps:
-            raise ValueError(f"step {step!r} is not one of {self.model.schedule.steps}")
-        if set(progress) != set(self.progress) or not all(math.isfinite(x) for x in progress.values()):
-            raise ValueError("its progress is not readable")
-
-    def restore(self, state):
-        """Put what `read` returned into the Trainer. A stage begins with an optimizer of its own, so there it has none.
-        Raises UserError, before anything is assigned, if the optimizer is another one."""
-        trainer = self.model
-        trainer.begin(state["step"])
-        begins_stage = state["step"] == trainer.schedule.freeze
-        variables = dict(state_of(trainer))
-        if begins_stage:
-            variables = {name: x for name, x in variables.items() if not name.startswith("optimizer/")}
-        for name, variable in variables.items():
-            if name not in state or state[name].shape != tuple(variable.shape):
-                raise UserError(
-                    f"{self.read_from} is of another optimizer ({name} does not fit), perhaps of another version of "
-                    "Keras: go on with that version, or give --overwrite to begin anew"
-                )
-        for name, variable in variables.items():
-            variable.assign(state[name])
-
-    def discard(self):
-        """Removes the backups: the training is done."""
-        if self.is_chief:
-            self.previous.unlink(missing_ok=True)  # first: alone it would be gone on with
-            self.file.unlink(missing_ok=True)
-
-
-def state_of(trainer):
-    """(name, variable) of all that a training changes, but its step."""
-    groups = {
-        "network": trainer.network.variables,
-        "average": trainer.average,
-        "optimizer": trainer.optimizer.variables,
-    }
-    return [(f"{group}/{i}", variable) for group, variables in groups.items() for i, variable in enumerate(variables)]
 
 
 class TensorBoard(keras.callbacks.Callback):

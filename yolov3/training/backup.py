@@ -1,0 +1,169 @@
+"""What an interrupted training goes on from. A Keras callback; of several workers only the chief writes."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+from yolov3.checkpoint import MOST_JSON, check_shapes, read_arrays, read_headers
+from yolov3.checks import UserError, project_path
+from yolov3.files import whole_file
+
+import keras
+import numpy as np
+
+OPTIMIZERS_ARRAYS = 4  # for each variable of the network, at most
+
+
+class Misfit(ValueError):
+    """A backup is whole, but not of the optimizer that this training has."""
+
+
+class Backup(keras.callbacks.Callback):
+    """Keeps all that training needs to go on at its very step in one .npz: weights, their average, optimizer, step,
+    best AP50. It is written beside the old one, which becomes NAME.previous.npz when the new one is whole.
+
+    Keras' BackupAndRestore begins the epoch again and takes the averaged weights for the weights.
+    """
+
+    def __init__(self, trainer, path, settings, seconds, is_chief):
+        super().__init__()
+        self.set_model(trainer)  # it may be asked to save before `fit` begins
+        self.file = project_path(path)
+        self.previous = project_path(self.file.with_suffix(".previous.npz"))
+        for file in (self.file, self.previous):
+            if file.exists() and not file.is_file():
+                raise UserError(f"{file} is not a file: move it away, its place is that of the training's backup")
+        self.settings = json.loads(json.dumps(settings))  # of the training; tuples become lists, as when read back
+        self.seconds, self.is_chief = seconds, is_chief
+        self.saved_at = time.monotonic()
+        self.progress = {"best_AP50": -1.0, "epochs_since_best": 0, "measured_step": 0}
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.monotonic() - self.saved_at > self.seconds and math.isfinite(logs["loss"]):
+            self.save()
+
+    def save(self):
+        """Writes the state as it is between two steps."""
+        self.saved_at = time.monotonic()
+        if not self.is_chief:
+            return
+        arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in state_of(self.model).items()}
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            return  # a gradient was no number: the loss will not be one either
+        about = {"settings": self.settings, "progress": self.progress, "step": self.model.steps_done}
+        with whole_file(self.file) as part:
+            with part.open("wb") as file:
+                np.savez(file, about=json.dumps(about), **arrays)
+            if self.file.exists():
+                self.file.replace(self.previous)
+
+    def resume(self) -> Path | None:
+        """Put the newest backup that is whole and fits into the Trainer and return its file; None without any. Called
+        in scope.
+
+        Raises UserError, before weights are assigned, if it is of a training with other settings, or if what is whole
+        is of another optimizer.
+        """
+        files, misfits = [file for file in (self.file, self.previous) if file.exists()], []
+        for file in files:
+            then = f"trying {self.previous.name}" if file != files[-1] else "there is not another"
+            try:
+                self._restore(file)
+            except UserError:
+                raise
+            except PermissionError as error:
+                raise UserError(f"{file} cannot be read: {error.strerror}") from None
+            except Misfit as error:
+                print(f"{file} does not fit ({error}): {then}")
+                misfits.append(file)
+            except Exception as error:  # zipfile, zlib, json and NumPy have some ten classes for damage
+                print(f"{file} is damaged ({str(error) or type(error).__name__}): {then}")
+                self._remove([file])
+            else:
+                self._remove(misfits)
+                return file
+        if misfits:
+            raise UserError(
+                f"{misfits[0]} is of another optimizer, perhaps of another version of Keras: go on with that version, "
+                "or give --overwrite to begin anew"
+            )
+        return None
+
+    def _restore(self, file):
+        """Put a backup into the Trainer. All of it is checked and read before anything is assigned.
+
+        A stage begins with an optimizer of its own, so there that of the stage before is left out.
+        """
+        # 1. What it holds, by the headers
+        trainer, network = self.model, self.model.network.variables
+        headers = read_headers(file, (2 + OPTIMIZERS_ARRAYS) * len(network) + 10)
+        shape, dtype = headers.pop("about", ((), np.dtype("O")))
+        if shape != () or dtype.kind != "U" or dtype.itemsize > MOST_JSON:
+            raise ValueError("it does not say what training it is of")
+        optimizers = {name: header for name, header in headers.items() if name.startswith("optimizer/")}
+        shapes = {f"{kind}/{i}": tuple(x.shape) for kind in ("network", "average") for i, x in enumerate(network)}
+        check_shapes({name: header for name, header in headers.items() if name not in optimizers}, shapes)
+
+        # 2. Which training it is of, and where that stopped
+        about = json.loads(str(read_arrays(file, ["about"])["about"]))
+        settings, progress, step = (about[name] for name in ("settings", "progress", "step"))
+        self._check_settings(file, dict(settings))
+        self._check_progress(step, progress)
+
+        # 3. The rest
+        trainer.begin(step)
+        variables = state_of(trainer)
+        if step == trainer.schedule.freeze:
+            variables = {name: variable for name, variable in variables.items() if name in shapes}
+        else:
+            try:
+                wanted = {name: tuple(x.shape) for name, x in variables.items() if name not in shapes}
+                check_shapes(optimizers, wanted)
+            except ValueError as error:
+                raise Misfit(error) from None
+        arrays = read_arrays(file, variables)
+        for name, variable in variables.items():
+            variable.assign(arrays[name].astype(keras.backend.standardize_dtype(variable.dtype)))
+        self.progress = progress
+
+    def _check_settings(self, file, settings):
+        """Raise UserError if a backup is of a training with other settings."""
+        for name, value in settings.items():
+            if self.settings.get(name) == value:
+                continue
+            remedy = "set that back to go on, or give --overwrite to begin anew"
+            if name == "TRAIN_EPOCHS":
+                remedy += (
+                    "; for more epochs let this training end, then begin one with TRAIN_FROM_CHECKPOINT = "
+                    f"{file.name.removesuffix('_backup.npz')!r} and another TRAIN_MODEL_NAME"
+                )
+            raise UserError(
+                f"{file} is of an unfinished training with {name} = {value!r}, not {self.settings.get(name)!r}: "
+                f"{remedy}"
+            )
+
+    def _check_progress(self, step, progress):
+        """Raise ValueError unless the step is one of this training, and its progress has the numbers of ours."""
+        if type(step) is not int or not 0 <= step <= self.model.schedule.steps:
+            raise ValueError(f"step {step!r} is not one of {self.model.schedule.steps}")
+        if set(progress) != set(self.progress) or not all(math.isfinite(x) for x in progress.values()):
+            raise ValueError("its progress is not readable")
+
+    def discard(self):
+        """Removes the backups: the training is done."""
+        self._remove([self.previous, self.file])  # the older one first: alone it would be gone on with
+
+    def _remove(self, files):
+        for file in files if self.is_chief else ():
+            file.unlink(missing_ok=True)
+
+
+def state_of(trainer):
+    """{name: variable} of all that a training changes, but its step."""
+    groups = {
+        "network": trainer.network.variables,
+        "average": trainer.average,
+        "optimizer": trainer.optimizer.variables,
+    }
+    return {f"{group}/{i}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}
