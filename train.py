@@ -39,8 +39,8 @@ from yolov3.runtimes.common import in_project
 from yolov3.runtimes.tf import allow_memory_growth
 from yolov3.settings import FILE_NAME, ScriptParser, write_settings
 from yolov3.training.augment import AUGMENTED, PLAIN
+from yolov3.training.backup import Backup
 from yolov3.training.callbacks import (
-    Backup,
     EpochMeans,
     Keep,
     TensorBoard,
@@ -204,20 +204,19 @@ def begin(
 
     Raises UserError if the checkpoint of that name exists and is neither to be continued nor to be replaced.
     """
-    state = None if overwrite else backup.read()
-    if state is None and not overwrite and project_path(folder).exists():
-        raise UserError(
-            f"{folder} is there already: give --overwrite to replace it, or change TRAIN_MODEL_NAME in "
-            f"yolov3/configs.py; for more epochs set TRAIN_FROM_CHECKPOINT = {Path(folder).name!r}, too"
-        )
     with strategy.scope():
-        if state is None:
+        file = None if overwrite else backup.resume()
+        if file:
+            print(f"going on at step {trainer.steps_done} of {trainer.schedule.steps}, from {file}")
+        elif project_path(folder).exists() and not overwrite:
+            raise UserError(
+                f"{folder} is there already: give --overwrite to replace it, or change TRAIN_MODEL_NAME in "
+                f"yolov3/configs.py; for more epochs set TRAIN_FROM_CHECKPOINT = {Path(folder).name!r}, too"
+            )
+        else:
             load_first_weights(trainer.network, spec)
             trainer.begin()
             backup.discard()
-        else:
-            backup.restore(state)
-            print(f"going on at step {trainer.steps_done} of {trainer.schedule.steps}, from {backup.file}")
         (chief_step,) = from_chief([float(trainer.steps_done if backup.is_chief else 0)])
     if chief_step != trainer.steps_done:
         raise UserError(f"{backup.file} differs from the first worker's: keep the project in a folder that all share")

@@ -30,7 +30,8 @@ from yolov3.files import check_output, whole_file
 from yolov3.runtimes.tf import allow_memory_growth
 from yolov3.settings import ScriptParser
 from yolov3.training.augment import AUGMENTED
-from yolov3.training.callbacks import Backup, EpochMeans, TensorBoard, TerminateOnNaN
+from yolov3.training.backup import Backup
+from yolov3.training.callbacks import EpochMeans, TensorBoard, TerminateOnNaN
 from yolov3.training.loss import yolo_loss
 from yolov3.training.trainer import MAX_GRADIENT, WEIGHT_DECAY, Schedule, Trainer, make_network
 
