@@ -14,8 +14,8 @@ from yolov3.detector import Detector
 from yolov3.loading import Load_Yolo_model
 from yolov3.networks import NETWORKS
 from yolov3.training.augment import AUGMENTED
+from yolov3.training.backup import Backup
 from yolov3.training.callbacks import (
-    Backup,
     EpochMeans,
     Keep,
     TensorBoard,
