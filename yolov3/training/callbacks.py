@@ -1,5 +1,6 @@
-"""Do what goes with the steps of a training, as Keras callbacks: validation, the checkpoints that are kept, and
-TensorBoard's logs. Of several workers only the chief writes.
+"""Do what goes with the steps of a training, as Keras callbacks: validation, checkpoints and TensorBoard's logs.
+
+Of several workers only the chief writes.
 """
 
 import contextlib
