@@ -109,13 +109,13 @@ def finish(
         else:
             checked.problems.append(f"{one.place}: picture {one.picture} is already that of {first}")
     tell_left_out(checked.problems)
-    notes = [*notes, *(change.format(count) for change, count in changes.items() if change), *_unlike_configs(names)]
-    for note in notes:
-        print(f"note: {printable(note)}", file=sys.stderr)
     if not checked.records:
         raise UserError(f"{arguments.source} holds no picture that can be used: nothing is written")
     if checked.problems and not any(len(record.classes) for record in checked.records):
         raise UserError(f"{arguments.source} holds no box that can be used: nothing is written")
+    notes = [*notes, *(change.format(count) for change, count in changes.items() if change), *_unlike_configs(names)]
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
     with whole_file(arguments.names) as part:  # both or neither
         part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         write_annotations(arguments.output, checked.records)
