@@ -6,6 +6,7 @@ python tools/Anchors.py mine.txt --classes mine.names --size 608 --heads 3
 
 import argparse
 from collections.abc import Sequence
+from itertools import accumulate
 
 import _path
 from yolov3 import configs
@@ -13,7 +14,7 @@ from yolov3.annotations import Record, check_annotations
 from yolov3.checks import UserError, as_given, check_input_size, say_it_in_one_line
 from yolov3.dataset_files import read_names
 from yolov3.images import placement
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, network_name
+from yolov3.networks import NETWORKS, network_name
 
 import numpy as np
 
@@ -94,8 +95,9 @@ def main():
     class_count = len(read_names(arguments.classes))
     checked = check_annotations(as_given(arguments.annotations), class_count, configs.YOLO_MAX_PIXELS)
     sizes = box_sizes(checked.records, checked.sizes, size, configs.YOLO_RESIZE)
-    anchors = fit_anchors(sizes, ANCHORS_PER_CELL * len(published), arguments.seed)
-    heads = tuple(anchors[i : i + ANCHORS_PER_CELL] for i in range(0, len(anchors), ANCHORS_PER_CELL))
+    counts = [len(head) for head in published]
+    anchors = fit_anchors(sizes, sum(counts), arguments.seed)
+    heads = tuple(anchors[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True))
 
     left_out = f", {len(checked.problems)} problems left out: see tools/Check_annotations.py" * bool(checked.problems)
     print(f"{len(sizes)} boxes of {len(checked.records)} pictures at {size}{left_out}")

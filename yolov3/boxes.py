@@ -6,7 +6,6 @@ otherwise.
 """
 
 from yolov3.images import picture_scale, unfit
-from yolov3.networks import ANCHORS_PER_CELL
 
 import tensorflow as tf
 
@@ -17,26 +16,28 @@ MAX_LOG_SIZE = 10.0  # exp() stays finite, in float16 too; a box of e^10 anchors
 
 
 def decode_head(raw, stride, anchors, scale_x_y):
-    """Return boxes (N, g*g*3, 4) as fractions, objectness (..., 1) and class probabilities (..., C) of one raw head
-    (N, g, g, 3 * (5 + C)).
+    """Return boxes (N, h*w*A, 4) as fractions, objectness (..., 1) and class probabilities (..., C) of one raw head
+    (N, h, w, A * (5 + C)) with A anchors.
 
     As in Darknet's [yolo] layer (get_yolo_box), the sigmoid gives a centre, stretched by scale_x_y about the middle of
     its cell; exp gives a size in anchors; the sigmoid gives objectness and each class on its own.
     """
-    cells, channels = raw.shape[1] or tf.shape(raw)[1], raw.shape[-1] // ANCHORS_PER_CELL
-    raw = tf.reshape(raw, (-1, cells * cells, ANCHORS_PER_CELL, channels))
-    x = tf.range(cells * cells) % cells
-    y = tf.range(cells * cells) // cells
-    cell = tf.cast(tf.stack([x, y], -1), raw.dtype)[:, tf.newaxis]  # (g*g, 1, 2)
-    anchor = tf.constant(anchors, raw.dtype) / tf.cast(cells * stride, raw.dtype)  # (3, 2)
+    height, width = (raw.shape[axis] or tf.shape(raw)[axis] for axis in (1, 2))
+    cells, count = height * width, len(anchors)
+    raw = tf.reshape(raw, (-1, cells, count, raw.shape[-1] // count))
+    x = tf.range(cells) % width
+    y = tf.range(cells) // width
+    cell = tf.cast(tf.stack([x, y], -1), raw.dtype)[:, tf.newaxis]  # (h*w, 1, 2)
+    grid = tf.cast(tf.stack([width, height]), raw.dtype)
+    anchor = tf.constant(anchors, raw.dtype) / (grid * stride)  # (A, 2)
 
-    centre = (tf.sigmoid(raw[..., 0:2]) * scale_x_y - (scale_x_y - 1) / 2 + cell) / tf.cast(cells, raw.dtype)
+    centre = (tf.sigmoid(raw[..., 0:2]) * scale_x_y - (scale_x_y - 1) / 2 + cell) / grid
     half = tf.exp(tf.minimum(raw[..., 2:4], MAX_LOG_SIZE)) * anchor / 2
     boxes = tf.concat([centre - half, centre + half], -1)
     probabilities = tf.sigmoid(raw[..., 4:])
 
     def rows(x):
-        return tf.reshape(x, (-1, cells * cells * ANCHORS_PER_CELL, x.shape[-1]))
+        return tf.reshape(x, (-1, cells * count, x.shape[-1]))
 
     return rows(boxes), rows(probabilities[..., :1]), rows(probabilities[..., 1:])
 

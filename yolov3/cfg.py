@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov3.cfg_layers import BETA_NMS, first_difference, read_layer, strides_of
+from yolov3.cfg_layers import ANCHORS_PER_CELL, BETA_NMS, first_difference, read_layer, strides_of
 from yolov3.checks import UserError, check_input_size
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, Heads, constants_to_set
+from yolov3.networks import NETWORKS, Heads, constants_to_set
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 SAME = {"conv": "convolutional", "max": "maxpool", "network": "net"}  # names with a second spelling

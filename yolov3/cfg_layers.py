@@ -6,7 +6,9 @@ They are read off the Keras models of `Create_Yolo`, the one place that says wha
 import functools
 from typing import Any, NamedTuple
 
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, Heads
+from yolov3.networks import NETWORKS, Heads
+
+ANCHORS_PER_CELL = 3
 
 BETA_NMS = 0.6  # of nms_kind=diounms: with it, it is what greedynms does whatever its beta_nms
 

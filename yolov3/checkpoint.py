@@ -9,16 +9,16 @@ import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from yolov3.checks import UserError, check_class_names, check_input_size, project_path, read_file
+from yolov3.checks import UserError, are_like, check_class_names, check_input_size, project_path, read_file
 from yolov3.files import whole_folder
 from yolov3.images import RESIZES
-from yolov3.networks import NETWORKS, NMS_KINDS, Heads, network_name
+from yolov3.networks import LARGEST_ANCHOR, NETWORKS, NMS_KINDS, Heads, network_name
 
 import numpy as np
 
 PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
 MOST_CLASSES = 100_000
-LARGEST_ANCHOR, LARGEST_SCALE = 1e5, 10  # pixels; scale_x_y
+LARGEST_SCALE = 10  # scale_x_y
 MOST_JSON = 2**26  # bytes of model.json
 SHOWN = 3  # classes that are named where a model is told in one line
 
@@ -96,8 +96,8 @@ def _check(spec, folder):
         "classes": isinstance(spec.classes, tuple) and 0 < len(spec.classes) <= MOST_CLASSES,
         "resize": spec.resize in RESIZES,
         "strides": heads.strides == published.strides,
-        "anchors": _sensible(heads.anchors, np.shape(published.anchors), LARGEST_ANCHOR),
-        "scale_x_y": _sensible(heads.scale_x_y, np.shape(published.scale_x_y), LARGEST_SCALE),
+        "anchors": are_like(heads.anchors, published.anchors, LARGEST_ANCHOR),
+        "scale_x_y": are_like(heads.scale_x_y, published.scale_x_y, LARGEST_SCALE),
         "nms": heads.nms in NMS_KINDS,
         "precision": spec.precision in PRECISIONS,
         "features": spec.features in (True, False),
@@ -108,13 +108,6 @@ def _check(spec, folder):
     if not all(isinstance(name, str) for name in spec.classes):
         raise ValueError("classes are not all names")
     check_class_names(spec.classes, "classes")
-
-
-def _sensible(values, shape, largest):
-    """Whether nested tuples have that shape, and are numbers above 0 and no larger than anybody's."""
-    array = np.array(values, dtype=object)
-    numbers = [x for x in array.ravel() if isinstance(x, (int, float)) and not isinstance(x, bool)]
-    return array.shape == shape and len(numbers) == array.size and all(0 < x <= largest for x in numbers)
 
 
 def read_about(folder) -> dict:

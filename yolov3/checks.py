@@ -84,6 +84,14 @@ def check_count(constant, value, least):
     return int(value)
 
 
+def are_like(values, like, largest):
+    """Whether nested sequences have the shape of nested tuples, and hold numbers above 0 and of at most `largest`."""
+    if isinstance(like, tuple):
+        is_as_long = isinstance(values, Collection) and len(values) == len(like)
+        return is_as_long and all(are_like(x, other, largest) for x, other in zip(values, like, strict=True))
+    return isinstance(values, numbers.Real) and not isinstance(values, bool) and bool(0 < values <= largest)
+
+
 def project_path(path):
     """Return a path as configs.py means it: relative to the project's root, wherever the script was started."""
     return PROJECT / shell_path(path)

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from yolov3.checks import UserError, project_path
 from yolov3.files import whole_file
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, constants_to_set
+from yolov3.layers import Head
+from yolov3.networks import NETWORKS, constants_to_set
 from yolov3.yolov4 import Create_Yolo
 
 import keras
@@ -26,6 +27,11 @@ def convolutions(model):
     convs = sorted((x for x in model.layers if isinstance(x, keras.layers.Conv2D)), key=lambda conv: conv.name)
     norms = {x.name: x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)}
     return [(conv, norms.get(f"{conv.name}_bn")) for conv in convs]
+
+
+def heads_of(model):
+    """The convolutions of a model from `Create_Yolo` that are heads, in Darknet's order."""
+    return [conv for conv, _ in convolutions(model) if isinstance(conv, Head)]
 
 
 def variables(model):
@@ -87,7 +93,7 @@ def transfer_yolo_weights(model, path):
         raise UserError(_why_not(model, path, numbers.size))
     mine, shapes = list(get_arrays(model)), []
     for conv, norm in convolutions(model)[: holds.convolutions]:
-        filters = conv.filters if norm else ANCHORS_PER_CELL * (5 + holds.classes)
+        filters = conv.anchors * (5 + holds.classes) if isinstance(conv, Head) else conv.filters
         height, width, inputs, _ = conv.kernel.shape
         shapes += [(filters,)] * (4 if norm else 1) + [(filters, inputs, height, width)]
     fits = [array.shape == shape for array, shape in zip(mine, shapes, strict=False)]
@@ -144,7 +150,8 @@ def _ends(model):
     rows = []
     for conv, norm in convolutions(model):
         each = np.prod(conv.kernel.shape[:3]) + (4 if norm else 1)  # numbers of a filter
-        rows.append((conv.filters * each, 0) if norm else (ANCHORS_PER_CELL * 5 * each, ANCHORS_PER_CELL * each))
+        is_head = isinstance(conv, Head)
+        rows.append((conv.anchors * 5 * each, conv.anchors * each) if is_head else (conv.filters * each, 0))
     return np.cumsum(np.array(rows, np.int64), 0)
 
 
@@ -203,7 +210,7 @@ def _why_not(model, path, count):
 
 
 def _classes(model):
-    return model.outputs[0].shape[-1] // ANCHORS_PER_CELL - 5
+    return heads_of(model)[0].classes
 
 
 def _remove(part):

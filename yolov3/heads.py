@@ -5,11 +5,9 @@ from pathlib import Path
 
 from yolov3 import configs
 from yolov3.cfg import Cfg, input_size, read_cfg
-from yolov3.checks import UserError, project_path
+from yolov3.checks import UserError, are_like, project_path
 from yolov3.downloads import OFFICIAL, is_official
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, Heads
-
-import numpy as np
+from yolov3.networks import LARGEST_ANCHOR, NETWORKS, Heads
 
 
 def configured_heads(name: str, constant: str = "YOLO_ANCHORS") -> Heads:
@@ -17,14 +15,10 @@ def configured_heads(name: str, constant: str = "YOLO_ANCHORS") -> Heads:
     heads, anchors = NETWORKS[name].heads, getattr(configs, constant)
     if anchors is None:
         return heads
-    shape = (len(heads.strides), ANCHORS_PER_CELL, 2)
-    try:
-        array = np.array(anchors, float)
-    except (ValueError, TypeError):
-        array = np.empty(0)
-    if array.shape != shape or not (array > 0).all():
-        raise UserError(f"{constant} must be None or {shape[0]} heads of {shape[1]} (width, height) for {name}")
-    return heads._replace(anchors=tuple(tuple(map(tuple, head)) for head in array.tolist()))
+    if not are_like(anchors, heads.anchors, LARGEST_ANCHOR):
+        counts = " and ".join(dict.fromkeys(str(len(head)) for head in heads.anchors))
+        raise UserError(f"{constant} must be None or {len(heads.anchors)} heads of {counts} (width, height) for {name}")
+    return heads._replace(anchors=tuple(tuple((float(w), float(h)) for w, h in head) for head in anchors))
 
 
 def cfg_file(weights: Path) -> Path | None:

@@ -42,6 +42,20 @@ class Upsample(layers.UpSampling2D):
         return tf.raw_ops.ResizeNearestNeighbor(images=inputs, size=tf.multiply(size, 2))
 
 
+@keras.saving.register_keras_serializable("yolov3")
+class Head(layers.Conv2D):
+    """The last convolution before a [yolo] layer: linear, with bias, float32 whatever the precision. It has 5 + classes
+    channels for each of its anchors."""
+
+    def __init__(self, filters, kernel_size=1, anchors=3, dtype="float32", **options):
+        super().__init__(filters, kernel_size, dtype=dtype, **options)
+        self.anchors = anchors  # how many
+        self.classes = filters // anchors - 5
+
+    def get_config(self):
+        return {**super().get_config(), "anchors": self.anchors}
+
+
 class Convolutions:
     """Makes the convolutions of one network and names them conv_000, conv_001, ... in Darknet's order."""
 
@@ -61,9 +75,9 @@ class Convolutions:
             return layers.Activation("mish")(x)
         return layers.LeakyReLU(negative_slope=LEAKY_SLOPE)(x)
 
-    def head(self, x, filters):
-        """Apply the last convolution before a [yolo] layer: 1x1, linear, with bias, float32 whatever the precision."""
-        return layers.Conv2D(filters, 1, name=self._next_name(), dtype="float32")(x)
+    def head(self, x, classes):
+        """Apply a 1x1 `Head` of three anchors."""
+        return Head(3 * (5 + classes), name=self._next_name())(x)
 
     def alternate(self, x, filters, count):
         """Apply `count` convolutions, in turn 1x1 with `filters` and 3x3 with twice as many."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from yolov3.checks import choose
 
-ANCHORS_PER_CELL = 3
 NMS_KINDS = ("iou", "diou")
+LARGEST_ANCHOR = 1e5  # pixels
 ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download/"
 HANK_AI = "https://github.com/hank-ai/darknet/releases/download/v2.0/"
 REDMON = "https://data.pjreddie.com/files/"
@@ -21,7 +21,7 @@ class Heads(NamedTuple):
     """What turns a network's raw heads into boxes; one entry per head, smallest stride first."""
 
     strides: tuple  # pixels of network input per cell
-    anchors: tuple  # per head three (width, height), pixels of network input
+    anchors: tuple  # per head one or more (width, height), pixels of network input; three in those of the table
     scale_x_y: tuple  # how far a centre may leave its cell; 1.0: not at all
     nms: str  # "iou" or "diou", see `boxes.suppress`
 
@@ -39,15 +39,15 @@ class Network(NamedTuple):
 
     type: str  # YOLO_TYPE
     tiny: bool  # TRAIN_YOLO_TINY
-    builder: str  # module:function, (pictures, head channels) -> raw heads and the embedding map
+    builder: str  # module:function, (pictures, number of classes) -> raw heads and the embedding map
     heads: Heads  # those that the published weights were trained with
     weights: str  # the constant in configs.py that names its Darknet weights
     official: Official
     backbone: int  # convolutions of the backbone; the neck's follow
 
-    def build(self, pictures, head_channels):
+    def build(self, pictures, classes):
         """Return the raw heads, smallest stride first, and the embedding map of a symbolic picture batch."""
-        return pkgutil.resolve_name(self.builder)(pictures, head_channels)
+        return pkgutil.resolve_name(self.builder)(pictures, classes)
 
 
 YOLOV3_ANCHORS = (

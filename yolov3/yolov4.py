@@ -1,8 +1,8 @@
 """CSPDarknet-53, YOLOv4 and YOLOv4-tiny (Bochkovskiy et al., 2020), and `Create_Yolo`, which makes any of the four.
 
-A builder takes the picture batch (N, S, S, 3) and the channels of a head. It returns the raw heads
-(N, S/stride, S/stride, channels), smallest stride first, and the embedding map, which is made of the first features at
-stride 4: deeper layers keep that something is a person and lose the colour of the shirt.
+A builder takes the picture batch (N, S, S, 3) and the number of classes. It returns the raw heads
+(N, S/stride, S/stride, 3 * (5 + classes)), smallest stride first, and the embedding map, which is made of the first
+features at stride 4: deeper layers keep that something is a person and lose the colour of the shirt.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from yolov3 import configs
 from yolov3.checks import check_input_size, count_classes
 from yolov3.layers import Convolutions, concatenate, embedding_map, max_pool, second_half, upsample
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, network_name
+from yolov3.networks import NETWORKS, network_name
 
 import keras
 
@@ -41,7 +41,7 @@ def csp_darknet53(conv, x):
     return *features[2:], embedding_map(entries[1])
 
 
-def yolov4(x, head_channels):
+def yolov4(x, classes):
     """Build YOLOv4: spatial pyramid pooling, path aggregation, and heads at strides 8, 16 and 32."""
     conv = Convolutions(activation="mish")
     stride8, stride16, x, embedding = csp_darknet53(conv, x)
@@ -59,14 +59,14 @@ def yolov4(x, head_channels):
     x = conv.alternate(concatenate(conv(stride8, 128), x), 128, 5)
 
     # ... and down again, a head at each stride
-    heads = [conv.head(conv(x, 256, 3), head_channels)]
+    heads = [conv.head(conv(x, 256, 3), classes)]
     for filters, route in ((256, stride16), (512, stride32)):
         x = conv.alternate(concatenate(conv(x, filters, 3, stride=2), route), filters, 5)
-        heads.append(conv.head(conv(x, filters * 2, 3), head_channels))
+        heads.append(conv.head(conv(x, filters * 2, 3), classes))
     return heads, embedding
 
 
-def yolov4_tiny(x, head_channels):
+def yolov4_tiny(x, classes):
     """Build YOLOv4-tiny: heads at strides 16 and 32."""
     conv = Convolutions()
     x = conv(x, 32, 3, stride=2)
@@ -81,9 +81,9 @@ def yolov4_tiny(x, head_channels):
         x = max_pool(concatenate(bypass, stride16))
     x = conv(x, 512, 3)
     x = conv(x, 256)
-    coarse = conv.head(conv(x, 512, 3), head_channels)
+    coarse = conv.head(conv(x, 512, 3), classes)
     x = concatenate(upsample(conv(x, 128)), stride16)
-    fine = conv.head(conv(x, 256, 3), head_channels)
+    fine = conv.head(conv(x, 256, 3), classes)
     return [fine, coarse], embedding_map(entries[0])
 
 
@@ -115,5 +115,5 @@ def Create_Yolo(
     size = check_input_size(configs.YOLO_INPUT_SIZE if input_size is None else input_size)
     classes = count_classes(configs.YOLO_COCO_CLASSES if CLASSES is None else CLASSES)
     pictures = keras.Input((size, size, 3), name="images")
-    heads, embedding = NETWORKS[name].build(pictures, ANCHORS_PER_CELL * (5 + classes))
+    heads, embedding = NETWORKS[name].build(pictures, classes)
     return keras.Model(pictures, [*heads, embedding] if features else heads, name=name)

@@ -112,11 +112,11 @@ def sigmoid(x):
 
 
 def decode(raw_heads, heads, threshold):
-    """Raw heads (1, g, g, 3 * (5 + C)) -> boxes (n, 4) xyxy fractions, scores (n,), classes (n,)."""
+    """Raw heads (1, g, g, A * (5 + C)) -> boxes (n, 4) xyxy fractions, scores (n,), classes (n,)."""
     boxes, scores = [], []
     for raw, stride, anchors, scale_x_y in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
         cells = raw.shape[1]
-        raw = raw.reshape(cells, cells, 3, -1)
+        raw = raw.reshape(cells, cells, len(anchors), -1)
         y, x, anchor = np.nonzero(sigmoid(raw[..., 4]) >= threshold)  # only these can pass
         raw = raw[y, x, anchor]  # (k, 5 + C)
         centre = (sigmoid(raw[:, :2]) * scale_x_y - (scale_x_y - 1) / 2 + np.stack([x, y], -1)) / cells

@@ -11,7 +11,7 @@ from tools.benchmarks.measuring import NotAvailable, not_available
 from yolov3 import configs
 from yolov3.checks import UserError
 from yolov3.conversion import configured_trt_options
-from yolov3.darknet import convolutions, save_yolo_weights
+from yolov3.darknet import convolutions, heads_of, save_yolo_weights
 from yolov3.images import fit
 from yolov3.runtimes import RUNTIMES, tf
 from yolov3.runtimes.common import folder_name
@@ -114,7 +114,7 @@ def write_random_weights(spec, path, frame):
             norm.beta.assign(np.random.normal(0, 0.5, norm.beta.shape))
             norm.moving_variance.assign(np.random.uniform(0.5, 1.5, norm.beta.shape))
 
-    heads = [conv for conv, norm in convolutions(network) if not norm]
+    heads = heads_of(network)
     images = fit(frame, spec.input_size, spec.resize)[np.newaxis]
     bias = np.tile([0] * 4 + [-6, 3] + [-6] * (len(spec.classes) - 1), 3)  # x, y, w, h, objectness, classes
     is_objectness = np.arange(len(bias)) % (5 + len(spec.classes)) == 4

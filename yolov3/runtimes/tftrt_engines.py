@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from yolov3.boxes import decode
 from yolov3.checks import UserError
-from yolov3.networks import ANCHORS_PER_CELL
 from yolov3.runtimes import savedmodel
 from yolov3.runtimes.tf import RAW_HEAD
 from yolov3.runtimes.tftrt import import_converter
@@ -62,7 +61,8 @@ def save_raw_heads(folder, source, spec):
 def head_shapes(spec):
     """Of its raw heads, less the batch, smallest stride first."""
     cells = [spec.input_size // stride for stride in spec.heads.strides]
-    return [(n, n, ANCHORS_PER_CELL * (5 + len(spec.classes))) for n in cells]
+    channels = [len(anchors) * (5 + len(spec.classes)) for anchors in spec.heads.anchors]
+    return [(n, n, count) for n, count in zip(cells, channels, strict=True)]
 
 
 def batches(inputs, size):

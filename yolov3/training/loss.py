@@ -8,7 +8,6 @@ import math
 from typing import NamedTuple
 
 from yolov3.boxes import area, decode_head
-from yolov3.networks import ANCHORS_PER_CELL
 
 import tensorflow as tf
 
@@ -30,7 +29,7 @@ DEFAULTS = LossOptions()
 
 
 def yolo_loss(raw_heads, truth, heads, options=DEFAULTS):
-    """Raw heads (N, g, g, 3 * (5 + C)) and truth (N, K, 5) -> {term: float32 (N,)}, the loss of each picture.
+    """Raw heads (N, g, g, A * (5 + C)) and truth (N, K, 5) -> {term: float32 (N,)}, the loss of each picture.
 
     truth: x1, y1, x2, y2 in fractions of the network input, then the class; rows of class -1 are padding.
     Each term is the sum over a picture's boxes (and for objectness over its empty cells), weighted: its mean over a
@@ -43,35 +42,37 @@ def yolo_loss(raw_heads, truth, heads, options=DEFAULTS):
 
     # 2. The terms of each head, added up
     totals = [0.0] * len(TERMS)
-    for i, raw in enumerate(raw_heads):
-        terms = head_loss(raw, boxes, classes, owners[..., i, :], size, heads, i, options)
+    for i, (raw, theirs) in enumerate(zip(raw_heads, owners, strict=True)):
+        terms = head_loss(raw, boxes, classes, theirs, size, heads, i, options)
         totals = [total + term for total, term in zip(totals, terms, strict=True)]
     return {name: weight * total for name, weight, total in zip(TERMS, options.weights, totals, strict=True)}
 
 
 def responsible_anchors(boxes, present, anchors, size, iou_thresh):
-    """boxes (N, K, 4), present bool (N, K) -> bool (N, K, heads, 3): the anchor whose shape is most like the box's,
+    """boxes (N, K, 4), present bool (N, K) -> for each head bool (N, K, A): the anchor whose shape is most like the box's,
     and others with an IoU over the threshold, both centred on one point (Darknet: `best_n` and `iou_thresh`)."""
-    anchors = tf.constant(anchors, tf.float32)  # (heads, 3, 2), pixels
-    sides = (boxes[..., 2:] - boxes[..., :2])[..., tf.newaxis, tf.newaxis, :] * size  # (N, K, 1, 1, 2)
+    counts = [len(head) for head in anchors]
+    anchors = tf.constant([anchor for head in anchors for anchor in head], tf.float32)  # (all anchors, 2), pixels
+    sides = (boxes[..., 2:] - boxes[..., :2])[..., tf.newaxis, :] * size  # (N, K, 1, 2)
     both = tf.reduce_prod(tf.minimum(sides, anchors), -1)
-    iou = both / (tf.reduce_prod(sides, -1) + tf.reduce_prod(anchors, -1) - both)  # (N, K, heads, 3)
-    best = tf.reduce_max(iou, (-2, -1), keepdims=True)
-    return ((iou == best) | (iou > iou_thresh)) & present[..., tf.newaxis, tf.newaxis]
+    iou = both / (tf.reduce_prod(sides, -1) + tf.reduce_prod(anchors, -1) - both)  # (N, K, all anchors)
+    best = tf.reduce_max(iou, -1, keepdims=True)
+    return tf.split(((iou == best) | (iou > iou_thresh)) & present[..., tf.newaxis], counts, -1)
 
 
 def head_loss(raw, boxes, classes, owners, size, heads, i, options):
-    """One raw head -> its three terms, each (N,). owners: bool (N, K, 3), which of its anchors answer for each box."""
+    """One raw head -> its three terms, each (N,). owners: bool (N, K, A), which of its anchors answer for each box."""
     # 1. Logits and boxes of every cell and anchor, in rows
-    cells, channels = tf.shape(raw)[1], raw.shape[-1] // ANCHORS_PER_CELL
-    logits = tf.reshape(raw, (-1, cells * cells * ANCHORS_PER_CELL, channels))[..., 4:]
+    cells, count = tf.shape(raw)[1], len(heads.anchors[i])
+    channels = raw.shape[-1] // count
+    logits = tf.reshape(raw, (-1, cells * cells * count, channels))[..., 4:]
     predicted = decode_head(raw, heads.strides[i], heads.anchors[i], heads.scale_x_y[i])[0]  # (N, rows, 4)
 
     # 2. The rows that answer: those of the cell that holds a box's centre
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
     cell = tf.clip_by_value(tf.cast(centre * tf.cast(cells, tf.float32), tf.int32), 0, cells - 1)  # x, y
-    row = (cell[..., 1] * cells + cell[..., 0])[..., tf.newaxis] * ANCHORS_PER_CELL + tf.range(ANCHORS_PER_CELL)
-    answering = tf.cast(owners, tf.float32)  # (N, K, 3), as row
+    row = (cell[..., 1] * cells + cell[..., 0])[..., tf.newaxis] * count + tf.range(count)
+    answering = tf.cast(owners, tf.float32)  # (N, K, A), as row
 
     # 3. Where they are: 1 - CIoU
     misplaced = 1 - ciou(tf.gather(predicted, row, batch_dims=1), boxes[:, :, tf.newaxis])
@@ -79,7 +80,7 @@ def head_loss(raw, boxes, classes, owners, size, heads, i, options):
     # 4. What they are: cross entropy of each class on its own, smoothed as Darknet's label_smooth_eps
     asked = tf.one_hot(classes, channels - 5)[:, :, tf.newaxis]
     asked = asked * (1 - options.label_smoothing) + options.label_smoothing / 2
-    named = tf.gather(logits[..., 1:], row, batch_dims=1)  # (N, K, 3, C)
+    named = tf.gather(logits[..., 1:], row, batch_dims=1)  # (N, K, A, C)
     misnamed = tf.reduce_sum(cross_entropy(named, tf.broadcast_to(asked, tf.shape(named))), -1)
 
     # 5. Whether they are there: 1 where a row answers, 0 elsewhere but where a good box was predicted all the same
@@ -97,7 +98,7 @@ def head_loss(raw, boxes, classes, owners, size, heads, i, options):
 
 
 def scatter_rows(row, answering, rows):
-    """row int32 (N, K, 3), answering 0 or 1 (N, K, 3) -> float32 (N, rows): 1 where any box has its row."""
+    """row int32 (N, K, A), answering 0 or 1 (N, K, A) -> float32 (N, rows): 1 where any box has its row."""
     batch = tf.broadcast_to(tf.range(tf.shape(row)[0])[:, tf.newaxis, tf.newaxis], tf.shape(row))
     shape = tf.stack([tf.shape(row)[0], rows])
     return tf.tensor_scatter_nd_max(tf.zeros(shape), tf.stack([batch, row], -1), answering)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yolov3.checks import UserError, choose
-from yolov3.darknet import convolutions
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS
+from yolov3.darknet import convolutions, heads_of
+from yolov3.networks import NETWORKS
 from yolov3.training.loss import DEFAULTS, yolo_loss
 
 import keras
@@ -145,13 +145,14 @@ def make_network(name, classes, input_size, precision, seed):
     keras.utils.set_random_seed(seed)
     with in_precision(precision):
         images = keras.Input((input_size, input_size, 3), name="images")
-        raw_heads, _ = NETWORKS[name].build(images, ANCHORS_PER_CELL * (5 + classes))
+        raw_heads, _ = NETWORKS[name].build(images, classes)
         network = keras.Model(images, raw_heads, name=name)
-    for conv, norm in convolutions(network):
+    for _, norm in convolutions(network):
         if norm:
             norm.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
-        else:
-            conv.bias.assign(tf.tile([0.0] * 4 + [math.log(OBJECTNESS / (1 - OBJECTNESS))] + [0.0] * classes, [3]))
+    of_anchor = [0.0] * 4 + [math.log(OBJECTNESS / (1 - OBJECTNESS))] + [0.0] * classes
+    for head in heads_of(network):
+        head.bias.assign(tf.tile(of_anchor, [head.anchors]))
 
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA  # all replicas compute the same
     average = [tf.Variable(variable, trainable=False, aggregation=first) for variable in network.variables]
