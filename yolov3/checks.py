@@ -14,8 +14,9 @@ import re
 import stat
 import sys
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
 PASSWORD = re.compile(r"([a-z]{2,8}://[^\s/:@]*:)[^\s/]+(@)", re.IGNORECASE)  # of scheme://user:password@host
@@ -37,7 +38,7 @@ class UserError(ValueError):
     """Say in the user's words which file, constant or argument is wrong, and what to do."""
 
 
-def choose(constant, value, choices):
+def choose(constant: str, value: Any, choices: Collection) -> Any:
     """Return `value` if it is one of `choices`; otherwise raise a UserError that lists them."""
     try:
         known = value in choices
@@ -48,43 +49,48 @@ def choose(constant, value, choices):
     return value
 
 
-def check_input_size(size, constant="YOLO_INPUT_SIZE"):
+def check_input_size(size: Any, constant: str = "YOLO_INPUT_SIZE") -> int:
     """Return a size of the network input in pixels. Raise UserError if it is not a multiple of 32, the pixels that one
     cell of the coarsest head sees, or is larger than any network can use."""
     if isinstance(size, (tuple, list)):
         raise UserError(
             f"the input size ({constant}) is {size!r}: inputs are square, so give one number, 416 for example"
         )
-    if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 32 or size % 32:
-        near = min(max(32, round(size / 32) * 32), MOST_PIXELS) if isinstance(size, numbers.Integral) else 416
+    if not _is(numbers.Integral, size) or size < 32 or size % 32:
+        near = min(max(32, round(size / 32) * 32), MOST_PIXELS) if _is(numbers.Integral, size) else 416
         raise UserError(f"the input size ({constant}) is {size!r}: make it a multiple of 32, {near} for example")
     if size > MOST_PIXELS:
         raise UserError(f"the input size ({constant}) is {size}: make it {MOST_PIXELS} at most, 416 for example")
     return int(size)
 
 
-def check_threshold(constant, value):
+def _is(kind, value):
+    """Return whether a value is a number of that kind. True and False are not numbers in configs.py."""
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def check_threshold(constant: str, value: Any) -> float:
     """Return a score or IoU threshold as float. Raise UserError if it is not from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+    if not _is(numbers.Real, value) or not 0 <= value <= 1:
         raise UserError(f"{constant} = {value!r} must be a number from 0 to 1")
     return float(value)
 
 
-def check_amount(constant, value):
+def check_amount(constant: str, value: Any) -> float:
     """Return a number as float. Raise UserError if it is not 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 2**31:
+    if not _is(numbers.Real, value) or not 0 <= value < 2**31:
         raise UserError(f"{constant} = {value!r} must be a number, 0 or more")
     return float(value)
 
 
-def check_count(constant, value, least):
+def check_count(constant: str, value: Any, least: int) -> int:
     """Return a whole number as int. Raise UserError if it is less than `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not least <= value < 2**31:
+    if not _is(numbers.Integral, value) or not least <= value < 2**31:
         raise UserError(f"{constant} = {value!r} must be a whole number, {least} or more")
     return int(value)
 
 
-def are_like(values, like, largest):
+def are_like(values: Any, like: Any, largest: float) -> bool:
     """Whether nested sequences have the shape of nested tuples, and hold numbers above 0 and of at most `largest`."""
     if isinstance(like, tuple):
         is_as_long = isinstance(values, Collection) and len(values) == len(like)
@@ -92,12 +98,12 @@ def are_like(values, like, largest):
     return isinstance(values, numbers.Real) and not isinstance(values, bool) and bool(0 < values <= largest)
 
 
-def project_path(path):
+def project_path(path: str | os.PathLike) -> Path:
     """Return a path as configs.py means it: relative to the project's root, wherever the script was started."""
     return PROJECT / shell_path(path)
 
 
-def shell_path(path):
+def shell_path(path: str | os.PathLike) -> Path:
     """Return a path as a command line means it: relative to where the script was started, ~ for the home folder."""
     try:
         given = Path(path).expanduser()
@@ -109,7 +115,7 @@ def shell_path(path):
     return given
 
 
-def as_given(word):
+def as_given(word: str | Path) -> str | Path:
     """Return a path of a command line as the shell means it or, if nothing is there, unchanged for `project_path`."""
     exists = os.path.exists(shell_path(word))  # noqa: PTH110  Path.exists raises OSError where a name is too long
     return shell_path(word).absolute() if exists else word
@@ -193,7 +199,7 @@ def check_class_names(names: Collection[str], place: object, unit: str = "class"
             raise UserError(f"{place}: {unit} {number} repeats {name[:60]!r} of {unit} {seen[name]}: name each once")
 
 
-def count_classes(classes):
+def count_classes(classes: int | str | os.PathLike | Collection[str]) -> int:
     """Return the number of classes of a names file, of names, or of what is a number already."""
     count = classes if isinstance(classes, int) else len(class_names(classes))
     if count < 1:
@@ -224,7 +230,7 @@ def tell(line: str) -> None:
             raise
 
 
-def say_it_in_one_line(main):
+def say_it_in_one_line(main: Callable) -> Callable:
     """Decorate a script's main(), so that what stops it becomes an exit code instead of a traceback.
 
     UserError, or a disk without space for the output: 1, after one line on standard error. Ctrl-C: 130. Output that
@@ -252,7 +258,7 @@ def say_it_in_one_line(main):
     return run
 
 
-def check_wanted(wanted, names):
+def check_wanted(wanted: Collection[str] | None, names: Sequence[str]) -> None:
     """Raise UserError if a class that is wanted is not one of `names`; it says which name is the nearest."""
     known = set(names)
     for name in wanted or ():

@@ -5,8 +5,8 @@ int32 before; then float32 for each convolution in the order of the cfg: beta, g
 normalisation, or its bias; then its kernel as (out, in, height, width).
 """
 
-import contextlib
 import functools
+import os
 from typing import NamedTuple
 
 from yolov3.checks import UserError, project_path
@@ -69,8 +69,8 @@ def load_arrays(model, arrays, source):
         variable.assign(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array)
 
 
-def load_yolo_weights(model, path):
-    """Fills a model from `Create_Yolo` with a Darknet .weights file; path is relative to the project's root.
+def load_yolo_weights(model: keras.Model, path: str | os.PathLike) -> None:
+    """Fill a model from `Create_Yolo` with a Darknet .weights file; path is relative to the project's root.
 
     Raises UserError, the model untouched, if the file is missing, damaged, or made for another network or class count.
     """
@@ -107,13 +107,13 @@ def _split(numbers, shapes):
     return [part.reshape(shape) for part, shape in zip(np.split(numbers, ends[:-1]), shapes, strict=True)]
 
 
-def save_yolo_weights(model, path):
-    """Writes a model from `Create_Yolo` as a Darknet .weights file (20-byte header), whole or not at all."""
+def save_yolo_weights(model: keras.Model, path: str | os.PathLike) -> None:
+    """Write a model from `Create_Yolo` as a Darknet .weights file (20-byte header), whole or not at all."""
     file = project_path(path)
     with whole_file(file) as part, part.open("wb") as out:
         out.write(VERSION.tobytes() + np.int64(0).tobytes())
         for array in get_arrays(model):
-            out.write(np.ascontiguousarray(array, "<f4"))
+            out.write(array.astype("<f4").tobytes())
 
 
 def _read_numbers(path):
@@ -211,8 +211,3 @@ def _why_not(model, path, count):
 
 def _classes(model):
     return heads_of(model)[0].classes
-
-
-def _remove(part):
-    with contextlib.suppress(OSError):  # missing, or under something that is no folder
-        part.unlink()

@@ -6,9 +6,12 @@ all call it and nothing else.
 Runtimes differ in the network only. `loading.Load_Yolo_model` makes the detector that configs.py means.
 """
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from yolov3.boxes import finish
+from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError, check_threshold
 from yolov3.embedding import pool
 from yolov3.images import fit, refit
@@ -34,22 +37,24 @@ class Detections:
         return len(self.scores)
 
     @property
-    def labels(self):
+    def labels(self) -> list[str]:
         """Return the class name of each box."""
         return [self.names[i] for i in self.classes]
 
-    def only(self, wanted):
+    def only(self, wanted: Collection[str] | None) -> "Detections":
         """Return the detections of some classes, given by name; None means all."""
         if wanted is None:
             return self
         rows = np.isin(self.classes, [self.names.index(name) for name in wanted])
-        columns = {name: getattr(self, name) for name in ("boxes", "scores", "classes", "embeddings", "numbers")}
-        trails = None if self.trails is None else [self.trails[i] for i in np.flatnonzero(rows)]
-        return replace(self, trails=trails, **{k: x if x is None else x[rows] for k, x in columns.items()})
+        changes: dict[str, Any] = {"trails": self.trails and [self.trails[i] for i in np.flatnonzero(rows)]}
+        for name in ("boxes", "scores", "classes", "embeddings", "numbers"):
+            column = getattr(self, name)
+            changes[name] = None if column is None else column[rows]
+        return replace(self, **changes)
 
-    def seen(self):
+    def seen(self) -> str:
         """Return the counts of tracks in words."""
-        counts = ", ".join(f"{count} x {name}" for name, count in sorted(self.counts.items()))
+        counts = ", ".join(f"{count} x {name}" for name, count in sorted((self.counts or {}).items()))
         return f"seen: {counts or 'nothing'}"
 
 
@@ -60,14 +65,22 @@ class Detector:
     >>> (found,) = yolo([frame])  # uint8 (H, W, 3), RGB
     """
 
-    def __init__(self, network, spec, score_threshold, iou_threshold, name=None, class_agnostic=False):
+    def __init__(
+        self,
+        network: Callable,
+        spec: ModelSpec,
+        score_threshold: float,
+        iou_threshold: float,
+        name: str | None = None,
+        class_agnostic: bool = False,
+    ):
         self._made_from = network, spec, score_threshold, iou_threshold, name
         self.spec = spec
         self.name = name or spec.name  # of the file or folder it comes from
         self.class_agnostic = class_agnostic
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
-        self.network = network  # see runtimes
+        self.network = network  # see `runtimes`
 
         def fit_frame(frame):
             return fit(frame, spec.input_size, spec.resize)[tf.newaxis]
@@ -88,14 +101,14 @@ class Detector:
         self._pool_at = pool_at
 
     @property
-    def names(self):
+    def names(self) -> tuple[str, ...]:
         return self.spec.classes
 
-    def across_classes(self):
+    def across_classes(self) -> "Detector":
         """Return a detector like this one whose suppression is class-agnostic."""
         return self if self.class_agnostic else Detector(*self._made_from, class_agnostic=True)
 
-    def fit(self, frames):
+    def fit(self, frames: Sequence[np.ndarray]) -> tf.Tensor:
         """Return frames, uint8 (H, W, 3), RGB, of any sizes as network inputs, float32 (N, S, S, 3)."""
         for frame in frames:
             is_picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
@@ -104,7 +117,7 @@ class Detector:
         fitted = [self._fit_frame(tf.constant(frame)) for frame in frames]
         return fitted[0] if len(fitted) == 1 else tf.concat(fitted, 0)
 
-    def embed(self, frame, boxes):
+    def embed(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Return the embeddings, float32 (n, C), of any boxes (n, 4), xyxy in pixels, of a frame: an embedder, see
         `tracking.embedders`. Raises UserError if the model has no features."""
         if not self.spec.features:
@@ -113,7 +126,9 @@ class Detector:
         boxes, size = tf.constant(boxes, tf.float32), tf.constant([frame.shape[:2]])
         return self._pool_at(features, boxes, size, tf.zeros(len(boxes), tf.int32)).numpy()
 
-    def __call__(self, frames, score_threshold=None, iou_threshold=None):
+    def __call__(
+        self, frames: Sequence[np.ndarray], score_threshold: float | None = None, iou_threshold: float | None = None
+    ) -> list[Detections]:
         """Return one Detections, at most 100 boxes, for each of a list of frames, uint8 (H, W, 3), RGB, of any sizes.
 
         A threshold that is None is the one the detector was made with. Boxes are suppressed per class, unless the

@@ -1,8 +1,10 @@
-"""The configured model: which weights, of what, run how. Constants of configs.py in, a `Detector` out.
+"""Load the model that configs.py means: constants in, a `Detector` out.
 
 This is where configs.py is read for detection: an argument that is left out means what configs.py says now.
 """
 
+import os
+from collections.abc import Collection
 from dataclasses import replace
 
 from yolov3 import configs
@@ -33,27 +35,35 @@ SHIPPED = "model_data/yolov4-tiny-digits"  # trained on drawn digits: the worked
 
 
 def Load_Yolo_model(
-    weights=None,
-    CLASSES=None,
-    input_size=None,
-    yolo_type=None,
-    tiny=None,
-    framework=None,
-    precision=None,
-    resize=None,
-    score_threshold=None,
-    iou_threshold=None,
-    features=None,
-    class_agnostic=None,
-):
-    """The configured model as a `Detector`, ready for its first frame.
+    weights: str | os.PathLike | None = None,
+    CLASSES: str | os.PathLike | Collection[str] | None = None,
+    input_size: int | None = None,
+    yolo_type: str | None = None,
+    tiny: bool | None = None,
+    framework: str | None = None,
+    precision: str | None = None,
+    resize: str | None = None,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
+    features: bool | None = None,
+    class_agnostic: bool | None = None,
+) -> Detector:
+    """Return the configured model as a `Detector`, ready for its first frame.
 
-    Every argument left out means what configs.py says now: weights (YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
-    of the type, downloaded if they are missing), CLASSES (a names file or names), yolo_type and tiny (a checkpoint
-    folder has these three of its own), input_size (that of its cfg, if a .weights file has one) and resize (a
-    checkpoint of weights runs at any), framework (that of the folder, if weights are given), precision (of "tf"), the
-    two thresholds, features (YOLO_FEATURES; a conversion has them or has not, and True refuses one without), and
-    class_agnostic (YOLO_CLASS_AGNOSTIC). Raises UserError.
+    An argument that is left out means what configs.py says now; what a checkpoint folder says of itself wins over both.
+
+    weights         a checkpoint folder, its name, or a .weights file; YOLO_CUSTOM_WEIGHTS, or else the Darknet weights
+                    of the type, which are downloaded if they are missing
+    CLASSES         a names file or names
+    yolo_type, tiny, input_size, framework    YOLO_TYPE, TRAIN_YOLO_TINY, YOLO_INPUT_SIZE (or that of the weights' cfg),
+                    YOLO_FRAMEWORK (or that of the weights, if they are given)
+    precision       YOLO_PRECISION, of the framework "tf" only
+    resize          YOLO_RESIZE
+    score_threshold, iou_threshold, class_agnostic    of suppression: YOLO_SCORE_THRESHOLD and its like
+    features        whether the detector also gives embeddings: YOLO_FEATURES
+    Raises UserError.
+
+    >>> yolo = Load_Yolo_model("checkpoints/yolov3-tiny-openvino-INT8-416", score_threshold=0.5)
     """
     options = RunOptions(
         choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
@@ -63,16 +73,16 @@ def Load_Yolo_model(
     score_threshold = check_threshold("YOLO_SCORE_THRESHOLD", _configured(score_threshold, "YOLO_SCORE_THRESHOLD"))
     iou_threshold = check_threshold("YOLO_IOU_THRESHOLD", _configured(iou_threshold, "YOLO_IOU_THRESHOLD"))
     class_agnostic = choose("YOLO_CLASS_AGNOSTIC", _configured(class_agnostic, "YOLO_CLASS_AGNOSTIC"), (True, False))
-    spec, weights = configured_model(weights, CLASSES, input_size, yolo_type, tiny, resize, framework, features)
+    spec, source = configured_model(weights, CLASSES, input_size, yolo_type, tiny, resize, framework, features)
     if spec.framework == "tf":
         spec = replace(spec, precision=options.precision)
 
     allow_memory_growth()
-    network = RUNTIMES[spec.framework].module.load(spec, weights, options)
+    network = RUNTIMES[spec.framework].module.load(spec, source, options)
     answered = network(tf.zeros((1, spec.input_size, spec.input_size, 3)))["predictions"].shape[-1] - 4
     if answered != len(spec.classes):
-        raise UserError(f"{weights} answers {answered} classes, but its model.json names {len(spec.classes)}")
-    detector = Detector(network, spec, score_threshold, iou_threshold, weights.name, class_agnostic)
+        raise UserError(f"{source} answers {answered} classes, but its model.json names {len(spec.classes)}")
+    detector = Detector(network, spec, score_threshold, iou_threshold, source.name, class_agnostic)
     detector([np.zeros((spec.input_size, spec.input_size, 3), np.uint8)])  # compiled here, not at the first frame
     return detector
 
@@ -102,7 +112,8 @@ def configured_model(
     framework=None,
     features=None,
 ):
-    """(ModelSpec, Path of its weights or folder) from the arguments of `Load_Yolo_model`, nothing loaded yet."""
+    """Return the ModelSpec that the arguments of `Load_Yolo_model` mean and the Path of its weights or folder, without
+    loading them."""
     if framework is not None or not weights:
         framework = choose("YOLO_FRAMEWORK", _configured(framework, "YOLO_FRAMEWORK"), RUNTIMES)
     yolo_type, tiny = _configured(yolo_type, "YOLO_TYPE"), _configured(tiny, "TRAIN_YOLO_TINY")
@@ -159,7 +170,7 @@ def _kind(weights, name):
 
 
 def _check_framework(weights, theirs, ours):
-    """Refuses what another framework than ours, if we have one in mind, is to run."""
+    """Raise UserError if weights need another framework than ours; None means that any will do."""
     choose(f"the framework of {weights}", theirs, RUNTIMES)
     if ours not in (None, theirs):
         raise UserError(
