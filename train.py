@@ -30,9 +30,9 @@ from yolov3.dataset import readable, training_batches
 from yolov3.detector import Detector
 from yolov3.downloads import fetch_weights
 from yolov3.files import check_writable
-from yolov3.heads import configured_cfg, configured_heads, tell_unofficial
+from yolov3.heads import configured_heads, configured_network, default_weights, heads_to_train, tell_unofficial
 from yolov3.images import RESIZES
-from yolov3.networks import NETWORKS, network_name
+from yolov3.runtimes.common import in_project
 from yolov3.runtimes.tf import allow_memory_growth
 from yolov3.training.augment import AUGMENTED, PLAIN
 from yolov3.training.callbacks import (
@@ -83,14 +83,16 @@ CONTINUE_WITH = (  # an interrupted training goes on only while these constants 
 
 def configured_model():
     """The ModelSpec to train."""
-    name = network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
-    classes, size = read_class_names(configs.TRAIN_CLASSES), configured_sizes()[0]
+    network = configured_network()
+    classes, size = read_class_names(configs.TRAIN_CLASSES), configured_sizes(network.multiple)[0]
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
-    cfg = configured_cfg(project_path(getattr(configs, NETWORKS[name].weights)), name) if transfers() else None
-    heads = cfg.heads if cfg else configured_heads(name)
+    heads = heads_to_train(network, transfers())
     if configs.TRAIN_ANCHORS is not None:
-        heads = heads._replace(anchors=configured_heads(name, "TRAIN_ANCHORS").anchors)
-    return ModelSpec(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, heads)
+        heads = heads._replace(anchors=configured_heads(network, "TRAIN_ANCHORS").anchors)
+    if configs.TRAIN_FREEZE_EPOCHS and network.backbone is None:
+        text = "write stopbackward=1 into the last section of its backbone, or set TRAIN_FREEZE_EPOCHS = 0"
+        raise UserError(f"{network.cfg.file} does not say which layers are the backbone: {text}")
+    return ModelSpec(network.type, network.tiny, classes, size, resize, heads, cfg=network.text)
 
 
 def read_pictures(path, class_count):
@@ -117,16 +119,16 @@ def check_constants():
     project_path(name)  # raises UserError for what no file system takes
 
 
-def configured_sizes():
+def configured_sizes(multiple):
     """Input sizes to train at, TRAIN_INPUT_SIZE first."""
     more = configs.TRAIN_MULTISCALE or ()
     if not isinstance(more, (tuple, list)):
         raise UserError(f"TRAIN_MULTISCALE = {more!r} must be None or several sizes: (320, 352)")
-    size = check_input_size(configs.TRAIN_INPUT_SIZE, "TRAIN_INPUT_SIZE")
-    return [size, *(check_input_size(size, "TRAIN_MULTISCALE") for size in more)]
+    size = check_input_size(configs.TRAIN_INPUT_SIZE, "TRAIN_INPUT_SIZE", multiple)
+    return [size, *(check_input_size(size, "TRAIN_MULTISCALE", multiple) for size in more)]
 
 
-def configured_schedule(steps_per_epoch):
+def configured_schedule(steps_per_epoch, network):
     return Schedule(
         steps=configs.TRAIN_EPOCHS * steps_per_epoch,
         warm_up=round(configs.TRAIN_WARMUP_EPOCHS * steps_per_epoch),
@@ -134,6 +136,7 @@ def configured_schedule(steps_per_epoch):
         lr_init=configs.TRAIN_LR_INIT,
         lr_end=configs.TRAIN_LR_END,
         ema=configs.TRAIN_EMA,
+        backbone=network.backbone or 0,
     )
 
 
@@ -154,7 +157,7 @@ def load_first_weights(network, model):
             )
         load_arrays(network, read_weights(folder, array_shapes(network)), folder)
     elif transfers():
-        weights = getattr(configs, NETWORKS[model.name].weights)
+        weights = in_project(default_weights(configured_network()))
         fetch_weights(weights)
         tell_unofficial(project_path(weights), None)
         taken = transfer_yolo_weights(network, weights)
@@ -165,7 +168,7 @@ def make_batches(records, model, strategy):
     """-> function of the first step: an endless dataset of the batches, of this machine's share of them if it is not
     alone."""
     workers, index = place_among_workers(strategy)
-    sizes = configured_sizes()
+    sizes = configured_sizes(model.network.multiple)
     augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=bool(configs.TRAIN_FLIP))
 
     def batches(first_step):
@@ -260,10 +263,12 @@ def main():
     # 2. The network, as new or as an interrupted training left it
     steps_per_epoch = max(1, round(len(training) / configs.TRAIN_BATCH_SIZE))
     precision = training_precision(configs.TRAIN_PRECISION)
-    input_size = model.input_size if len(configured_sizes()) == 1 else None
+    input_size = model.input_size if len(configured_sizes(model.network.multiple)) == 1 else None
     with strategy.scope():
-        parts = make_network(model.name, len(model.classes), input_size, precision, configs.TRAIN_SEED)
-    trainer = Trainer(*parts, model.heads, configs.TRAIN_BATCH_SIZE, configured_schedule(steps_per_epoch))
+        parts = make_network(model.network, len(model.classes), input_size, precision, configs.TRAIN_SEED)
+    trainer = Trainer(
+        *parts, model.heads, configs.TRAIN_BATCH_SIZE, configured_schedule(steps_per_epoch, model.network)
+    )
     settings = {name: getattr(configs, name) for name in CONTINUE_WITH}
     settings |= {"number of pictures": len(training), "classes": model.classes, "FP16": precision == "FP16"}
     backup = Backup(trainer, f"{folder}_backup.npz", settings, configs.TRAIN_BACKUP_SECONDS, chief)

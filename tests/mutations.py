@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from yolov3.annotations import check_annotations
-from yolov3.cfg import read_cfg
-from yolov3.cfg_layers import cfg_text
+from yolov3.cfg_network import read_network
+from yolov3.cfg_write import cfg_text
 from yolov3.checkpoint import read_model, read_weights
 from yolov3.checks import PROJECT, UserError
 from yolov3.darknet import array_shapes, get_arrays
@@ -69,7 +69,7 @@ class Cfg(Kind):
         self.file.write_text(cfg_text(network, NETWORKS["yolov4-tiny"].heads, 2, 64))
 
     def read(self):
-        read_cfg(self.file, "yolov4-tiny")
+        read_network(self.file)
 
 
 class Picture(Kind):

@@ -15,12 +15,13 @@ DIOU_POWER = 0.6  # of the squared ratio of distances; Darknet's, the paper has 
 MAX_LOG_SIZE = 10.0  # exp() stays finite, in float16 too; a box of e^10 anchors covers any picture
 
 
-def decode_head(raw, stride, anchors, scale_x_y):
+def decode_head(raw, stride, anchors, scale_x_y, new_coords=False):
     """Return boxes (N, h*w*A, 4) as fractions, objectness (..., 1) and class probabilities (..., C) of one raw head
     (N, h, w, A * (5 + C)) with A anchors.
 
     As in Darknet's [yolo] layer (get_yolo_box), the sigmoid gives a centre, stretched by scale_x_y about the middle of
-    its cell; exp gives a size in anchors; the sigmoid gives objectness and each class on its own.
+    its cell; exp gives a size in anchors; the sigmoid gives objectness and each class on its own. With new_coords, a
+    size is (2 sigmoid)^2 anchors.
     """
     height, width = (raw.shape[axis] or tf.shape(raw)[axis] for axis in (1, 2))
     cells, count = height * width, len(anchors)
@@ -32,7 +33,9 @@ def decode_head(raw, stride, anchors, scale_x_y):
     anchor = tf.constant(anchors, raw.dtype) / (grid * stride)  # (A, 2)
 
     centre = (tf.sigmoid(raw[..., 0:2]) * scale_x_y - (scale_x_y - 1) / 2 + cell) / grid
-    half = tf.exp(tf.minimum(raw[..., 2:4], MAX_LOG_SIZE)) * anchor / 2
+    size = raw[..., 2:4]
+    size = (2 * tf.sigmoid(size)) ** 2 if new_coords else tf.exp(tf.minimum(size, MAX_LOG_SIZE))
+    half = size * anchor / 2
     boxes = tf.concat([centre - half, centre + half], -1)
     probabilities = tf.sigmoid(raw[..., 4:])
 
@@ -49,8 +52,8 @@ def decode(raw_heads, heads):
     sees their parts outside, too.
     """
     decoded = []
-    for raw, stride, anchors, scale_x_y in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
-        boxes, objectness, classes = decode_head(raw, stride, anchors, scale_x_y)
+    for raw, *head in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
+        boxes, objectness, classes = decode_head(raw, *head, heads.new_coords)
         decoded.append(tf.concat([boxes, objectness * classes], -1))
     return tf.concat(decoded, 1)
 

@@ -9,14 +9,18 @@ import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from yolov3.cfg import read_text
+from yolov3.cfg_network import network_of
+from yolov3.cfg_write import rewrite
 from yolov3.checks import UserError, are_like, check_class_names, check_input_size, project_path, read_file
 from yolov3.files import whole_folder
 from yolov3.images import RESIZES
-from yolov3.networks import LARGEST_ANCHOR, NETWORKS, NMS_KINDS, Heads, network_name
+from yolov3.networks import LARGEST_ANCHOR, NETWORKS, NMS_KINDS, Heads, Network, network_name
 
 import numpy as np
 
 PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
+CFG = "network.cfg"  # in the folder of a network that came from one
 MOST_CLASSES = 100_000
 LARGEST_SCALE = 10  # scale_x_y
 MOST_JSON = 2**26  # bytes of model.json
@@ -27,7 +31,7 @@ SHOWN = 3  # classes that are named where a model is told in one line
 class ModelSpec:
     """What a detector is, apart from its weights."""
 
-    type: str  # "yolov3" or "yolov4"
+    type: str  # "yolov3" or "yolov4"; or the name of the cfg
     tiny: bool
     classes: tuple  # their names
     input_size: int  # pixels
@@ -36,11 +40,19 @@ class ModelSpec:
     framework: str = "tf"  # the runtime its folder is for, see frameworks.FRAMEWORKS
     precision: str = "FP32"
     features: bool = False  # whether the network answers the backbone's features, too
+    cfg: str | None = None  # the text of its Darknet cfg; None: it is one of the four
+
+    @property
+    def network(self) -> Network:
+        """Its row of the table of networks, or the network of its cfg."""
+        if self.cfg is None:
+            return NETWORKS[network_name(self.type, self.tiny)]
+        return network_of(self.cfg, Path(CFG), self.type)
 
     @property
     def name(self):
-        """One of the four: yolov3, yolov3-tiny, yolov4, yolov4-tiny."""
-        return network_name(self.type, self.tiny)
+        """One of the four: yolov3, yolov3-tiny, yolov4, yolov4-tiny; or the name of the cfg."""
+        return self.network.name
 
     def __str__(self):
         """yolov3-tiny, 80 classes (person, bicycle, car ...), tf FP32, 416 letterbox"""
@@ -76,10 +88,12 @@ def find(name, tiny, folder):
 
 def read_model(folder) -> ModelSpec:
     """Return what the model.json of a checkpoint folder says. Raises UserError if it is damaged."""
-    about = read_about(folder)
+    about = {"features": False, "new_coords": False, "cfg": None, **read_about(folder)}  # older folders do not say
+    if about["cfg"] is not None:
+        about["cfg"] = read_text(Path(folder) / CFG)
+        network_of(about["cfg"], Path(folder) / CFG, str(about.get("type")))
     try:
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
-        about.setdefault("features", False)  # folders from before there were any
         facts = {field.name: _tuples(about[field.name]) for field in fields(ModelSpec) if field.name != "heads"}
         spec = ModelSpec(**facts, heads=heads)
         _check(spec, folder)
@@ -90,8 +104,8 @@ def read_model(folder) -> ModelSpec:
 
 def _check(spec, folder):
     """Raise ValueError if this project would not write such a ModelSpec."""
-    heads, published = spec.heads, NETWORKS[network_name(spec.type, spec.tiny)].heads
-    check_input_size(spec.input_size, "input_size")
+    heads, published = spec.heads, spec.network.heads
+    check_input_size(spec.input_size, "input_size", spec.network.multiple)
     right = {
         "classes": isinstance(spec.classes, tuple) and 0 < len(spec.classes) <= MOST_CLASSES,
         "resize": spec.resize in RESIZES,
@@ -99,6 +113,7 @@ def _check(spec, folder):
         "anchors": are_like(heads.anchors, published.anchors, LARGEST_ANCHOR),
         "scale_x_y": are_like(heads.scale_x_y, published.scale_x_y, LARGEST_SCALE),
         "nms": heads.nms in NMS_KINDS,
+        "new_coords": heads.new_coords == published.new_coords,
         "precision": spec.precision in PRECISIONS,
         "features": spec.features in (True, False),
     }
@@ -197,10 +212,20 @@ def write_checkpoint(folder, model, arrays, made_from, dtype=np.float32):
 
 
 def write_about(folder, model, made_from, **more):
-    """Writes model.json: the ModelSpec, what it was made from, and any more facts."""
+    """Writes model.json: the ModelSpec, what it was made from, and any more facts; and the cfg of a network that came
+    from one, as it is run here."""
     about = {**vars(model), **model.heads._asdict(), "made_from": made_from, **more}
     del about["heads"]
+    if model.cfg is not None:
+        (Path(folder) / CFG).write_text(own_cfg(model), encoding="utf-8")
+        about["cfg"] = CFG
     (Path(folder) / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def own_cfg(model):
+    """The text of the cfg of a ModelSpec that came from one, with its own anchors, classes and input size."""
+    size = (model.input_size, model.input_size)
+    return rewrite(model.network.cfg, model.heads, len(model.classes), size)
 
 
 def check_replaceable(folder, made_from=None):

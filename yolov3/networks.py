@@ -5,7 +5,7 @@ for its weights in configs.py.
 """
 
 import pkgutil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from yolov3.checks import choose
 
@@ -24,6 +24,7 @@ class Heads(NamedTuple):
     anchors: tuple  # per head one or more (width, height), pixels of network input; three in those of the table
     scale_x_y: tuple  # how far a centre may leave its cell; 1.0: not at all
     nms: str  # "iou" or "diou", see `boxes.suppress`
+    new_coords: bool = False  # whether sizes are decoded as the scaled YOLOv4 networks do
 
 
 class Official(NamedTuple):
@@ -35,19 +36,32 @@ class Official(NamedTuple):
 
 
 class Network(NamedTuple):
-    """One row of the table."""
+    """One row of the table, or the network of a cfg (`cfg_network.read_network`)."""
 
-    type: str  # YOLO_TYPE
+    type: str  # YOLO_TYPE; or the name of the cfg
     tiny: bool  # TRAIN_YOLO_TINY
     builder: str  # module:function, (pictures, number of classes) -> raw heads and the embedding map
     heads: Heads  # those that the published weights were trained with
-    weights: str  # the constant in configs.py that names its Darknet weights
-    official: Official
-    backbone: int  # convolutions of the backbone; the neck's follow
+    weights: str | None = None  # the constant in configs.py that names its Darknet weights
+    official: Official | None = None
+    backbone: int | None = None  # convolutions of the backbone; the neck's follow
+    multiple: int = 32  # what height and width of the input must be multiples of: the pixels of the largest cell
+    cfg: Any = None  # a cfg_network.Cfg, the third argument of its builder
+
+    @property
+    def name(self):
+        """What it is called: "yolov4-tiny"."""
+        return f"{self.type}-tiny" if self.tiny else self.type
+
+    @property
+    def text(self):
+        """The text of its cfg; None for a row of the table."""
+        return self.cfg.text if self.cfg else None
 
     def build(self, pictures, classes):
         """Return the raw heads, smallest stride first, and the embedding map of a symbolic picture batch."""
-        return pkgutil.resolve_name(self.builder)(pictures, classes)
+        more = () if self.cfg is None else (self.cfg,)
+        return pkgutil.resolve_name(self.builder)(pictures, classes, *more)
 
 
 YOLOV3_ANCHORS = (
@@ -138,8 +152,12 @@ def network_name(yolo_type, tiny):
 
 
 def constants_to_set(wanted, now):
-    """Return what makes the configured network `now` the network `wanted`: 'set YOLO_TYPE = "yolov3"'."""
-    wanted, now, changes = NETWORKS[wanted], NETWORKS[now], []
+    """Return what makes the configured network `now` the network `wanted`: 'set YOLO_TYPE = "yolov3"'. Now is None for
+    the network of a cfg."""
+    wanted = NETWORKS[wanted]
+    if now is None:
+        return f'set YOLO_CFG = None, YOLO_TYPE = "{wanted.type}" and TRAIN_YOLO_TINY = {wanted.tiny}'
+    now, changes = NETWORKS[now], []
     if now.type != wanted.type:
         changes.append(f'YOLO_TYPE = "{wanted.type}"')
     if now.tiny != wanted.tiny:

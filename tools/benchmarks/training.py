@@ -69,7 +69,7 @@ class Setup:
 @functools.cache
 def make_trainer(setup, precision):
     model = setup.model
-    parts = make_network(model.name, len(model.classes), model.input_size, precision, configs.TRAIN_SEED)
+    parts = make_network(model.network, len(model.classes), model.input_size, precision, configs.TRAIN_SEED)
     trainer = Trainer(*parts, model.heads, setup.batch, SCHEDULE)
     trainer.begin()
     return trainer

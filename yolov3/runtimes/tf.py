@@ -38,9 +38,9 @@ def keras_network(spec, weights):
         load_arrays,
         load_yolo_weights,
     )
-    from yolov3.yolov4 import Create_Yolo
+    from yolov3.yolov4 import make_model
 
-    network = Create_Yolo(spec.input_size, spec.type, spec.tiny, spec.classes, spec.features)
+    network = make_model(spec.network, spec.input_size, len(spec.classes), spec.features)
     if weights.is_dir():
         load_arrays(network, read_weights(weights, array_shapes(network)), weights)
     else:

@@ -49,8 +49,8 @@ def yolo_loss(raw_heads, truth, heads, options=DEFAULTS):
 
 
 def responsible_anchors(boxes, present, anchors, size, iou_thresh):
-    """boxes (N, K, 4), present bool (N, K) -> for each head bool (N, K, A): the anchor whose shape is most like the box's,
-    and others with an IoU over the threshold, both centred on one point (Darknet: `best_n` and `iou_thresh`)."""
+    """boxes (N, K, 4), present bool (N, K) -> bool (N, K, A) for each head: the anchor whose shape is most like the
+    box's, and others with an IoU over the threshold, both centred on one point (Darknet: `best_n` and `iou_thresh`)."""
     counts = [len(head) for head in anchors]
     anchors = tf.constant([anchor for head in anchors for anchor in head], tf.float32)  # (all anchors, 2), pixels
     sides = (boxes[..., 2:] - boxes[..., :2])[..., tf.newaxis, :] * size  # (N, K, 1, 2)
@@ -66,7 +66,7 @@ def head_loss(raw, boxes, classes, owners, size, heads, i, options):
     cells, count = tf.shape(raw)[1], len(heads.anchors[i])
     channels = raw.shape[-1] // count
     logits = tf.reshape(raw, (-1, cells * cells * count, channels))[..., 4:]
-    predicted = decode_head(raw, heads.strides[i], heads.anchors[i], heads.scale_x_y[i])[0]  # (N, rows, 4)
+    predicted = decode_head(raw, heads.strides[i], heads.anchors[i], heads.scale_x_y[i], heads.new_coords)[0]
 
     # 2. The rows that answer: those of the cell that holds a box's centre
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from yolov3.checks import UserError, choose
 from yolov3.darknet import convolutions, heads_of
-from yolov3.networks import NETWORKS
 from yolov3.training.loss import DEFAULTS, yolo_loss
+from yolov3.yolov4 import model_name
 
 import keras
 import tensorflow as tf
@@ -35,6 +35,7 @@ class Schedule(NamedTuple):
     lr_init: float
     lr_end: float
     ema: float  # 0..1, how much of the averaged weights a step keeps
+    backbone: int = 0  # convolutions that stay as they are while it is frozen
 
     def learning_rate(self, step):
         """Of a step, a number or a tensor: rises in a line, then falls along half a cosine (Loshchilov 2017)."""
@@ -117,7 +118,7 @@ class Trainer(keras.Model):
     def prepare(self):
         """Makes the optimizer for what learns from this step on: all, or all but the backbone. Called in scope."""
         frozen = self.steps_done < self.schedule.freeze
-        freeze_backbone(self.network, frozen)
+        freeze_backbone(self.network, self.schedule.backbone if frozen else 0)
         optimizer = keras.optimizers.AdamW(
             LearningRate(self.schedule, 0 if frozen else self.schedule.freeze),
             weight_decay=WEIGHT_DECAY,
@@ -134,8 +135,10 @@ class Trainer(keras.Model):
         return float(self.schedule.learning_rate(self.steps_done - 1))
 
 
-def make_network(name, classes, input_size, precision, seed):
-    """What a Trainer is made of -> network, average, step. A fresh network of that name and number of classes.
+def make_network(network, classes, input_size, precision, seed):
+    """What a Trainer is made of -> network, average, step. Fresh weights, for that number of classes.
+
+    network     a networks.Network
 
     input_size  pixels, or None for any
     seed        of the first weights
@@ -145,24 +148,24 @@ def make_network(name, classes, input_size, precision, seed):
     keras.utils.set_random_seed(seed)
     with in_precision(precision):
         images = keras.Input((input_size, input_size, 3), name="images")
-        raw_heads, _ = NETWORKS[name].build(images, classes)
-        network = keras.Model(images, raw_heads, name=name)
-    for _, norm in convolutions(network):
+        raw_heads, _ = network.build(images, classes)
+        model = keras.Model(images, raw_heads, name=model_name(network))
+    for _, norm in convolutions(model):
         if norm:
             norm.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
     of_anchor = [0.0] * 4 + [math.log(OBJECTNESS / (1 - OBJECTNESS))] + [0.0] * classes
-    for head in heads_of(network):
+    for head in heads_of(model):
         head.bias.assign(tf.tile(of_anchor, [head.anchors]))
 
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA  # all replicas compute the same
-    average = [tf.Variable(variable, trainable=False, aggregation=first) for variable in network.variables]
-    return network, average, tf.Variable(0, trainable=False, dtype=tf.int64, aggregation=first)
+    average = [tf.Variable(variable, trainable=False, aggregation=first) for variable in model.variables]
+    return model, average, tf.Variable(0, trainable=False, dtype=tf.int64, aggregation=first)
 
 
 def freeze_backbone(network, frozen):
-    """Whether the convolutions of the backbone, and their normalisations, learn."""
+    """So many convolutions, and their normalisations, do not learn; the others do."""
     for i, (conv, norm) in enumerate(convolutions(network)):
-        conv.trainable = not (frozen and i < NETWORKS[network.name].backbone)
+        conv.trainable = i >= frozen
         if norm:
             norm.trainable = conv.trainable
 
