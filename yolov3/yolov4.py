@@ -111,8 +111,9 @@ def Create_Yolo(
     cfg         a Darknet cfg, which says what the network is; None: YOLO_CFG, unless yolo_type or tiny is given
 
     The model takes float32 (N, S, S, 3), RGB, 0..1. It returns its raw heads, a list of float32
-    (N, S/stride, S/stride, anchors * (5 + classes)), smallest stride first. Each anchor has tx, ty, tw, th, objectness
-    and classes before their sigmoids, as Darknet's last convolutions give them. Raises UserError for a bad value.
+    (N, S/stride, S/stride, anchors * (5 + classes)), smallest stride first; a single one comes without a list. Each
+    anchor has tx, ty, tw, th, objectness and classes before their sigmoids, as Darknet's last convolutions give them.
+    Raises UserError for a bad value.
     """
     if cfg is not None:
         network = read_network(project_path(cfg))

@@ -59,6 +59,7 @@ def freeze(keras_model, heads):
     def predict(images):
         constants = [tf.constant(array) for array in trained], [tf.constant(array) for array in moving]
         outputs, _ = keras_model.stateless_call(*constants, images, training=False)
+        outputs = tf.nest.flatten(outputs)  # Keras gives a single one without a list
         raw_heads, features = outputs[: len(heads.strides)], outputs[len(heads.strides) :]
         raw_heads = [tf.identity(x, name=RAW_HEAD.format(i)) for i, x in enumerate(raw_heads)]
         return dict(zip(("predictions", "features"), (decode(raw_heads, heads), *features), strict=False))
@@ -128,7 +129,7 @@ def write(folder, source, spec, options, inputs=None, facts=()):
         write_about(part, spec, in_project(source), **baked, **dict(facts))
 
         def predict(images):
-            return decode(network(images)[: len(spec.heads.strides)], spec.heads)
+            return decode(tf.nest.flatten(network(images))[: len(spec.heads.strides)], spec.heads)
 
         images = sample_images(spec)
         answers = savedmodel.load_network(part, spec)(images)["predictions"]

@@ -76,7 +76,8 @@ class Trainer(keras.Model):
         images, truth = batch
         variables = self.network.trainable_variables
         with tf.GradientTape() as tape:
-            terms = yolo_loss(self.network(images, training=True), truth, self.heads, self.options)
+            raw_heads = tf.nest.flatten(self.network(images, training=True))  # Keras gives a single one without a list
+            terms = yolo_loss(raw_heads, truth, self.heads, self.options)
             terms = {name: tf.reduce_sum(term) / self.global_batch for name, term in terms.items()}
             scaled = self.optimizer.scale_loss(sum(terms.values()))
         gradients = tape.gradient(scaled, variables)
