@@ -1,17 +1,19 @@
-"""Detect and track by Deep SORT on a video, a camera or a stream: numbers that stay with their objects, and trails.
+"""Detect and track objects on a video, a camera or a stream by Deep SORT, with numbers and trails.
 
-python object_tracker.py                                 what TRACKER_SOURCE in yolov3/configs.py names
-python object_tracker.py street.mp4                      annotated video in results/
+python object_tracker.py                                 tracks on TRACKER_SOURCE in yolov3/configs.py
+python object_tracker.py street.mp4                      writes the annotated video to results/
 python object_tracker.py street.mp4 --output out.mp4 --json tracks.jsonl --mot tracks.txt
-python object_tracker.py 0 --show                        camera 0, in a window; q quits
-python object_tracker.py street.mp4 --only person,car    some classes only
-python object_tracker.py MOT17-04/img1 --mot tracks.txt  a folder of pictures, in the order of their names
+python object_tracker.py 0 --show                        tracks on camera 0, in a window; q quits
+python object_tracker.py street.mp4 --only person,car    tracks these classes only
+python object_tracker.py MOT17-04/img1 --mot tracks.txt  tracks on a folder of pictures, in the order of their names
 
-The model is that of detection_demo.py. The TRACKER_ constants in yolov3/configs.py say how it follows, and
-TRACKER_EMBEDDER which embedding tells objects apart.
+The model is that of detection_demo.py. The TRACKER_ constants in yolov3/configs.py are the parameters of the tracker;
+TRACKER_EMBEDDER chooses the embedding that tells objects apart.
 """
 
+import os
 import sys
+from collections.abc import Collection
 from dataclasses import fields
 
 from deep_sort import OptionError, Tracker, TrackerOptions
@@ -20,31 +22,32 @@ from yolov3.checks import UserError, check_count, say_it_in_one_line
 from yolov3.cli import detect_from_command_line
 from yolov3.detect import Job, Summary
 from yolov3.detector import Detector
+from yolov3.settings import ScriptParser
 from yolov3.tracking.embedders import load_embedder
 from yolov3.tracking.follower import Follower
 
 
 def Object_tracking(
     Yolo: Detector,
-    video_path: str,
-    output_path: str = "",
+    video_path: str | os.PathLike | int,
+    output_path: str | os.PathLike = "",
     input_size: int | None = None,
     show: bool = False,
-    CLASSES=None,
+    CLASSES: str | Collection | None = None,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
-    rectangle_colors="",
-    Track_only=None,
+    rectangle_colors: tuple | str = "",
+    Track_only: str | Collection[str] | None = None,
 ) -> Summary:
-    """Follow what a detector finds on a video file, camera index or stream, and write the annotated video.
+    """Track what a detector finds on a video file, camera index or stream, and write the annotated video.
 
     yolo = Load_Yolo_model(features=True)
     summary = Object_tracking(yolo, "street.mp4", "tracked.mp4", Track_only=["person"])
     print(summary.found.seen())  # seen: 12 x person
 
     Yolo        a detector from `Load_Yolo_model`, with features=True if TRACKER_EMBEDDER is "detector"
-    Track_only  names of the classes to follow; None or empty: all
-    score_threshold  0..1; None: TRACKER_LOW_SCORE, since detections of low score still prolong tracks
+    Track_only  names of the classes to track; None or empty for all
+    score_threshold  0..1; None means TRACKER_LOW_SCORE, since detections with a low score still prolong tracks
     The other arguments are those of `detect_video`. Raises UserError.
     """
     threshold = configs.TRACKER_LOW_SCORE if score_threshold is None else score_threshold
@@ -57,7 +60,7 @@ def Object_tracking(
 
 
 def make_follower() -> Follower:
-    """Return the tracker, with its embedder, that the TRACKER_ constants describe. Raises UserError."""
+    """Return a tracker with its embedder as the TRACKER_ constants describe them. Raises UserError."""
     constants = {field.name: f"TRACKER_{field.name.upper()}" for field in fields(TrackerOptions)}
     try:
         options = TrackerOptions(**{name: getattr(configs, constant) for name, constant in constants.items()})
@@ -71,11 +74,12 @@ def make_follower() -> Follower:
 
 @say_it_in_one_line
 def main() -> int:
+    parser = ScriptParser(__doc__)
     return detect_from_command_line(
-        __doc__,
+        parser,
         configs.TRACKER_SOURCE,
         features=configs.TRACKER_EMBEDDER == "detector",
-        class_agnostic=configs.TRACKER_CLASS_AGNOSTIC or None,  # None: what YOLO_CLASS_AGNOSTIC says
+        class_agnostic=configs.TRACKER_CLASS_AGNOSTIC or None,  # None means YOLO_CLASS_AGNOSTIC
         make_follower=make_follower,
         score_threshold=configs.TRACKER_LOW_SCORE,
     )

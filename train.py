@@ -1,18 +1,20 @@
 """Train a detector of your own: pictures in TRAIN_ANNOT_PATH, measured on those in TEST_ANNOT_PATH.
 
-python train.py              goes on where it was interrupted; all settings are in yolov3/configs.py
-python train.py --overwrite  begins anew, and replaces the checkpoint of that name
+python train.py              begins, or goes on where it was interrupted; all settings are in yolov3/configs.py
+python train.py --overwrite  begins anew and replaces the checkpoint of that name
 
-The best by AP50 becomes checkpoints/{TRAIN_MODEL_NAME}, with _Tiny for a tiny network; the last one has _last behind
-that. Watch it with: tensorboard --logdir log. All GPUs of this machine are used; for several machines set TF_CONFIG.
+The checkpoint with the best AP50 becomes checkpoints/{TRAIN_MODEL_NAME}, with _Tiny appended for a tiny network. That
+of the latest epoch has the same name with _last appended. Watch the training with: tensorboard --logdir log. All GPUs
+of this machine are used; for several machines set TF_CONFIG.
 """
 
-import argparse
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from yolov3 import annotation_cli, configs
+from yolov3.annotations import Record
 from yolov3.checkpoint import ModelSpec, find, read_model, read_weights
 from yolov3.checks import (
     UserError,
@@ -30,10 +32,12 @@ from yolov3.dataset import readable, training_batches
 from yolov3.detector import Detector
 from yolov3.downloads import fetch_weights
 from yolov3.files import check_writable
+from yolov3.fitting import RESIZES
 from yolov3.heads import configured_heads, configured_network, default_weights, heads_to_train, tell_unofficial
-from yolov3.images import RESIZES
+from yolov3.networks import Network
 from yolov3.runtimes.common import in_project
 from yolov3.runtimes.tf import allow_memory_growth
+from yolov3.settings import FILE_NAME, ScriptParser, write_settings
 from yolov3.training.augment import AUGMENTED, PLAIN
 from yolov3.training.callbacks import (
     Backup,
@@ -52,12 +56,14 @@ from yolov3.training.trainer import (
     from_chief,
     make_network,
     place_among_workers,
+    train,
     training_precision,
 )
 
+import keras
 import tensorflow as tf
 
-COUNTS = (  # constants that are whole numbers, and the least they may be
+COUNTS = (  # constants that are whole numbers, and the least value of each
     ("TRAIN_BATCH_SIZE", 1),
     ("TRAIN_EPOCHS", 1),
     ("TRAIN_FREEZE_EPOCHS", 0),
@@ -69,7 +75,7 @@ AMOUNTS = "TRAIN_WARMUP_EPOCHS", "TRAIN_BACKUP_SECONDS"
 FRACTIONS = "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC", "TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD"
 SWITCHES = "TRAIN_FLIP", "TRAIN_DATA_AUG"
 # fmt: off
-CONTINUE_WITH = (  # an interrupted training goes on only while these constants are what they were
+CONTINUE_WITH = (  # an interrupted training goes on only if these constants have not changed
     "YOLO_TYPE", "TRAIN_YOLO_TINY", "YOLO_ANCHORS", "TRAIN_ANCHORS", "YOLO_CFG", "YOLO_RESIZE", "TRAIN_CLASSES",
     "TRAIN_ANNOT_PATH", "TEST_ANNOT_PATH", "TRAIN_INPUT_SIZE", "TRAIN_MULTISCALE", "TRAIN_BATCH_SIZE", "TRAIN_EPOCHS",
     "TRAIN_WARMUP_EPOCHS", "TRAIN_FREEZE_EPOCHS", "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_SEED",
@@ -81,8 +87,8 @@ CONTINUE_WITH = (  # an interrupted training goes on only while these constants 
 # --- What the constants say ------------------------------------------------------------------------------------------
 
 
-def configured_model():
-    """The ModelSpec to train."""
+def configured_spec() -> ModelSpec:
+    """Return the ModelSpec to train."""
     network = configured_network()
     classes, size = read_class_names(configs.TRAIN_CLASSES), configured_sizes(network.multiple)[0]
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
@@ -95,8 +101,8 @@ def configured_model():
     return ModelSpec(network.type, network.tiny, classes, size, resize, heads, cfg=network.text)
 
 
-def read_pictures(path, class_count):
-    """An annotation file -> (list of Record, their sizes): of the pictures that can be read."""
+def read_pictures(path: str, class_count: int) -> tuple[list[Record], list[tuple[int, int]]]:
+    """Return the records of an annotation file whose pictures can be read, and their sizes (width, height)."""
     checked = annotation_cli.read_pictures(path, class_count)
     good, problems = readable(checked.records, configs.YOLO_MAX_PIXELS)
     annotation_cli.tell_left_out(problems)
@@ -104,7 +110,8 @@ def read_pictures(path, class_count):
     return good, [size_of[record.picture] for record in good]
 
 
-def check_constants():
+def check_constants() -> None:
+    """Raise UserError if one of the TRAIN_ or TEST_ constants has a value that it cannot have."""
     for constant, least in COUNTS:
         check_count(constant, getattr(configs, constant), least)
     for constant in AMOUNTS:
@@ -115,12 +122,12 @@ def check_constants():
         choose(constant, getattr(configs, constant), (True, False))
     name = configs.TRAIN_MODEL_NAME
     if not isinstance(name, str) or not name.strip(" ."):
-        raise UserError(f"TRAIN_MODEL_NAME = {name!r} names no folder: call it yolo_custom, for example")
-    project_path(name)  # raises UserError for what no file system takes
+        raise UserError(f"TRAIN_MODEL_NAME = {name!r} cannot name a folder: use yolo_custom, for example")
+    project_path(name)  # raises UserError for a name that the file system does not accept
 
 
-def configured_sizes(multiple):
-    """Input sizes to train at, TRAIN_INPUT_SIZE first."""
+def configured_sizes(multiple: int) -> list[int]:
+    """Return the input sizes to train at, multiples of so many pixels, TRAIN_INPUT_SIZE first."""
     more = configs.TRAIN_MULTISCALE or ()
     if not isinstance(more, (tuple, list)):
         raise UserError(f"TRAIN_MULTISCALE = {more!r} must be None or several sizes: (320, 352)")
@@ -128,7 +135,8 @@ def configured_sizes(multiple):
     return [size, *(check_input_size(size, "TRAIN_MULTISCALE", multiple) for size in more)]
 
 
-def configured_schedule(steps_per_epoch, network):
+def configured_schedule(steps_per_epoch: int, network: Network) -> Schedule:
+    """Return the Schedule of the training, with the lengths given in epochs turned into steps."""
     return Schedule(
         steps=configs.TRAIN_EPOCHS * steps_per_epoch,
         warm_up=round(configs.TRAIN_WARMUP_EPOCHS * steps_per_epoch),
@@ -140,20 +148,20 @@ def configured_schedule(steps_per_epoch, network):
     )
 
 
-def transfers():
-    """Whether a training begins with Darknet's weights."""
+def transfers() -> bool:
+    """Return whether the training begins with Darknet's weights."""
     return configs.TRAIN_TRANSFER and not configs.TRAIN_FROM_CHECKPOINT
 
 
-def load_first_weights(network, model):
-    """What training begins with: a checkpoint's weights, Darknet's, or fresh ones."""
+def load_first_weights(network: keras.Model, spec: ModelSpec) -> None:
+    """Load a checkpoint's weights or Darknet's, as configs.py says, or leave the network's random ones."""
     if configs.TRAIN_FROM_CHECKPOINT:
-        folder = find(configs.TRAIN_FROM_CHECKPOINT, model.tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
+        folder = find(configs.TRAIN_FROM_CHECKPOINT, spec.tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
         made = read_model(folder)
-        if (made.name, len(made.classes)) != (model.name, len(model.classes)):
+        if (made.name, len(made.classes)) != (spec.name, len(spec.classes)):
             raise UserError(
-                f"TRAIN_FROM_CHECKPOINT: {folder} is {made.name} with {len(made.classes)} classes, not {model.name} "
-                f"with {len(model.classes)}: name another in yolov3/configs.py"
+                f"TRAIN_FROM_CHECKPOINT: {folder} is {made.name} with {len(made.classes)} classes, not {spec.name} "
+                f"with {len(spec.classes)}: name another in yolov3/configs.py"
             )
         load_arrays(network, read_weights(folder, array_shapes(network)), folder)
     elif transfers():
@@ -164,11 +172,12 @@ def load_first_weights(network, model):
         print(f"TRAIN_TRANSFER: {taken} of {len(convolutions(network))} convolutions begin with {weights}")
 
 
-def make_batches(records, model, strategy):
-    """-> function of the first step: an endless dataset of the batches, of this machine's share of them if it is not
-    alone."""
+def make_batches(
+    records: list[Record], spec: ModelSpec, strategy: tf.distribute.Strategy
+) -> Callable[[int], tf.data.Dataset]:
+    """Return a function of the first step that returns the endless batches from there on: this worker's share."""
     workers, index = place_among_workers(strategy)
-    sizes = configured_sizes(model.network.multiple)
+    sizes = configured_sizes(spec.network.multiple)
     augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=bool(configs.TRAIN_FLIP))
 
     def batches(first_step):
@@ -176,7 +185,7 @@ def make_batches(records, model, strategy):
             records,
             sizes,
             configs.TRAIN_BATCH_SIZE // workers,
-            model.resize,
+            spec.resize,
             augmentation if configs.TRAIN_DATA_AUG else PLAIN,
             configs.TRAIN_SEED,
             first_step,
@@ -191,8 +200,13 @@ def make_batches(records, model, strategy):
 # --- Training --------------------------------------------------------------------------------------------------------
 
 
-def begin(trainer, model, backup, folder, overwrite, strategy):
-    """Gives the network its first weights, or those of an interrupted training."""
+def begin(
+    trainer: Trainer, spec: ModelSpec, backup: Backup, folder: str, overwrite: bool, strategy: tf.distribute.Strategy
+) -> None:
+    """Give the network its first weights, or those of an interrupted training.
+
+    Raises UserError if the checkpoint of that name exists and is neither to be continued nor to be replaced.
+    """
     state = None if overwrite else backup.read()
     if state is None and not overwrite and project_path(folder).exists():
         raise UserError(
@@ -201,7 +215,7 @@ def begin(trainer, model, backup, folder, overwrite, strategy):
         )
     with strategy.scope():
         if state is None:
-            load_first_weights(trainer.network, model)
+            load_first_weights(trainer.network, spec)
             trainer.begin()
             backup.discard()
         else:
@@ -209,32 +223,12 @@ def begin(trainer, model, backup, folder, overwrite, strategy):
             print(f"going on at step {trainer.steps_done} of {trainer.schedule.steps}, from {backup.file}")
         (chief_step,) = from_chief([float(trainer.steps_done if backup.is_chief else 0)])
     if chief_step != trainer.steps_done:
-        raise UserError(f"{backup.file} is not the first worker's: keep the project in a folder that all workers share")
+        raise UserError(f"{backup.file} differs from the first worker's: keep the project in a folder that all share")
 
 
-def train(trainer, batches, steps_per_epoch, callbacks, strategy):
-    """Keras' `fit`, as often as it takes: the rest of an interrupted epoch, the frozen stage, all else."""
-    schedule = trainer.schedule
-    while (step := trainer.steps_done) < schedule.steps and not trainer.stop_training:
-        epoch, done = divmod(step, steps_per_epoch)
-        until = (schedule.freeze if step < schedule.freeze else schedule.steps) // steps_per_epoch
-        with strategy.scope():
-            if step == schedule.freeze:
-                trainer.prepare()  # the backbone learns from here on
-            trainer.fit(
-                batches(step),
-                initial_epoch=epoch,
-                epochs=epoch + 1 if done else until,
-                steps_per_epoch=steps_per_epoch - done,
-                callbacks=callbacks,
-                shuffle=False,  # it is shuffled
-                verbose=1 if sys.stdout.isatty() else 2,
-            )
-
-
-def end_epoch(trainer, callbacks, strategy):
-    """What callbacks do at the end of an epoch, for one that ended without them."""
-    logs = {}
+def end_epoch(trainer: Trainer, callbacks: list[keras.callbacks.Callback], strategy: tf.distribute.Strategy) -> None:
+    """Run what callbacks do at the end of an epoch, for an epoch that was interrupted before they ran."""
+    logs: dict[str, float] = {}
     with strategy.scope():
         for callback in callbacks:
             callback.set_model(trainer)
@@ -242,60 +236,62 @@ def end_epoch(trainer, callbacks, strategy):
 
 
 @say_it_in_one_line
-def main():
-    # 1. What to train, and on what
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    # 1. What to train, and on which pictures
+    parser = ScriptParser(__doc__)
     parser.add_argument("--overwrite", action="store_true", help="begin anew and replace the checkpoint of that name")
     overwrite = parser.parse_args().overwrite
     check_constants()
     allow_memory_growth()
     strategy = choose_strategy(configs.TRAIN_BATCH_SIZE)
     chief = place_among_workers(strategy)[1] == 0
-    model = configured_model()
-    name = configs.TRAIN_MODEL_NAME + ("_Tiny" if model.tiny else "")
+    spec = configured_spec()
+    name = configs.TRAIN_MODEL_NAME + ("_Tiny" if spec.tiny else "")
     folder, log = f"{configs.TRAIN_CHECKPOINTS_FOLDER}/{name}", project_path(configs.TRAIN_LOGDIR) / name
     for place in (project_path(configs.TRAIN_CHECKPOINTS_FOLDER), log):
         check_writable(place)
-    training, _ = read_pictures(configs.TRAIN_ANNOT_PATH, len(model.classes))
-    tested = read_pictures(configs.TEST_ANNOT_PATH, len(model.classes))
+    training, _ = read_pictures(configs.TRAIN_ANNOT_PATH, len(spec.classes))
+    tested = read_pictures(configs.TEST_ANNOT_PATH, len(spec.classes))
     print(f"{len(training)} pictures to train on, {len(tested[0])} to measure on")
 
-    # 2. The network, as new or as an interrupted training left it
+    # 2. The network, new or as an interrupted training left it
     steps_per_epoch = max(1, round(len(training) / configs.TRAIN_BATCH_SIZE))
     precision = training_precision(configs.TRAIN_PRECISION)
-    input_size = model.input_size if len(configured_sizes(model.network.multiple)) == 1 else None
+    input_size = spec.input_size if len(configured_sizes(spec.network.multiple)) == 1 else None
     with strategy.scope():
-        parts = make_network(model.network, len(model.classes), input_size, precision, configs.TRAIN_SEED)
-    trainer = Trainer(
-        *parts, model.heads, configs.TRAIN_BATCH_SIZE, configured_schedule(steps_per_epoch, model.network)
-    )
+        parts = make_network(spec.network, len(spec.classes), input_size, precision, configs.TRAIN_SEED)
+    schedule = configured_schedule(steps_per_epoch, spec.network)
+    trainer = Trainer(*parts, spec.heads, configs.TRAIN_BATCH_SIZE, schedule)
     settings = {name: getattr(configs, name) for name in CONTINUE_WITH}
-    settings |= {"number of pictures": len(training), "classes": model.classes, "FP16": precision == "FP16"}
+    settings |= {"number of pictures": len(training), "classes": spec.classes, "FP16": precision == "FP16"}
     backup = Backup(trainer, f"{folder}_backup.npz", settings, configs.TRAIN_BACKUP_SECONDS, chief)
-    begin(trainer, model, backup, folder, overwrite, strategy)
+    begin(trainer, spec, backup, folder, overwrite, strategy)
+    if chief:
+        write_settings(log)
 
     # 3. Training
     thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
-    detector = Detector(averaged_network(trainer, model.input_size), model, *thresholds)
+    detector = Detector(averaged_network(trainer, spec.input_size), spec, *thresholds)
     validation = Validation(detector, *tested, thresholds, configs.TEST_BATCH_SIZE, configs.YOLO_MAX_PIXELS, chief)
-    keep = Keep(folder, model, f"train.py, {configs.TRAIN_ANNOT_PATH}", backup, configs.TRAIN_PATIENCE)
+    keep = Keep(folder, spec, f"train.py, {configs.TRAIN_ANNOT_PATH}", backup, configs.TRAIN_PATIENCE)
     measuring = [validation, keep, *([TensorBoard(log, validation)] if chief else [])]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by clusters to end a job: treated as Ctrl-C
     try:
         if trainer.steps_done % steps_per_epoch == 0 and trainer.steps_done > backup.progress["measured_step"]:
-            end_epoch(trainer, measuring, strategy)  # the training was interrupted while it was measured
+            end_epoch(trainer, measuring, strategy)  # the validation after the last step was interrupted
         callbacks = [EpochMeans(), TerminateOnNaN(), backup, *measuring]
-        train(trainer, make_batches(training, model, strategy), steps_per_epoch, callbacks, strategy)
+        train(trainer, make_batches(training, spec, strategy), steps_per_epoch, callbacks, strategy)
     except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second one must not tear what is being written
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second signal must not interrupt the writing of the backup
             signal.signal(number, signal.SIG_IGN)
         backup.save()
-        sys.exit(f"stopped at step {trainer.steps_done}: python train.py goes on from there")
+        sys.exit(f"stopped at step {trainer.steps_done}: the same command goes on from there")
     except tf.errors.ResourceExhaustedError:
         raise UserError("out of memory: lower TRAIN_BATCH_SIZE or TRAIN_INPUT_SIZE in yolov3/configs.py") from None
     backup.discard()
     best = backup.progress["best_AP50"]
-    print(f"{folder}: AP50 {100 * best:.1f}; python detection_custom.py uses it")
+    options = f" --config {in_project(log)}/{FILE_NAME}" if parser.has_settings else ""
+    print(f"{folder}: AP50 {100 * best:.1f}; python detection_custom.py{options} uses it")
     if best <= 0:
         print(
             "AP50 0: nothing was found on the pictures of TEST_ANNOT_PATH. More TRAIN_EPOCHS, TRAIN_TRANSFER = True for"

@@ -1,6 +1,6 @@
-"""Deep SORT: give the objects that a detector finds numbers that stay with them from frame to frame.
+"""Follow by Deep SORT: give the objects that a detector finds numbers that stay with them from frame to frame.
 
-It needs NumPy and SciPy only and knows nothing of any detector.
+It needs only NumPy and SciPy and works with any detector.
 """
 
 from .options import OptionError, TrackerOptions

@@ -1,9 +1,11 @@
-"""Check the detections that a caller passes to the tracker. What does not fit raises a ValueError of one line."""
+"""Check the detections that a caller passes to the tracker. Wrong ones raise a ValueError with a one-line message."""
+
+from typing import Any
 
 import numpy as np
 
 
-def check_boxes(boxes):
+def check_boxes(boxes: Any) -> np.ndarray:
     """Return boxes, xyxy in pixels, as float64 (n, 4). An empty array of any shape becomes (0, 4)."""
     boxes = _numbers("boxes", boxes)
     if boxes.size == 0:
@@ -18,8 +20,8 @@ def check_boxes(boxes):
     return boxes
 
 
-def check_column(name, values, count):
-    """Return one finite number for each box as float64 (n,)."""
+def check_column(name: str, values: Any, count: int) -> np.ndarray:
+    """Return values, one finite number for each box, as float64 (n,). `name` is what messages call them."""
     values = _numbers(name, values)
     if values.shape != (count,) and not (values.size == 0 and count == 0):
         raise ValueError(f"{name} are of shape {values.shape}, but there are {count} boxes: one number for each")
@@ -30,8 +32,8 @@ def check_column(name, values, count):
     return values
 
 
-def check_embeddings(embeddings, count, length):
-    """Return embeddings as float64 (n, d). `length` is the d of earlier frames, None before the first."""
+def check_embeddings(embeddings: Any, count: int, length: int | None) -> np.ndarray:
+    """Return embeddings as float64 (n, d). `length` is the d of earlier frames, None in the first."""
     embeddings = _numbers("embeddings", embeddings)
     if embeddings.size == 0 and count == 0:
         return np.empty((0, length or 0))
@@ -39,7 +41,7 @@ def check_embeddings(embeddings, count, length):
         raise ValueError(f"embeddings are of shape {embeddings.shape}, but there are {count} boxes: one row for each")
     if embeddings.shape[1] == 0 or length not in (None, embeddings.shape[1]):
         earlier = "at least 1" if length is None else f"{length} as in earlier frames"
-        raise ValueError(f"embeddings have {embeddings.shape[1]} numbers a box: it must be {earlier}")
+        raise ValueError(f"embeddings have {embeddings.shape[1]} numbers a box: there must be {earlier}")
     if not np.isfinite(embeddings).all():
         i = int((~np.isfinite(embeddings)).any(1).argmax())
         raise ValueError(f"embeddings of box {i} are not finite")

@@ -4,17 +4,19 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 NEVER = 1e6  # the cost of a pair that must not be matched
-DUPLICATE_IOU = 0.7  # detections of several classes that overlap by at least so much are one object
+DUPLICATE_IOU = 0.7  # detections of different classes with at least this IoU are one object
 
 
-def iou_matrix(boxes, to):
-    """Return the IoU (n, m) of every box (n, 4) with every other (m, 4), xyxy."""
+def iou_matrix(boxes: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """Return the IoU (n, m) of every box in `boxes` (n, 4) with every box in `to` (m, 4), xyxy."""
     return _overlaps(boxes, to)[0]
 
 
-def height_iou_matrix(boxes, to):
-    """Return IoU times the IoU of the vertical extents alone, (n, m): feet and heads tell which person is nearer, while
-    swinging legs change the widths."""
+def height_iou_matrix(boxes: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """Return the IoU times the IoU of the vertical extents, (n, m).
+
+    The positions of heads and feet tell people apart by their distance, while widths change with every step.
+    """
     iou, height, lower, upper = _overlaps(boxes, to)
     span = np.maximum(lower[0], lower[1]) - np.minimum(upper[0], upper[1])
     return iou * np.maximum(height, 0) / np.maximum(span, 1e-12)
@@ -30,8 +32,8 @@ def _overlaps(boxes, to):
     return shared / np.maximum(union, 1e-12), height, (y2, v2), (y1, v1)
 
 
-def without_duplicates(boxes, scores, candidates):
-    """Return those candidates, indices of boxes (n, 4) and scores (n,), that no better one covers, in their order."""
+def without_duplicates(boxes: np.ndarray, scores: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Return the candidates, indices of boxes (n, 4) and scores (n,), except duplicates of one with a higher score."""
     same = iou_matrix(boxes[candidates], boxes[candidates]) >= DUPLICATE_IOU
     kept = np.ones(len(candidates), bool)
     for i in np.argsort(-scores[candidates], kind="stable"):  # the best first
@@ -41,13 +43,13 @@ def without_duplicates(boxes, scores, candidates):
     return candidates[kept]
 
 
-def normalise(embeddings):
-    """Return embeddings (n, d) scaled to length 1, float32. Those of length 0 stay so: they are similar to none."""
+def normalise(embeddings: np.ndarray) -> np.ndarray:
+    """Return embeddings (n, d) scaled to length 1, float32. Those of length 0 stay so and are similar to no other."""
     embeddings = embeddings / np.maximum(np.abs(embeddings).max(1, keepdims=True, initial=0), 1e-30)  # squares overflow
     return (embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def cosine_distances(galleries, embeddings):
+def cosine_distances(galleries: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
     """Return the distance (n, m) of each embedding (m, d) from the nearest one in each of n galleries (k, d); 1 for an
     empty gallery. Rows are of length 1 or 0."""
     sizes = np.array([len(x) for x in galleries], int)
@@ -60,9 +62,9 @@ def cosine_distances(galleries, embeddings):
     return distances
 
 
-def assign(cost, limit):
-    """Return the pairs (rows, columns) of the least total cost, none of which costs more than the limit; as many pairs
-    as possible take precedence over their cost."""
+def assign(cost: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs (rows, columns), none of which costs more than the limit: as many as possible and, among those
+    choices, the one with the least total cost."""
     if not cost.size:
         return np.empty(0, int), np.empty(0, int)
     possible = cost <= limit
@@ -71,16 +73,18 @@ def assign(cost, limit):
     return rows[kept], columns[kept]
 
 
-def others(indices, taken):
-    """Return an array without the elements at the places taken."""
+def others(indices: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Return an array without the elements at the positions `taken`."""
     left = np.ones(len(indices), bool)
     left[taken] = False
     return indices[left]
 
 
-def cascade(cost, limit, levels):
-    """Return the pairs of `assign`, made level by level, the lowest first: tracks that were unseen for long get only
-    what the others leave."""
+def cascade(cost: np.ndarray, limit: float, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs as `assign` does, but level by level, the lowest first.
+
+    levels  (n,), of the rows: tracks that were unseen for longer get only the detections that the others leave
+    """
     if (levels == levels[0]).all():
         return assign(cost, limit)
     rows, columns = [], []

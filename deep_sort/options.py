@@ -1,11 +1,11 @@
-"""The options of the tracker, their limits, and the error that names the option that is wrong."""
+"""Define the options of the tracker, their limits, and the error that names the option that is wrong."""
 
 import math
 import numbers
 from dataclasses import dataclass, fields
 from typing import Any
 
-LIMITS = {  # least and most; of the others 0 and 1e9
+LIMITS: dict[str, tuple[float, float]] = {  # least and largest value; 0 and 1e9 for options that are not listed
     "frame_rate": (1e-3, 1e6),
     "high_score": (0, 1),
     "low_score": (0, 1),
@@ -22,7 +22,7 @@ LIMITS = {  # least and most; of the others 0 and 1e9
 
 
 class OptionError(ValueError):
-    """`name` says which option or argument is wrong, `reason` why: "= 2 must be a number, from 0 to 1"."""
+    """Say which option or argument is wrong, `name`, and why, `reason`: "= 2 must be a number, from 0 to 1"."""
 
     def __init__(self, name: str, reason: str):
         super().__init__(f"{name} {reason}")
@@ -31,13 +31,13 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True)
 class TrackerOptions:
-    """How a Tracker follows. Raises OptionError, a ValueError, if an option is wrong.
+    """Hold the options of a Tracker. Raises OptionError, a ValueError, if one is wrong.
 
-    Lengths of time are in frames of 1 / frame_rate seconds, whatever rate the frames come at; standard deviations are
-    in heights of the box.
+    Times are in frames of 1 / frame_rate seconds, whatever the rate at which frames come. Standard deviations are in
+    box heights.
     """
 
-    frame_rate: float = 30.0  # frames a second: what a frame is here, and the rate if update() is told no time
+    frame_rate: float = 30.0  # frames a second: the unit of times, and the rate if update() is called without a time
     high_score: float = 0.4  # 0..1: detections of at least this score are matched first and start tracks
     low_score: float = 0.1  # 0..1: detections between the two scores prolong tracks; lower ones are ignored
     confirm_hits: int = 3  # detections until a track is shown; tracks of the very first frame are shown at once
@@ -68,7 +68,7 @@ class TrackerOptions:
             raise OptionError("low_score", f"= {self.low_score} must not be more than high_score = {self.high_score}")
 
 
-def check_number(name: str, value: Any, at_least: float = 0, at_most: float = math.inf):
+def check_number(name: str, value: Any, at_least: float = 0, at_most: float = math.inf) -> None:
     """Raise OptionError if a value is not a finite number in a range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not at_least <= float(value) <= at_most:
         span = f"{at_least} or more" if at_most == math.inf else f"from {at_least} to {at_most}"

@@ -1,12 +1,12 @@
-"""Deep SORT: tracks are predicted, matched to the detections of a frame, confirmed, lost and found again.
+"""Follow objects by Deep SORT: predict tracks, match them to detections, confirm them, lose and find them again.
 
 It follows the papers SORT (Bewley 2016), Deep SORT (Wojke 2017), ByteTrack (Zhang 2022: a second pass for low scores)
-and OC-SORT (Cao 2023: a lost track is also sought where it was last seen).
+and OC-SORT (Cao 2023: a lost track is also looked for where it was last seen).
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from .options import TrackerOptions, check_number
 
 
 class Track(NamedTuple):
-    """A track as `Tracker.update` returns it. Frames are of 1 / frame_rate seconds, whatever rate they came at."""
+    """Describe a track as `Tracker.update` returns it. Times are in frames of 1 / frame_rate seconds."""
 
     number: int  # identity, from 1, which is never used twice
     box: np.ndarray  # float32 (4,): xyxy in pixels, not clipped to the frame
@@ -39,14 +39,14 @@ class Track(NamedTuple):
 
 
 class Tracker:
-    """Follows objects from frame to frame by their detections.
+    """Follow objects from frame to frame by their detections.
 
     tracker = Tracker(frame_rate=25, class_agnostic=True)
     tracks = tracker.update(boxes, scores, classes)  # [Track(number=1, box=...), ...]
     """
 
-    def __init__(self, options: TrackerOptions | None = None, **changes):
-        """Take options, or the defaults, with changes by name. Raises ValueError if one is wrong."""
+    def __init__(self, options: TrackerOptions | None = None, **changes: Any):
+        """Use these options, or the defaults, with changes by name. Raises ValueError if one is wrong."""
         self.options = replace(options or TrackerOptions(), **changes)
         noise = self.options.measurement_noise, self.options.position_noise, self.options.velocity_noise
         self.filter = KalmanFilter(*noise)
@@ -62,17 +62,20 @@ class Tracker:
         frame: np.ndarray | None = None,
         time: float | None = None,
     ) -> list[Track]:
-        """Return the tracks to show after one more frame, whose detections are boxes (n, 4), xyxy in pixels, scores
-        (n,) and classes (n,). Raises ValueError if they do not fit, and then changes nothing.
+        """Return the tracks to show after one more frame. Raises ValueError if its detections are wrong, and then
+        changes nothing.
 
-        embeddings  (n, d); or a callable (frame, boxes float32 (k, 4)) -> (k, d), called for the boxes that need one;
-                    None: motion only
-        frame  what the callable gets
-        time  seconds, later than in the last call; None: 1 / frame_rate later
+        boxes       (n, 4), xyxy in pixels
+        scores      (n,)
+        classes     (n,), whole numbers
+        embeddings  (n, d), or a function of a frame and boxes, float32 (k, 4), that returns (k, d) and is called with
+                    the boxes that need one; None: match by motion only
+        frame       passed to that function
+        time        in seconds, later than that of the last call; None: 1 / frame_rate later
         """
         boxes, scores, classes, embedded = self._check(boxes, scores, classes, embeddings, frame)
         first = self.time is None
-        frames = self._step(time)  # the last check: detections that are refused change nothing
+        frames = self._step(time)  # the last check, so that refused detections change nothing
         self._predict(frames)
         if embedded is not None:
             self.embedding_length = embedded.shape[1] or self.embedding_length
@@ -91,7 +94,7 @@ class Tracker:
         scores, classes = (check_column(n, x, len(boxes)) for n, x in (("scores", scores), ("classes", classes)))
         if embeddings is not None and not callable(embeddings):
             embeddings = check_embeddings(embeddings, len(boxes), self.embedding_length)
-        has_area = (boxes[:, 2:] - boxes[:, :2] > 0.01).all(1)  # not so of a box that was clipped away entirely
+        has_area = (boxes[:, 2:] - boxes[:, :2] > 0.01).all(1)  # a box clipped at the edge of the frame may have none
         kept = (scores >= self.options.low_score) & has_area
         if (classes % 1 != 0).any():
             raise ValueError(f"classes {classes.tolist()} must be whole numbers")
@@ -126,7 +129,7 @@ class Tracker:
         patience = np.where(t["number"] > 0, self.options.max_unseen, self.options.confirm_misses * max(frames, 1.0))
         t["unseen"] += frames
         t["age"] += frames
-        longest = max(self.options.max_unseen, frames)  # a track of the last frame counts, however far apart they are
+        longest = max(self.options.max_unseen, frames)  # tracks seen in the last frame stay, however long ago it was
         t = self._keep((t["unseen"] - frames <= patience) & (t["unseen"] <= longest))
         t["state"], t["covariance"] = self.filter.predict(t["state"], t["covariance"], frames)
 
@@ -143,12 +146,12 @@ class Tracker:
         known, tentative = np.flatnonzero(t["number"] > 0), np.flatnonzero(t["number"] == 0)
         pairs = [(known[:0], high[:0])]
 
-        distances = np.ones((len(expected), len(boxes)), np.float32)  # cosine; those of low score show too little
+        distances = np.ones((len(expected), len(boxes)), np.float32)  # cosine; 1 for low scores, which show too little
         if embeddings is not None and len(high):
             distances[:, high] = cosine_distances(t["gallery"], embeddings[high])
 
         def match(tracks, detections, cost_of, limit, levels=None):
-            """Note the best pairs of these tracks and detections, and return which of both are left."""
+            """Add the best pairs of these tracks and detections to `pairs`, and return those of both that are left."""
             if not len(tracks) or not len(detections):
                 return tracks, detections
             cost = cost_of(tracks, detections)
@@ -165,7 +168,7 @@ class Tracker:
             return np.where(far, NEVER, distances[np.ix_(tracks, detections)])
 
         def too_different(tracks, detections):
-            """Whether the embeddings are too far apart to be of one object. Those of length 0 say nothing."""
+            """Return whether embeddings are too far apart to be of one object; those of length 0 never are."""
             known = embeddings[detections].any(1) & (scores[detections] >= self.options.high_score)
             known = known & np.array([len(x) > 0 for x in t["gallery"][tracks]])[:, np.newaxis]
             return known & (distances[np.ix_(tracks, detections)] > self.options.strange_distance)
@@ -177,8 +180,8 @@ class Tracker:
             cost = gap(tracks, detections)
             return np.where(cost > 1 - self.options.min_iou, NEVER, cost + distances[np.ix_(tracks, detections)])
 
-        # 1. By embedding: tracks that were seen recently, where they overlap, too; then all tracks, where their motion
-        #    allows it, the ones seen last first
+        # 1. By embedding: recently seen tracks that overlap the detection too; then all tracks whose motion allows it,
+        #    those seen last first
         stale = t["unseen"] > self.options.fresh + frames - 1
         if embeddings is not None:
             rest, high = match(known[~stale[known]], high, gap_and_distance, NEVER / 2)
@@ -212,9 +215,9 @@ class Tracker:
         t["hits"][tracks] += 1
         if embeddings is not None:
             for i, embedding, score in zip(tracks, embeddings[detections], scores[detections], strict=True):
-                if embedding.any() and score >= self.options.high_score:  # others are half hidden by another object
+                if embedding.any() and score >= self.options.high_score:  # low scores are often of hidden objects
                     t["gallery"][i] = np.stack([*t["gallery"][i], embedding])[-int(self.options.budget) :]
-        if self.options.class_agnostic:  # the class seen most, weighted by score: majority vote by Boyer and Moore
+        if self.options.class_agnostic:  # majority vote, weighted by score (Boyer and Moore)
             same = t["class_id"][tracks] == classes[detections]
             votes = t["votes"][tracks] + np.where(same, 1, -1) * scores[detections]
             t["class_id"][tracks] = np.where(votes < 0, classes[detections], t["class_id"][tracks])
@@ -240,7 +243,7 @@ class Tracker:
 
     def _shown(self):
         t = self.tracks
-        # Half a frame more than `coast`, since clocks jitter
+        # Half a frame is added to `coast`, since the times of frames vary
         shown = np.flatnonzero((t["number"] > 0) & (t["unseen"] < self.options.coast + 0.5))
         boxes, unseen = to_xyxy(t["state"][shown]), t["unseen"][shown]
         smooth = np.where(unseen > 0, 1, self.options.smooth)[:, np.newaxis]
@@ -250,7 +253,7 @@ class Tracker:
 
 
 def _new_tracks(count):
-    """Return a column for each thing that is known of a track."""
+    """Return the columns of new tracks by name."""
     gallery = np.empty(count, object)
     gallery[:] = [np.empty((0, 1), np.float32)] * count
     return {

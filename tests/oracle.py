@@ -92,23 +92,23 @@ def iou(a, b):
     return both / either if either else 0.0
 
 
-def diou(a, b):
-    """Darknet's box_diou: the centres' distance over the diagonal of the hull, squared, to the power of 0.6."""
+def diou(a, b, beta=0.6):
+    """Darknet's box_diounms: the centres' distance over the diagonal of the hull, squared, to the power of beta."""
     hull = (max(a[2], b[2]) - min(a[0], b[0])) ** 2 + (max(a[3], b[3]) - min(a[1], b[1])) ** 2
     if hull == 0:
         return iou(a, b)
     centres = ((a[0] + a[2] - b[0] - b[2]) / 2) ** 2 + ((a[1] + a[3] - b[1] - b[3]) / 2) ** 2
-    return iou(a, b) - (centres / hull) ** 0.6
+    return iou(a, b) - (centres / hull) ** beta
 
 
-def greedy(boxes, scores, score_threshold, iou_threshold, nms, class_agnostic=False):
+def greedy(boxes, scores, score_threshold, iou_threshold, nms, class_agnostic=False, beta=0.6):
     """boxes (n, 4) xyxy, scores (n, C) -> [(score, class, box)], best first: one loop, one class after the other; or,
     class-agnostic, one loop over all boxes, each with its best class."""
     if class_agnostic:
         labels = scores.argmax(1)
-        best = greedy(boxes, scores.max(1)[:, np.newaxis], score_threshold, iou_threshold, nms)
+        best = greedy(boxes, scores.max(1)[:, np.newaxis], score_threshold, iou_threshold, nms, beta=beta)
         return [(score, int(labels[boxes.tolist().index(box)]), box) for score, _, box in best]
-    overlap = {"iou": iou, "diou": diou}[nms]
+    overlap = {"iou": iou, "diou": lambda a, b: diou(a, b, beta)}[nms]
     kept = []
     for label in range(scores.shape[1]):
         winners = []

@@ -10,7 +10,8 @@ from yolov3 import configs
 from yolov3.boxes import suppress
 from yolov3.checks import read_class_names
 from yolov3.evaluation import evaluate
-from yolov3.images import RESIZES, read_picture
+from yolov3.fitting import RESIZES
+from yolov3.images import read_picture
 from yolov3.loading import Load_Yolo_model
 
 import numpy as np
@@ -138,7 +139,7 @@ def test_ap50_on_photographs_is_darknets(detector, photographs, shared, tmp_path
     """And equal to that of the script that measured Darknet, but for what rounding to thousandths of a pixel does."""
     coco, voc = (read_class_names(shared / "darknet" / f"{name}.names") for name in ("coco", "voc"))
     records = coco64(shared / "coco64", lambda name: photographs[name].shape[:2], coco, voc)
-    sizes = [photographs[record.picture.name].shape[1::-1] for record in records]
+    sizes = [photographs[record.picture.name].shape[:2] for record in records]
     scores = evaluate(detector, records, sizes, voc, 0.001, 0.45, batch_size=4)
     assert sum(row.boxes for row in scores.classes) == 287
     assert abs(100 * scores.AP50 - DARKNET_AP50[detector.spec.resize]) <= AP50_WITHIN[detector.spec.resize]
@@ -210,7 +211,7 @@ def test_the_official_weights_answer_as_darknet_does(resize, photographs, shared
     assert found >= least >= 0.985 * count
 
     records = coco64(shared / "coco64", lambda name: photographs[name].shape[:2], names, names)
-    sizes = [photographs[record.picture.name].shape[1::-1] for record in records]
+    sizes = [photographs[record.picture.name].shape[:2] for record in records]
     scores = evaluate(detector, records, sizes, names, 0.005, 0.45, batch_size=4)
     assert sum(row.boxes for row in scores.classes) == 461
     assert abs(100 * scores.AP50 - AP50) <= within

@@ -4,7 +4,7 @@ import importlib
 import struct
 import sys
 
-from yolov3.annotations import Record, check_annotations, check_boxes, picture_size, write_annotations
+from yolov3.annotations import Record, check_annotations, read_size, usable_boxes, write_annotations
 from yolov3.checks import PROJECT, UserError
 
 import cv2
@@ -93,13 +93,13 @@ def test_a_failed_write_keeps_the_file_that_was_there(tmp_path):
         ("a.jpg 1,2,3,4,0 1,2,3", "'1,2,3' is not a box"),
         ("a.jpg 1,2,3,4 1,2,3,4,0", "'1,2,3,4' is not a box"),
         ("a.jpg 1,2,3,4,0 and more", "'and' is not a box"),
-        ("1,2,3,4,0", "no picture before the first box"),
+        ("1,2,3,4,0", "the path of the picture is missing"),
         ("a.jpg 1,2,3,4,0.5", "not a whole number"),
         ("a.jpg 1,2,3,4,nan", "not a whole number"),
         ("a.jpg 1,nan,3,4,0", "box 1,nan,3,4,0 has a side that is not a number"),
         ("a.jpg 3,2,1,4,0", "has x2 < x1"),
-        ("a.jpg 1,2,3,4,7", "box 1,2,3,4,7 is of no class: there are 3, 0 to 2"),
-        ("a.jpg 1,2,3,4,-1", "is of no class"),
+        ("a.jpg 1,2,3,4,7", "box 1,2,3,4,7 has an unknown class: there are 3, from 0"),
+        ("a.jpg 1,2,3,4,-1", "has an unknown class"),
     ],
 )
 def test_a_line_that_is_wrong_in_itself_is_named(tmp_path, line, message):
@@ -132,13 +132,13 @@ def test_boxes_are_kept_clipped_or_reported():
         ([10, 10, 10, 50], 0, "has no area"),
         ([201, 10, 203, 50], 0, "is outside"),
         ([50, 10, 10, 50], 0, "has x2 < x1 or y2 < y1"),
-        ([10, 10, 50, 50], 1, "is there twice"),
+        ([10, 10, 50, 50], 1, "appears twice"),
         ([10, 10, 50, 50], 0, None),  # the same box, of another class
         ([10, 10, np.inf, 50], 0, "is not a number"),
-        ([10, 10, 50, 51], 2, "is of no class"),
+        ([10, 10, 50, 51], 2, "has an unknown class"),
     ]
     boxes, classes = np.float32([x[0] for x in cases]), np.int32([x[1] for x in cases])
-    kept, kept_classes, reasons, clipped = check_boxes(boxes, classes, (200, 100), 2)
+    kept, kept_classes, reasons, clipped = usable_boxes(boxes, classes, (100, 200), 2)
     assert kept.tolist() == [[10, 10, 50, 50], [0, 0, 50, 100], [0, 0, 51, 50], [10, 10, 50, 50]]
     assert kept_classes.tolist() == [1, 0, 0, 0]
     assert clipped == 2
@@ -149,12 +149,12 @@ def test_boxes_are_kept_clipped_or_reported():
 
 def test_sizes_come_from_headers_and_are_those_of_the_upright_picture(tmp_path):
     for suffix in ("jpg", "png", "bmp"):
-        assert picture_size(picture_file(tmp_path / f"a.{suffix}"), MAX_PIXELS) == (80, 60)
+        assert read_size(picture_file(tmp_path / f"a.{suffix}"), MAX_PIXELS)[:2] == (60, 80)
     for orientation in (1, 3, 6, 8):
         turned = with_exif(picture_file(tmp_path / "turned.jpg"), orientation)
-        assert picture_size(turned, MAX_PIXELS) == cv2.imread(str(turned)).shape[1::-1]
+        assert read_size(turned, MAX_PIXELS)[:2] == cv2.imread(str(turned)).shape[:2]
     far_behind = with_exif(picture_file(tmp_path / "far.jpg"), 6, padding=240_000)
-    assert picture_size(far_behind, MAX_PIXELS) == (60, 80)
+    assert read_size(far_behind, MAX_PIXELS)[:2] == (80, 60)
 
 
 def test_everything_wrong_is_found_with_its_line_and_the_rest_is_kept(tmp_path):
@@ -178,7 +178,7 @@ def test_everything_wrong_is_found_with_its_line_and_the_rest_is_kept(tmp_path):
     checked = check_annotations(path, 2, MAX_PIXELS)
     assert [record.picture.name for record in checked.records] == ["good one.png", "tall.jpg"]
     assert checked.records[0].boxes.tolist() == [[0, 0, 50, 50], [3, 3, 9, 9]]
-    assert checked.sizes == [(80, 60), (60, 80)]
+    assert checked.sizes == [(60, 80), (80, 60)]
     assert checked.clipped == 1
     expected = {
         1: "box 20,20,190,30,0 is outside the picture of 80 x 60 pixels",

@@ -174,6 +174,15 @@ def test_the_frame_of_a_gif_may_have_another_size_than_its_header(detect):
         assert_same(answers, 0, i, pixels=0)
 
 
+def test_a_gif_may_have_any_number_of_comments(detect):
+    whole = encoded(Image.open(DIGITS).quantize(255), "GIF")
+    start = whole.index(b",", 13 + 3 * 2 ** (whole[10] % 8 + 1))
+    comments = [b"\x21\xfe\1x\0" * 20_000, b"\x21\xfe\1x\2xy\0" * 20_000, b"\x21\xfe\0"]
+    answers = detect([whole, *(whole[:start] + comment + whole[start:] for comment in comments)])
+    for i in (1, 2, 3):
+        assert_same(answers, 0, i, pixels=0)
+
+
 def test_a_gif_bomb_is_refused_and_frames_behind_the_first_are_not_decoded(detect):
     large, allowed = (encoded(Image.new("P", size), "GIF") for size in ((20_000, 10_000), (6_000, 5_000)))
     hidden = large[:6] + struct.pack("<HH", 1, 1) + large[10:]

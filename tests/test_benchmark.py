@@ -3,11 +3,13 @@
 import csv
 import importlib.util
 import os
+import pickle
 import re
 import subprocess
 import sys
 
 from yolov3.checkpoint import ModelSpec, write_checkpoint
+from yolov3.checks import UserError
 from yolov3.darknet import get_arrays
 from yolov3.networks import NETWORKS
 from yolov3.yolov4 import Create_Yolo
@@ -88,6 +90,14 @@ def test_a_checkpoint_on_annotated_pictures(tmp_path):
     else:
         assert "not installed" in rows["openvino INT8"]["note"] or "NNCF" in rows["openvino INT8"]["note"]
     assert rows["OpenCV DNN"]["AP50"] == ""
+
+
+def test_a_row_says_why_a_contender_is_missing_but_not_what_to_do():
+    from tools.benchmarks.measuring import not_available
+
+    error = pickle.loads(pickle.dumps(UserError("NNCF: not installed", "pip install nncf")))  # it comes from a child
+    assert str(error) == "NNCF: not installed: pip install nncf"
+    assert not_available(error) == "not available: NNCF: not installed"
 
 
 def test_noise_is_as_much_as_pictures_and_the_same_each_time(monkeypatch):

@@ -1,8 +1,10 @@
 """Decoding and suppression against hand-worked cases and plain loops."""
 
 import math
+from dataclasses import replace
 
-from yolov3.boxes import MAX_BOXES, decode, diou, suppress
+from yolov3.boxes import MAX_BOXES, decode, diou, finish, suppress
+from yolov3.checkpoint import ModelSpec
 from yolov3.networks import NETWORKS, Heads
 
 import numpy as np
@@ -116,13 +118,13 @@ def crowd(pictures, boxes, classes, seed, low=0.0):
     return np.concatenate([corners, scores], -1).astype(np.float32)
 
 
-def assert_equal_to_the_plain_loop(predictions, score_threshold, iou_threshold, nms, class_agnostic=False):
-    answers = suppress(predictions, score_threshold, iou_threshold, nms, class_agnostic=class_agnostic)
+def assert_equal_to_the_plain_loop(predictions, score_threshold, iou_threshold, nms, class_agnostic=False, beta=0.6):
+    answers = suppress(predictions, score_threshold, iou_threshold, nms, class_agnostic=class_agnostic, beta=beta)
     found = [x.numpy() for x in answers]
     assert [x.shape[:2] for x in found[:3]] == [(len(predictions), MAX_BOXES)] * 3
     assert [x.dtype for x in found] == [np.float32, np.float32, np.int32, np.int32]
     for picture, boxes, scores, classes, valid in zip(predictions, *found, strict=True):
-        expected = greedy(picture[:, :4], picture[:, 4:], score_threshold, iou_threshold, nms, class_agnostic)
+        expected = greedy(picture[:, :4], picture[:, 4:], score_threshold, iou_threshold, nms, class_agnostic, beta)
         expected = expected[:MAX_BOXES]
         assert valid == len(expected)
         np.testing.assert_array_equal(scores[:valid], np.float32([score for score, _, _ in expected]))
@@ -139,6 +141,18 @@ def assert_equal_to_the_plain_loop(predictions, score_threshold, iou_threshold, 
 def test_suppression_equals_the_greedy_loop(nms, boxes, classes, seed, iou_threshold, class_agnostic):
     valid = assert_equal_to_the_plain_loop(crowd(2, boxes, classes, seed), 0.6, iou_threshold, nms, class_agnostic)
     assert boxes == 1 or valid.min() > 3
+
+
+def test_the_power_of_dious_penalty_is_the_cfgs():
+    """beta_nms of nms_kind=diounms: the smaller, the larger is the penalty, which spares boxes."""
+    predictions, spared = crowd(2, 60, 3, 2), []
+    for beta in (0, 0.2, 0.6, 1, 3):
+        spared.append(assert_equal_to_the_plain_loop(predictions, 0.6, 0.45, "diou", beta=beta).sum())
+    assert spared == sorted(spared, reverse=True) and len(set(spared)) > 3
+    spec = ModelSpec("yolov4", True, ("a", "b", "c"), 64, "stretch", NETWORKS["yolov4-tiny"].heads)
+    for beta, expected in ((0.2, spared[1]), (0.6, spared[2])):
+        own = replace(spec, heads=spec.heads._replace(beta_nms=beta))
+        assert finish(predictions, np.full((2, 2), 64), 0.6, 0.45, own)[3].numpy().sum() == expected
 
 
 @pytest.mark.parametrize("nms", ["iou", "diou"])

@@ -108,11 +108,22 @@ def test_a_cfg_may_be_written_in_many_ways(cfg, text, way):
 
 
 @pytest.mark.parametrize(
-    ("kind", "nms"), [("", "iou"), ("nms_kind=default", "iou"), ("nms_kind=diounms\nbeta_nms=0.6", "diou")]
+    ("kind", "nms", "beta"),
+    [
+        ("", "iou", 0.6),
+        ("nms_kind=default", "iou", 0.6),
+        ("nms_kind=cornersnms\nbeta_nms=1", "iou", 0.6),
+        ("nms_kind=greedynms\nbeta_nms=0.2", "diou", 0.6),  # which Darknet's greedynms does not heed
+        ("nms_kind=diounms", "diou", 0.6),
+        ("nms_kind=diounms\nbeta_nms=0.2", "diou", 0.2),
+        ("nms_kind=diounms\nbeta_nms=1", "diou", 1.0),
+    ],
 )
-def test_suppression_is_the_last_yolo_sections(cfg, text, kind, nms):
+def test_suppression_is_the_last_yolo_sections(cfg, text, network, kind, nms, beta):
     first, last = text.rsplit("nms_kind=greedynms\nbeta_nms=0.6\n", 1)
-    assert read_network(cfg(f"{first}{kind}\n{last}")).heads.nms == nms
+    heads = read_network(cfg(f"{first}{kind}\n{last}")).heads
+    assert (heads.nms, heads.beta_nms) == (nms, beta)
+    assert read_network(cfg(cfg_text(network, heads, 2, 96))).heads == heads
 
 
 def test_other_numbers_are_written_where_they_stood(cfg, text):
@@ -225,11 +236,7 @@ WRONG = {  # what is replaced, by what -> what is said behind the file's name
         r"section 29 .* filters=21, but .* 3 classes: write filters=24",
     ),
     "unknown suppression": ("greedynms", "softnms", r"nms_kind=softnms is not known: choose one of default"),
-    "another beta": (
-        "greedynms\nbeta_nms=0.6",
-        "diounms\nbeta_nms=0.9",
-        "beta_nms=0.9 is not implemented",
-    ),
+    "a negative power": ("greedynms\nbeta_nms=0.6", "diounms\nbeta_nms=-1", r"beta_nms=-1 must be from 0 to 100"),
     "another section": ("[maxpool]", "[maxpol]", r"section 9 \[maxpol\].* is not implemented: is it \[maxpool\]?"),
     "a section of Darknet's": ("[maxpool]", "[crnn]", r"section 9 \[crnn\], line \d+: \[crnn\] is not implemented"),
     "YOLOv2": ("[yolo]", "[region]", r"section 30 \[region\], line \d+: this is a network of YOLOv1 or YOLOv2"),
@@ -256,7 +263,7 @@ WRONG = {  # what is replaced, by what -> what is said behind the file's name
     "ten thousand sections": ("[net]", "[net]\n" + "[dropout]\n" * 10_000, "has 10,039 sections; a cfg may have 2,000"),
 }
 EVERYWHERE = ("an odd size", "YOLOv2", "a classifier", "not square")  # replaced at each place
-LAST = ("unknown suppression", "another beta", "mask too far")
+LAST = ("unknown suppression", "a negative power", "mask too far")
 IN_ANOTHER_LINE = ("num too small", "classes forgotten", "classes apart", "mask too long", "half new coordinates")
 
 

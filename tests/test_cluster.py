@@ -200,7 +200,7 @@ def test_a_finished_job_is_left_alone(finished, pictures, monkeypatch, capsys):
 def test_another_run_is_refused(finished, pictures, monkeypatch, constants, part_size, difference):
     for name, value in constants.items():
         monkeypatch.setattr(configs, name, value)
-    with pytest.raises(UserError, match=f"{finished} is of another run {difference}.*give --overwrite"):
+    with pytest.raises(UserError, match=f"{finished} holds another run {difference}.*give --overwrite"):
         detect(pictures, "--output", finished, "--part-size", part_size)
 
 
@@ -214,7 +214,7 @@ def test_another_model_or_listing_is_refused(finished, pictures, monkeypatch, tm
     with pytest.raises(UserError, match=r"\(model yolov4-tiny-digits@\w{12}, now yolov4-tiny-digits@\w{12}\)"):
         detect(pictures, "--output", finished, "--part-size", 4)
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(UserError, match="is of another run"):
+    with pytest.raises(UserError, match="holds another run"):
         detect(pictures, "--output", tmp_path)
 
 
@@ -420,7 +420,7 @@ def s3(monkeypatch, tmp_path):
 
 
 def test_an_s3_prefix_is_read(s3, monkeypatch):
-    from tools.cluster.listing import open_listing, read_file
+    from tools.cluster.listing import fetch_file, open_listing
 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -431,18 +431,18 @@ def test_an_s3_prefix_is_read(s3, monkeypatch):
         f"s3://{name}": s3[name] for name in sorted(s3)[1:]
     }
     with pytest.raises(UserError, match="picture s3://bucket/photos/gone.jpg cannot be read"):
-        read_file("s3://bucket/photos/gone.jpg")
+        fetch_file("s3://bucket/photos/gone.jpg")
     with pytest.raises(UserError, match="s3://bucket/nothing holds no pictures"):
         open_listing("s3://bucket/nothing", 10**9)
 
 
 def test_s3_without_credentials_is_one_line(s3, tmp_path):
-    from tools.cluster.listing import read_file
+    from tools.cluster.listing import fetch_file
 
     with pytest.raises(UserError, match="^s3://bucket/photos cannot be listed .*: set AWS_REGION.*$"):
         detect("s3://bucket/photos", "--output", tmp_path / "out")
     with pytest.raises(OSError, match="cannot be fetched"):  # no fault of this picture: the job ends, no row says so
-        read_file("s3://bucket/photos/00000.jpg")
+        fetch_file("s3://bucket/photos/00000.jpg")
 
 
 # --- Refused -------------------------------------------------------------------------------------------------------
@@ -467,7 +467,7 @@ def test_what_is_no_source_or_output_is_refused(tmp_path):
         (DIGITS[0], tmp_path, "holds files but no run.json"),
         (DIGITS[0], "s3://bucket/out", "is not a folder"),
         ("https://example.com/", tmp_path / "out", "cannot be listed"),
-        ("s3://", tmp_path / "out", "names no bucket"),
+        ("s3://", tmp_path / "out", "does not name a bucket"),
     ):
         with pytest.raises(UserError, match=message):
             detect(source, "--output", output)

@@ -342,7 +342,7 @@ def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
     convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", **calibration)
 
     def ap50(folder):
-        measured = [(x, sizes[x.picture.name][1::-1]) for x in records[::2]]
+        measured = [(x, sizes[x.picture.name][:2]) for x in records[::2]]
         found = Load_Yolo_model(tmp_path / folder)
         return 100 * evaluate(found, *zip(*measured, strict=True), voc, 0.001, 0.45, progress=False).AP50
 
@@ -419,6 +419,7 @@ def test_broken_calibration_pictures_are_told_and_replaced(tmp_path, capsys):
 def test_no_calibration_pictures_are_told_by_their_constant(tmp_path):
     for source, message in {
         tmp_path: "holds no pictures .*: name a folder, glob or annotation file .* YOLO_CALIBRATION_IMAGES",
+        tmp_path / "a: b": "a: b is missing: name a folder",
         tmp_path / "none": "is missing: .* YOLO_CALIBRATION_IMAGES .*Make_digits",
         tmp_path / "*.jpg": "is missing: .* YOLO_CALIBRATION_IMAGES",
         PROJECT / "IMAGES" / "digits.mp4": "digits.mp4 is not a picture: .* YOLO_CALIBRATION_IMAGES",

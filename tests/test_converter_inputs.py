@@ -9,7 +9,7 @@ import struct
 import sys
 
 from yolov3 import configs
-from yolov3.annotations import Size, check_annotations, check_boxes, parse_line, picture_size
+from yolov3.annotations import Size, check_annotations, parse_line, read_size, usable_boxes
 from yolov3.checks import UserError, class_names, read_class_names
 from yolov3.dataset_files import read_names
 from yolov3.labelled import turned
@@ -457,7 +457,7 @@ def test_many_boxes_in_a_picture_are_checked_in_a_moment(convert, tmp_path):
     corners = np.random.default_rng(0).uniform(0, 50, (20_000, 2))
     boxes = np.concatenate([corners, corners + 20], 1)
     with alarm():
-        kept, _, reasons, _ = check_boxes(boxes, np.zeros(len(boxes), int), (100, 80), 1)
+        kept, _, reasons, _ = usable_boxes(boxes, np.zeros(len(boxes), int), (80, 100), 1)
         assert len(kept) == len(boxes)
         assert not reasons
         picture_file(tmp_path / "1.png")
@@ -469,7 +469,7 @@ def test_many_boxes_in_a_picture_are_checked_in_a_moment(convert, tmp_path):
 def test_what_is_not_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with alarm():
-        for read in (read_class_names, lambda x: check_annotations(x, 1, 9), lambda x: picture_size(x, 9), read_names):
+        for read in (read_class_names, lambda x: check_annotations(x, 1, 9), lambda x: read_size(x, 9), read_names):
             for path in (tmp_path / "pipe", "/dev/zero"):
                 with pytest.raises(UserError, match="not a file"):
                     read(path)

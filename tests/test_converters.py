@@ -174,7 +174,7 @@ def test_what_is_wrong_with_darknet_labels_is_reported(convert, tmp_path, capsys
     assert convert("Darknet_to_YOLOv3", tmp_path / "in", "--classes", names) == 0
     assert lines(tmp_path / "out.txt") == ["in/a.png 40,30,60,50,0", "in/b.png", "in/c.png", "in/d.png"]
     parts = ("b.txt:1: '0 0.5 0.5 0.2' is not `class x y width height`", "c.txt:1: class 0.5 is not a whole number")
-    parts = (*parts, "e.txt are missing", "is of no class: there are 1")
+    parts = (*parts, "e.txt are missing", "has an unknown class: there are 1, from 0")
     for line, part in zip(left_out(capsys.readouterr().err), parts, strict=True):
         assert part in line
 

@@ -1,4 +1,4 @@
-"""What a network is trained on: images.fit, colorsys and rectangles that can be found again are the oracles.
+"""What a network is trained on: fitting.fit, colorsys and rectangles that can be found again are the oracles.
 
 Building a pipeline takes half a second, so tests share them where they can.
 """
@@ -8,7 +8,8 @@ import colorsys
 from yolov3.annotations import Record
 from yolov3.checks import UserError
 from yolov3.dataset import SIZE_STEPS, readable, shuffled, training_batches
-from yolov3.images import RESIZES, fit, read_picture, unfit
+from yolov3.fitting import RESIZES, fit, unfit
+from yolov3.images import read_picture
 from yolov3.training.augment import AUGMENTED, PLAIN, mosaic, recolour
 
 import cv2

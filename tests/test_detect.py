@@ -15,6 +15,7 @@ from yolov3.darknet import convolutions
 from yolov3.detect import Job, detect_image, detect_video
 from yolov3.detector import Detector
 from yolov3.media import outputs, sources
+from yolov3.media import video as videos
 from yolov3.networks import NETWORKS
 from yolov3.runtimes import RunOptions
 from yolov3.runtimes.tf import load
@@ -193,7 +194,7 @@ def test_ctrl_c_leaves_a_playable_video_of_what_was_read(detector, tmp_path):
 
 
 def test_a_video_whose_size_changes_is_written_at_its_first_size(tmp_path):
-    video = outputs.VideoFile(tmp_path / "out.mp4", 10)
+    video = videos.VideoFile(tmp_path / "out.mp4", 10)
     for size in ((48, 80), (96, 160), (48, 80)):
         video.write(np.zeros((*size, 3), np.uint8))
     video.close()
@@ -201,7 +202,7 @@ def test_a_video_whose_size_changes_is_written_at_its_first_size(tmp_path):
 
 
 def test_more_ctrl_c_while_the_last_frames_are_written_does_no_harm(detector, tmp_path, monkeypatch):
-    write = outputs.VideoFile.write
+    write = videos.VideoFile.write
 
     def slow_disk(self, picture, seconds=None):
         time.sleep(0.05)
@@ -222,7 +223,7 @@ def test_more_ctrl_c_while_the_last_frames_are_written_does_no_harm(detector, tm
                 raise KeyboardInterrupt
             return detector(*args)
 
-    monkeypatch.setattr(outputs.VideoFile, "write", slow_disk)
+    monkeypatch.setattr(videos.VideoFile, "write", slow_disk)
     summary = Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4").run(Interrupted())
     assert summary.frames == len(read_video(tmp_path / "out.mp4")[1]) == 7
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -232,7 +233,7 @@ def test_a_video_that_cannot_be_finished_does_not_keep_the_json_lines_back(detec
     def gone(self, seconds=None):
         raise UserError("no more")
 
-    monkeypatch.setattr(outputs.VideoFile, "close", gone)
+    monkeypatch.setattr(videos.VideoFile, "close", gone)
     with pytest.raises(UserError, match="no more"):
         Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", json=tmp_path / "out.jsonl").run(detector)
     assert len(json_lines(tmp_path / "out.jsonl")) == 20
@@ -288,7 +289,7 @@ def test_a_stream_is_reached_again_and_said_to_be_lost_when_it_stays_away(
 
 
 def test_a_live_video_keeps_the_pace_of_the_clock(tmp_path):
-    video = outputs.VideoFile(tmp_path / "out.mp4", 20, live=True)
+    video = videos.VideoFile(tmp_path / "out.mp4", 20, live=True)
     for _ in range(5):
         video.write(np.zeros((48, 80, 3), np.uint8))
         time.sleep(0.2)
@@ -413,7 +414,7 @@ def test_a_full_disk_keeps_the_video_so_far(detector, tmp_path, monkeypatch):
         checks.append(path)
         return type("Usage", (), {"free": 0 if len(checks) > 8 else 2**40})
 
-    monkeypatch.setattr(outputs.shutil, "disk_usage", usage)
+    monkeypatch.setattr(videos.shutil, "disk_usage", usage)
     with pytest.raises(UserError, match="the disk is full: output .*out.mp4 ends after 8 frames"):
         job.run(detector)
     assert len(read_video(tmp_path / "out.mp4")[1]) == 8

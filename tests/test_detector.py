@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import replace
 
@@ -136,6 +137,18 @@ def test_with_another_device_beside_the_cpu_tensorflow_runs_the_same_graphs(dete
         assert len(ours)
         np.testing.assert_array_equal(ours.boxes, theirs.boxes)
         np.testing.assert_array_equal(ours.scores, theirs.scores)
+
+
+def test_it_counts_where_its_time_goes(network):
+    detector = load(network[1], CLASSES=NAMES)
+    assert detector.timings.pictures == 0  # loading, which compiles, does not count
+    started = time.perf_counter()
+    for count in (1, 2):
+        detector(frames(*[(720, 1280)] * count))
+    seconds, timings = time.perf_counter() - started, detector.timings
+    parts = timings.preparing, timings.network, timings.suppression
+    assert timings.pictures == 3 and min(parts) > 0 and 0.5 * seconds < sum(parts) < seconds
+    assert str(timings).startswith(f"a picture: {1000 * timings.preparing / 3:.1f} ms preparing, ")
 
 
 def test_no_frames_are_no_answers(detector):
@@ -332,6 +345,9 @@ def test_model_json_says_all_of_it(network, tmp_path):
     assert about["classes"] == list(NAMES)
     assert about["anchors"][0] == [[23, 27], [37, 58], [81, 82]]
     assert {"type", "tiny", "input_size", "strides", "scale_x_y", "resize", "made_from"} <= set(about)
+    older = {name: value for name, value in about.items() if name not in ("features", "beta_nms")}
+    (folder / "model.json").write_text(json.dumps(older))
+    assert read_model(folder) == MODEL
 
 
 @pytest.mark.parametrize(("yolo_type", "tiny"), [("yolov3", True), ("yolov4", False), ("yolov3", False)])
@@ -464,6 +480,9 @@ def test_a_header_that_claims_terabytes_is_refused_before_anything_is_read(netwo
         ("tiny", "yes"),
         ("type", ["yolov4"]),
         ("features", []),
+        ("beta_nms", -1),
+        ("beta_nms", None),
+        ("beta_nms", float("nan")),
     ],
 )
 def test_a_model_json_with_a_value_that_makes_no_sense_is_refused(network, tmp_path, name, value):

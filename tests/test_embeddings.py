@@ -7,12 +7,13 @@ from yolov3 import configs
 from yolov3.checkpoint import read_about, read_model
 from yolov3.checks import PROJECT, UserError
 from yolov3.embedding import pool
-from yolov3.images import read_picture, refit, unfit
+from yolov3.fitting import refit, unfit
+from yolov3.images import read_picture
 from yolov3.loading import SHIPPED, Load_Yolo_model
 from yolov3.networks import NETWORKS
 from yolov3.runtimes import savedmodel
 from yolov3.runtimes.trt import in_batches
-from yolov3.tracking.embedders import cut_out, load_embedder
+from yolov3.tracking.embedders import cut_crops, load_embedder
 from yolov3.yolov4 import Create_Yolo
 
 import numpy as np
@@ -171,10 +172,10 @@ def test_a_frozen_graph_gets_all_crops_at_once_in_bgr(tmp_path):
 
 def test_crops_stay_inside_the_frame_and_keep_their_aspect_on_request():
     frame = np.arange(40 * 60 * 3, dtype=np.uint32).reshape(40, 60, 3).astype(np.uint8)
-    np.testing.assert_array_equal(cut_out(frame, np.array([[10, 5, 30, 25]]), 20, 20)[0], frame[5:25, 10:30])
-    kept = cut_out(frame, np.array([[18, 5, 22, 25]]), 20, 20, keep_aspect=True)
+    np.testing.assert_array_equal(cut_crops(frame, np.array([[10, 5, 30, 25]]), 20, 20)[0], frame[5:25, 10:30])
+    kept = cut_crops(frame, np.array([[18, 5, 22, 25]]), 20, 20, keep_aspect=True)
     np.testing.assert_array_equal(kept[0], frame[5:25, 10:30])
-    assert cut_out(frame, np.array([[-50, -50, -40, -40], [70, 50, 80, 60]]), 8, 4).shape == (2, 8, 4, 3)
+    assert cut_crops(frame, np.array([[-50, -50, -40, -40], [70, 50, 80, 60]]), 8, 4).shape == (2, 8, 4, 3)
 
 
 def test_an_onnx_network_answers_a_row_for_each_crop(shared):

@@ -29,11 +29,11 @@ from pycocotools.cocoeval import COCOeval
 from test_scripts import project, run  # noqa: F401  a fixture
 
 NAMES = ("cat", "dog", "cup")
-SIZE = (120, 100)  # width, height
+SIZE = (100, 120)  # height, width
 
 
 def picture_file(path):
-    cv2.imwrite(str(path), np.full((SIZE[1], SIZE[0], 3), 90, np.uint8))
+    cv2.imwrite(str(path), np.full((*SIZE, 3), 90, np.uint8))
     return path
 
 
@@ -351,13 +351,14 @@ def test_the_script_prints_and_writes_its_results_and_goes_on_without_what_is_wr
     code, out, err = run(project(**constants), "evaluate_mAP.py")
     assert code == 0
     first, second, third = [line for line in err.splitlines() if "left out" in line]
-    assert "test.txt line 2: box 0,0,9,9,7 is of no class: there are 3, 0 to 2" in first
+    assert "test.txt line 2: box 0,0,9,9,7 has an unknown class: there are 3, from 0" in first
     assert "test.txt line 4: box 5,5,2,2,0 has x2 < x1" in second
     assert "2.png is truncated or damaged" in third
     assert "3 pictures with 3 boxes" in out
 
     results = tmp_path / "project" / "results" / "evaluation"
-    assert {x.name for x in results.iterdir()} == {"detections.json", "truth.json", "precision_recall.png"}
+    written = {"detections.json", "truth.json", "precision_recall.png", "settings.py"}
+    assert {x.name for x in results.iterdir()} == written
     stats = by_pycocotools(results / "truth.json", results / "detections.json")
     printed = {line.split()[0]: line.split()[1] for line in out.splitlines() if line.startswith(("AP", "AR"))}
     assert printed["AP50"] == f"{100 * stats[1]:.1f}"

@@ -1,10 +1,12 @@
 """Picture files in, network inputs out, boxes back: OpenCV and Darknet's integers are the oracles."""
 
 import struct
+import time
 import zlib
 
 from yolov3.checks import UserError
-from yolov3.images import RESIZES, fit, picture_scale, placement, read_picture, unfit
+from yolov3.fitting import RESIZES, fit, picture_scale, placement, unfit
+from yolov3.images import read_picture
 
 import cv2
 import numpy as np
@@ -136,20 +138,36 @@ def comments(*blocks):
     return b"\x21\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
 
 
-def test_comments_before_the_frame_of_a_gif_cost_no_time(tmp_path):
-    """Block by block these would take minutes; what cannot be passed over in runs is refused after GIF_STEPS."""
+SHORT = np.random.default_rng(0).integers(0, 9, (30_000, 3)).tolist()  # lengths of blocks
+COMMENTS = {
+    "of one long": comments(*[b"x"] * 200_000),
+    "of blocks of two lengths": comments(*[b"x", b"yz"] * 50_000),
+    "short": comments(b"x") * 100_000,
+    "empty": comments() * 100_000,
+    "of any length": b"".join(comments(*(b"!" * length for length in lengths if length)) for lengths in SHORT),
+}
+
+
+@pytest.mark.parametrize("name", COMMENTS)
+def test_comments_before_the_frame_of_a_gif_cost_no_time(name, tmp_path):
+    """Block by block these would take minutes."""
     whole, start = gif(np.ones((3, 5), int)), 13 + 12
-    for name, comment, is_read in [
-        ("alike.gif", comments(*[b"x"] * 200_000), True),
-        ("many.gif", comments(b"x") * 100, True),
-        ("unlike.gif", comments(*[b"x", b"yz"] * 50_000), False),
-        ("empty.gif", comments() * 100_000, False),
-    ]:
-        (tmp_path / name).write_bytes(whole[:start] + comment + whole[start:])
-        if is_read:
-            np.testing.assert_array_equal(read(tmp_path / name), np.full((3, 5, 3), (255, 0, 0)))
-        else:
-            assert "truncated or damaged" in refusal(tmp_path / name)
+    (tmp_path / "x.gif").write_bytes(whole[:start] + COMMENTS[name] + whole[start:])
+    read(tmp_path / "x.gif")
+    started = time.monotonic()
+    np.testing.assert_array_equal(read(tmp_path / "x.gif"), np.full((3, 5, 3), (255, 0, 0)))
+    assert time.monotonic() - started < 2
+    (tmp_path / "y.gif").write_bytes(whole[:start] + COMMENTS[name])
+    assert "truncated or damaged" in refusal(tmp_path / "y.gif")
+
+
+def test_which_colour_of_a_gif_is_transparent_is_said_anywhere_before_its_frame(tmp_path):
+    whole, start = gif(np.array([[1, 2], [3, 0]])), 13 + 12
+    control, comment = bytes.fromhex("21f904 01 0000 01 00"), comments(b"x", bytes.fromhex("21f904 01 0000 02 00"))
+    for extensions in (control, comment + control, control + comment, comment + control + comment * 3000):
+        (tmp_path / "x.gif").write_bytes(whole[:start] + extensions + whole[start:])
+        np.testing.assert_array_equal(read(tmp_path / "x.gif")[..., 1], [[0, 255], [255, 0]])
+        np.testing.assert_array_equal(read(tmp_path / "x.gif")[..., 0], [[0, 0], [255, 0]])
 
 
 def test_tiny_segments_of_a_jpeg_cost_no_time(tmp_path):

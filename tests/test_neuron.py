@@ -146,5 +146,5 @@ def test_the_compiler_is_called_as_documented_and_too_small_a_share_is_refused(m
     assert calls == ["analyze", "trace"]
     assert neuron.os.environ["NEURON_CC_FLAGS"] == "--verbose=1 --auto-cast=matmult --dynamic-batch-size"
     share = 0.5
-    with pytest.raises(UserError, match="only 50% of the operators would run on inf2, not these: Where"):
+    with pytest.raises(UserError, match="only 50% of the operators would run on inf2; it does not support Where"):
         neuron.compiled(lambda x: x, tf.zeros((1, 2, 2, 3)), neuron.WriteOptions())

@@ -136,6 +136,17 @@ def test_a_file_name_that_is_not_unicode_loses_no_answer(pictures, tmp_path, mon
     assert [os.fsencode(line["source"]) for line in lines] == names
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_of_any_encoding_is_given_json(pictures, tmp_path, encoding):
+    names = ["caf\u00e9.jpg", "\u4e2d\u6587.jpg", "\U0001f600.jpg", "x\udcff.jpg"]
+    for name in names:
+        shutil.copy(pictures / "00000.jpg", tmp_path / name)
+    command = [sys.executable, CLIENT, tmp_path, "--rest", "--address", "localhost:9", "--retries", "0"]
+    result = subprocess.run(command, env=ENVIRONMENT | {"PYTHONIOENCODING": encoding}, capture_output=True, timeout=120)
+    lines = [json.loads(line) for line in result.stdout.decode().splitlines()]
+    assert {Path(line["source"]).name for line in lines} == set(names)
+
+
 def test_a_folder_with_versions_is_a_checkpoint_like_any_other(folder):
     assert savedmodel.place(folder) == folder / "3"
     assert Load_Yolo_model(folder, input_size=SIZE).spec.framework == "tf"
@@ -176,12 +187,12 @@ def test_every_picture_is_asked_for_and_counted(tool, capsys):
     for options in (["--threads", 1], ["--threads", 3, "--batch", 7]):
         tool("serving", annotations, *options)
         said.append(capsys.readouterr().out)
-    assert "24 pictures, 0 of them broken, in 24 requests" in said[0]
-    assert "24 pictures, 0 of them broken, in 4 requests" in said[1]
+    assert "24 pictures, 0 of them damaged, in 24 requests" in said[0]
+    assert "24 pictures, 0 of them damaged, in 4 requests" in said[1]
     (ap,) = {line for text in said for line in text.splitlines() if line.startswith("AP50")}  # the same answers
     assert float(ap.split()[1].rstrip(",")) > 50
     assert all(f"p{p} " in said[1] for p in (50, 90, 95, 99))
-    assert "of scores over 0.3 alone" in said[1]
+    assert "AP counts scores over 0.3 only" in said[1]
 
 
 def test_the_cost_of_bytes_is_told_for_each_batch(tool, tmp_path, capsys):

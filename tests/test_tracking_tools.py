@@ -46,5 +46,5 @@ def test_real_detections(shared, tools):
     pytest.importorskip("trackeval", reason="needs requirements/tracking.txt")
     scene = tools.read_scene(shared / "tracking" / "TUD-Stadtmitte", 25)
     found, _ = tools.follow(tools.CONTENDERS["ours"](25), scene)
-    figures = tools.score(scene.truth, found, scene.frames)
+    figures = tools.score_tracks(scene.truth, found, scene.frames)
     assert figures["MOTA"] >= 0.706 and figures["IDF1"] >= 0.76

@@ -119,7 +119,7 @@ def test_it_begins_with_a_checkpoint_or_with_darknet_weights(folder, eager, monk
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     source = Create_Yolo(64, "yolov4", True, 2)
     first = [array.copy() for array in get_arrays(source)]
-    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", train.configured_model().heads)
+    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", train.configured_spec().heads)
     write_checkpoint(folder / "start", model, first, "a test")
     save_yolo_weights(source, folder / "start.weights")
     for constants in (
@@ -139,7 +139,7 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
     """yolov4-tiny.conv.29, as Darknet's `partial` makes it of weights of any number of classes."""
     whole = random_weights(Create_Yolo(64, "yolov4", True, 20), folder / "whole.weights").read_bytes()
     (folder / "yolov4-tiny.conv.29").write_bytes(whole[:19_789_716])
-    heads = train.configured_model().heads._replace(anchors=(((1, 2), (3, 4), (5, 6)), ((7, 8), (9, 10), (11, 12))))
+    heads = train.configured_spec().heads._replace(anchors=(((1, 2), (3, 4), (5, 6)), ((7, 8), (9, 10), (11, 12))))
     (folder / "any.cfg").write_text(cfg_text(Create_Yolo(64, "yolov4", True, 20), heads, 20, 416))
     for name, value in {
         "TRAIN_TRANSFER": True,
@@ -148,13 +148,13 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
         "TRAIN_EPOCHS": 1,
     }.items():
         monkeypatch.setattr(configs, name, value)
-    assert train.configured_model().input_size == 64  # TRAIN_INPUT_SIZE, whatever the cfg says
+    assert train.configured_spec().input_size == 64  # TRAIN_INPUT_SIZE, whatever the cfg says
     train.main()
     assert f"TRAIN_TRANSFER: 17 of 21 convolutions begin with {folder}/yolov4-tiny.conv.29" in capsys.readouterr().out
     made = read_model(folder / "checkpoints" / "mine")
     assert (made.name, made.heads, made.network.cfg.classes) == ("any", heads, 2)
     monkeypatch.setattr(configs, "TRAIN_ANCHORS", heads.anchors[::-1])
-    assert train.configured_model().heads.anchors == heads.anchors[::-1]
+    assert train.configured_spec().heads.anchors == heads.anchors[::-1]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch,
     monkeypatch.setattr(configs, "TRAIN_MODEL_NAME", "stopped")
     monkeypatch.setattr(train, "TerminateOnNaN", CtrlC)
     for step in (1, 4):
-        assert error_of_training() == f"stopped at step {step}: python train.py goes on from there"
+        assert error_of_training() == f"stopped at step {step}: the same command goes on from there"
     capsys.readouterr()
     train.main()
     assert "going on at step 4 of 6" in capsys.readouterr().out
@@ -268,7 +268,7 @@ def test_unusable_data_is_one_line(spoil, message, folder):
 
 
 def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, monkeypatch):
-    heads = train.configured_model().heads
+    heads = train.configured_spec().heads
     for made, said in (
         (
             ModelSpec("yolov4", True, ("a",), 64, "letterbox", heads),
@@ -295,7 +295,7 @@ def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, 
         ("TRAIN_MULTISCALE", 320, "TRAIN_MULTISCALE = 320 must be None or several sizes"),
         ("TRAIN_WARMUP_EPOCHS", -1, "TRAIN_WARMUP_EPOCHS = -1 must be a number, 0 or more"),
         ("TRAIN_FLIP", "yes", "TRAIN_FLIP = 'yes' is not known"),
-        ("TRAIN_MODEL_NAME", "", "TRAIN_MODEL_NAME = '' names no folder"),
+        ("TRAIN_MODEL_NAME", "", "TRAIN_MODEL_NAME = '' cannot name a folder"),
         ("TRAIN_LOGDIR", __file__, "cannot be written"),
         ("TRAIN_CHECKPOINTS_FOLDER", __file__, "cannot be written"),
         ("TRAIN_SEED", None, "TRAIN_SEED = None must be a whole number"),

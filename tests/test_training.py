@@ -271,7 +271,7 @@ def test_a_backup_of_another_optimizer_is_refused_before_anything_is_assigned(sa
     rewrite_backup(saved_twice / "backup.npz", lambda about, arrays: change(arrays))
     trainer = make_trainer()
     before, backup = weights_of(trainer), make_backup(saved_twice, trainer)
-    with pytest.raises(UserError, match="backup.npz is of another optimizer .optimizer/2 .*--overwrite"):
+    with pytest.raises(UserError, match="backup.npz holds another optimizer .optimizer/2 .*--overwrite"):
         backup.restore(backup.read())
     for a, b in zip(before, weights_of(trainer), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -3,7 +3,7 @@
 python tools/COCO_to_YOLOv3.py annotations/instances_val2017.json val2017/ --output model_data/val2017.txt
 
 Crowds are left out. Classes are the categories in the order of their ids: COCO's 1 to 90 become 0 to 79. --classes
-gives another order, or a part of them.
+gives another order, or only some of them.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import _path
-from yolov3.annotation_cli import finish, make_parser, parse
+from yolov3.annotation_cli import annotation_parser, parse, write_converted
 from yolov3.annotations import read_text, shortened
 from yolov3.checks import UserError, check_class_names, say_it_in_one_line
 from yolov3.dataset_files import first_that, read_names, tails
@@ -36,12 +36,12 @@ def read_coco(path: Path) -> tuple[list, list, list]:
 
 
 def key_of(number: object) -> str | None:
-    """Return an id as text, so that 1 and "1" are the same, None if it is not an id."""
+    """Return an id as text, so that 1 and "1" are the same; None if it is not an id."""
     return str(number) if isinstance(number, (int, str)) and not isinstance(number, bool) else None
 
 
 def known(things: list, field: str, what: str, problems: list[str]) -> dict[str, dict]:
-    """Return the records that have an id of their own and text in a field, by their ids; tell the others."""
+    """Return the records with a unique id and a text in `field`, by their ids. Report the others in `problems`."""
     found = {}
     for number, thing in enumerate(things, 1):
         key = key_of(thing.get("id")) if isinstance(thing, dict) else None
@@ -58,10 +58,10 @@ def known(things: list, field: str, what: str, problems: list[str]) -> dict[str,
 
 
 def number_classes(categories: dict[str, dict], used: Counter, names: tuple | None, path: Path) -> tuple[dict, tuple]:
-    """Return the class of each category id, and the names in their order: those given, or those of the file by id."""
+    """Return the class number of each category id, and the class names in order: `names` or those of the file."""
     called = {key: " ".join(thing["name"].split()) for key, thing in categories.items()}
     if names is None:
-        count = Counter(called.values())  # Roboflow writes a group without boxes, often of the name of its one class
+        count = Counter(called.values())  # Roboflow writes a group without boxes, often with the name of its only class
         called = {key: name for key, name in called.items() if count[name] == 1 or used[key]}
         called = {key: called[key] for key in sorted(called, key=lambda key: (not _is_number(key), _order(key)))}
         names = tuple(called.values())
@@ -75,15 +75,15 @@ def _is_number(key):
 
 
 def _order(key):
-    return (len(key.lstrip("0")), key.lstrip("0")) if _is_number(key) else (0, key)  # as numbers, however long
+    return (len(key.lstrip("0")), key.lstrip("0")) if _is_number(key) else (0, key)  # by value, however long
 
 
-def told(value: object) -> str:
-    """Return a value of the file as far as a message can show it."""
+def shown(value: object) -> str:
+    """Return a value of the file, shortened to fit into a message."""
     try:
         return shortened(repr(value))
     except RecursionError:
-        return "of many brackets"
+        return "(nested too deeply)"
 
 
 def box_of(thing: dict) -> tuple[list[float], bool]:
@@ -99,13 +99,13 @@ def box_of(thing: dict) -> tuple[list[float], bool]:
     points = [_numbers(polygon) for polygon in polygons] if isinstance(polygons, list) else []
     points = [polygon for polygon in points if len(polygon) >= 6 and len(polygon) % 2 == 0]
     if not points:
-        raise ValueError(f"bbox {told(thing.get('bbox'))} is not four numbers")
+        raise ValueError(f"bbox {shown(thing.get('bbox'))} is not four numbers")
     x, y = (sum((polygon[start::2] for polygon in points), []) for start in (0, 1))
     return [min(x), min(y), max(x), max(y)], True
 
 
 def _numbers(values):
-    """Return a list of finite numbers, empty if it is something else."""
+    """Return `values` as floats, or an empty list if it is not a list of finite numbers."""
     try:
         numbers = [float(x) for x in values] if isinstance(values, list) else []
     except (TypeError, ValueError, OverflowError):
@@ -113,15 +113,15 @@ def _numbers(values):
     return numbers if all(map(math.isfinite, numbers)) else []
 
 
-def find_picture(folder: Path, name: str) -> Path:
-    """Return the picture that a COCO file names, in its folder, whether it is there or not."""
+def picture_path(folder: Path, name: str) -> Path:
+    """Return the path of a picture that a COCO file names, whether it exists or not."""
     return first_that(Path.is_file, tails(name, [folder])) or folder / name
 
 
 @say_it_in_one_line
-def main():
-    parser = make_parser(__doc__, "for its order (the categories by their ids)")
-    parser.add_argument("pictures", type=Path, help="folder of the pictures")
+def main() -> int:
+    parser = annotation_parser(__doc__, "the categories of the file, by id")
+    parser.add_argument("pictures", type=Path, help="folder that holds the pictures")
     arguments = parse(parser)
     if not arguments.pictures.is_dir():
         raise UserError(f"picture folder {arguments.pictures} is missing")
@@ -132,7 +132,7 @@ def main():
     wrong = problems if arguments.classes else []
     categories = known(categories, "name", "category", wrong)
     if wrong and not arguments.classes:
-        raise UserError(f"{source}: {wrong[0]}: its classes cannot be numbered; correct it, or give --classes")
+        raise UserError(f"{source}: {wrong[0]}: its classes cannot be numbered: correct it, or give --classes")
 
     used = Counter(key_of(x.get("category_id")) for x in annotations if isinstance(x, dict))
     names = read_names(arguments.classes) if arguments.classes else None
@@ -142,14 +142,14 @@ def main():
         if not isinstance(thing, dict):
             problems.append(f"annotation number {number} of the file is not a record")
             continue
-        place = f"annotation {told(thing['id'])}" if "id" in thing else f"annotation number {number}"
+        place = f"annotation {shown(thing['id'])}" if "id" in thing else f"annotation number {number}"
         image, category = key_of(thing.get("image_id")), key_of(thing.get("category_id"))
         if thing.get("iscrowd") not in (None, 0, "0", False):
             crowds += 1
         elif image not in pictures:
-            problems.append(f"{place}: its picture {told(thing.get('image_id'))} is not listed")
+            problems.append(f"{place}: its picture {shown(thing.get('image_id'))} is not listed")
         elif category not in categories:
-            problems.append(f"{place}: its category {told(thing.get('category_id'))} is not listed")
+            problems.append(f"{place}: its category {shown(thing.get('category_id'))} is not listed")
         elif category not in classes:
             unwanted[categories[category]["name"]] += 1
         else:
@@ -168,11 +168,11 @@ def main():
     found = []
     for key, image in pictures.items():
         place, size = f"image {shortened(key)}", declared_size(image.get("width"), image.get("height"))
-        picture = find_picture(arguments.pictures.absolute(), image["file_name"])
+        picture = picture_path(arguments.pictures.absolute(), image["file_name"])
         numbers = np.array(boxes[key], np.float64).reshape(-1, 4)
         found.append(Labelled(picture, numbers, np.array(labels[key], np.int32), place, size))
     inputs = [arguments.classes] if arguments.classes else []
-    return finish(found, names, problems, notes, arguments, inputs)
+    return write_converted(found, names, problems, notes, arguments, inputs)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,23 @@
-"""Find what is wrong with annotation files before a training does.
+"""Report everything that is wrong with annotation files, before a training stops at it.
 
 python tools/Check_annotations.py                                   TRAIN_ANNOT_PATH and TEST_ANNOT_PATH of configs.py
 python tools/Check_annotations.py mine.txt --classes mine.names
 """
 
-import argparse
 import sys
 
 import _path
 from yolov3 import configs
-from yolov3.annotation_cli import describe, printable
+from yolov3.annotation_cli import describe_data_set
 from yolov3.annotations import check_annotations
-from yolov3.checks import as_given, say_it_in_one_line
+from yolov3.checks import as_given, printable, say_it_in_one_line
 from yolov3.dataset_files import read_names
+from yolov3.settings import ScriptParser
 
 
 @say_it_in_one_line
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    parser = ScriptParser(__doc__)
     default = [configs.TRAIN_ANNOT_PATH, configs.TEST_ANNOT_PATH]
     parser.add_argument("annotations", nargs="*", default=default, help="files (TRAIN_ANNOT_PATH, TEST_ANNOT_PATH)")
     parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")
@@ -26,7 +26,7 @@ def main():
     names, found = read_names(arguments.classes), False
     for path in arguments.annotations:
         checked = check_annotations(as_given(path), len(names), configs.YOLO_MAX_PIXELS)
-        print("\n".join([*map(printable, checked.problems), f"{path}: {describe(checked, names)}"]))
+        print("\n".join([*map(printable, checked.problems), f"{path}: {describe_data_set(checked, names)}"]))
         found = found or bool(checked.problems)
     return 1 if found else 0
 

@@ -1,16 +1,18 @@
-"""The SavedModel of tools/Convert_to_pb.py for OpenVINO, on CPUs: FP32, BF16, or INT8, several times as fast.
+"""Convert the SavedModel of tools/Convert_to_pb.py for OpenVINO on CPUs. INT8 is several times as fast as FP32.
 
-python tools/Convert_to_OpenVINO.py               checkpoints/{type}[-tiny]-openvino-{mode}-{size}
-python tools/Convert_to_OpenVINO.py --overwrite   also over one that was made from something else
+python tools/Convert_to_OpenVINO.py               writes checkpoints/{type}[-tiny]-openvino-{mode}-{size}
+python tools/Convert_to_OpenVINO.py --overwrite   replaces a folder that was made from something else
 
-YOLO_OPENVINO_QUANTIZE_MODE in yolov3/configs.py is the mode: FP32, BF16 or INT8. INT8 is calibrated on real pictures,
-YOLO_CALIBRATION_COUNT of YOLO_CALIBRATION_IMAGES. Then, to detect with it:
+YOLO_OPENVINO_QUANTIZE_MODE in yolov3/configs.py is the mode: FP32, BF16 or INT8. INT8 is calibrated on real pictures:
+YOLO_CALIBRATION_COUNT of those in YOLO_CALIBRATION_IMAGES. To detect with the result:
 
     YOLO_FRAMEWORK = "openvino"
     YOLO_CUSTOM_WEIGHTS = "checkpoints/yolov4-tiny-openvino-INT8-416"
 
-Needs: pip install -r requirements/openvino.txt
+It needs: pip install -r requirements/openvino.txt
 """
+
+from collections.abc import Callable
 
 import _path
 from yolov3 import configs
@@ -23,8 +25,8 @@ from yolov3.runtimes import RUNTIMES
 from yolov3.runtimes.openvino import ANY_DROP, WriteOptions
 
 
-def accuracy():
-    """Return a function that measures the AP50 points of a network of the configured model on TEST_ANNOT_PATH."""
+def accuracy_measure() -> Callable[[Callable], float]:
+    """Return a function that measures AP50, in percent, of a network of the configured model on TEST_ANNOT_PATH."""
     _, spec = read_source()
     check_names(spec.classes, read_class_names(configs.TRAIN_CLASSES))
     checked = read_pictures(configs.TEST_ANNOT_PATH, len(spec.classes))
@@ -40,7 +42,7 @@ def accuracy():
 
 
 @say_it_in_one_line
-def main():
+def main() -> None:
     overwrite = make_parser(__doc__).parse_args().overwrite
     constant, max_drop = "YOLO_OPENVINO_QUANTIZE_MODE", configs.YOLO_OPENVINO_MAX_DROP
     mode = choose(constant, getattr(configs, constant), RUNTIMES["openvino"].modes)
@@ -48,7 +50,7 @@ def main():
     if max_drop is not None:
         check_amount("YOLO_OPENVINO_MAX_DROP", max_drop)
     if max_drop is not None and mode == "INT8":
-        options = WriteOptions(max_drop, accuracy())
+        options = WriteOptions(max_drop, accuracy_measure())
     convert("openvino", mode, options, overwrite)
 
 

@@ -1,16 +1,16 @@
-"""The SavedModel of tools/Convert_to_pb.py for TensorRT on an NVIDIA GPU, in INT8, FP16 or FP32, by TF-TRT.
+"""Convert the SavedModel of tools/Convert_to_pb.py for TensorRT on an NVIDIA GPU, in INT8, FP16 or FP32, by TF-TRT.
 
-python tools/Convert_to_TRT.py               checkpoints/{type}[-tiny]-trt-{mode}-{size}
-python tools/Convert_to_TRT.py --overwrite   also over one that was made from something else
+python tools/Convert_to_TRT.py               writes checkpoints/{type}[-tiny]-trt-{mode}-{size}
+python tools/Convert_to_TRT.py --overwrite   replaces a folder that was made from something else
 
-YOLO_TRT_QUANTIZE_MODE in yolov3/configs.py is the mode. INT8 is calibrated on real pictures, YOLO_CALIBRATION_COUNT of
-YOLO_CALIBRATION_IMAGES. Engines are built here, for YOLO_TRT_BATCH_SIZES and this machine's GPU, which takes minutes.
-Then, to detect with them:
+YOLO_TRT_QUANTIZE_MODE in yolov3/configs.py is the mode. INT8 is calibrated on real pictures: YOLO_CALIBRATION_COUNT of
+those in YOLO_CALIBRATION_IMAGES. Engines are built for YOLO_TRT_BATCH_SIZES and the GPU of this machine, which takes
+minutes. To detect with the result:
 
     YOLO_FRAMEWORK = "trt"
     YOLO_CUSTOM_WEIGHTS = "checkpoints/yolov4-tiny-trt-INT8-416"
 
-Needs: pip install -r requirements/trt.txt
+It needs: pip install -r requirements/trt.txt
 """
 
 import _path
@@ -21,7 +21,7 @@ from yolov3.runtimes import RUNTIMES
 
 
 @say_it_in_one_line
-def main():
+def main() -> None:
     overwrite = make_parser(__doc__).parse_args().overwrite
     mode = choose("YOLO_TRT_QUANTIZE_MODE", configs.YOLO_TRT_QUANTIZE_MODE, RUNTIMES["trt"].modes)
     convert("trt", mode, configured_trt_options(), overwrite)

@@ -1,18 +1,20 @@
-"""The configured model as a SavedModel: JPEG bytes in, boxes out, in one graph, for TensorFlow 2.10 and newer.
+"""Convert the configured model to a SavedModel for TensorFlow 2.10 and newer: one graph from picture files to boxes.
 
-python tools/Convert_to_pb.py                  checkpoints/{type}[-tiny]-{size}
-python tools/Convert_to_pb.py --overwrite      also over one that was made from other weights
-python tools/Convert_to_pb.py --version 1      in a subfolder of that name, as TensorFlow Serving looks for it
+python tools/Convert_to_pb.py                  writes checkpoints/{type}[-tiny]-{size}
+python tools/Convert_to_pb.py --overwrite      replaces a folder that was made from other weights
+python tools/Convert_to_pb.py --version 1      writes into a subfolder 1, where TensorFlow Serving looks for it
 
-What is converted is what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names, or Darknet's weights of the type. Signatures:
+It converts what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names or, if that is None, Darknet's weights of the configured
+type. The SavedModel has two signatures:
 
-    serving_default  images float32 (N, S, S, 3), RGB, 0..1 -> predictions float32 (N, boxes, 4 + classes); with
-                     YOLO_FEATURES also features float32 (N, S/16, S/16, C), by which object_tracker.py tells objects
-    detect_bytes     image_bytes string (N,), picture files -> boxes (N, 100, 4) in pixels, scores, classes,
-                     valid_detections; by YOLO_SCORE_THRESHOLD, YOLO_IOU_THRESHOLD, YOLO_CLASS_AGNOSTIC and YOLO_RESIZE
-                     as they are now
+    serving_default  takes images, float32 (N, S, S, 3) in RGB, 0..1; answers predictions, float32 (N, boxes,
+                     4 + classes), and, with YOLO_FEATURES, features, float32 (N, S/16, S/16, C), from which
+                     object_tracker.py makes embeddings
+    detect_bytes     takes image_bytes, string (N,), picture files; answers boxes (N, 100, 4) in pixels, scores, classes
+                     and valid_detections. YOLO_SCORE_THRESHOLD, YOLO_IOU_THRESHOLD, YOLO_CLASS_AGNOSTIC and YOLO_RESIZE
+                     are fixed in it as they are now
 
-It is loaded again and tried on a picture before it gets its name. The other converters begin with it.
+Before the folder gets its name, it is loaded and tried on a picture. The other converters begin with it.
 """
 
 import time
@@ -25,11 +27,12 @@ from yolov3.conversion import make_parser
 from yolov3.loading import SHIPPED, configured_model, custom_weights
 from yolov3.runtimes import tf
 from yolov3.runtimes.common import folder_name, folder_size, in_project
+from yolov3.settings import write_settings
 
 
 @say_it_in_one_line
-def main():
-    # 1. What to convert, and whether its place is free
+def main() -> None:
+    # 1. What to convert, and whether its folder may be written
     parser, started = make_parser(__doc__), time.monotonic()
     parser.add_argument("--version", type=int, help="put the SavedModel into a subfolder of that number")
     arguments = parser.parse_args()
@@ -50,14 +53,15 @@ def main():
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / folder_name(spec)
     check_replaceable(folder, None if arguments.overwrite else in_project(weights))
 
-    # 2. The graph, written and read back
+    # 2. Write the graph and read it back
     written = tf.write(folder, weights, spec, options)
-    print(f"{in_project(weights)}: {spec.name}, {len(spec.classes)} classes, {spec.input_size} pixels, {spec.resize}")
+    print(f"{in_project(weights)}: {spec}")
     score, iou = options["score_threshold"], options["iou_threshold"]
     across = " across classes" if options["class_agnostic"] else ""
     print(f"detect_bytes answers with scores over {score:g}, suppression at IoU {iou:g}{across}")
     seconds = time.monotonic() - started
     print(f"checked: within {written.worst:.1g} of the Keras model; {folder_size(folder):.1f} MB, {seconds:.0f} s")
+    write_settings(folder)
     print(f"written: {folder}")
 
 

@@ -1,11 +1,12 @@
 """Convert Darknet's labels, a text file for each picture with `class x y width height` a line, to an annotation file.
 
-python tools/Darknet_to_YOLOv3.py coco64/ --classes coco.names      a folder with images/ and labels/, or both in one
+python tools/Darknet_to_YOLOv3.py coco64/ --classes coco.names      a folder of images/ and labels/, or both in one
 python tools/Darknet_to_YOLOv3.py data/train.txt --classes data/obj.names           Darknet's own list of pictures
 python tools/Darknet_to_YOLOv3.py data.yaml --set val          YOLOv5's or Roboflow's data.yaml, or Darknet's obj.data
 
 Without --classes the names come from data.yaml or obj.data, or from the names file of the folder or the one above.
-Numbers are fractions of the picture. A polygon (class x y x y x y ...) becomes the box around it.
+Numbers are fractions of the picture. A polygon (class x y x y x y ...) becomes the box around it. A sixth number, the
+score that --txt of detection_demo.py writes, is passed over.
 """
 
 import sys
@@ -13,25 +14,25 @@ from pathlib import Path
 from typing import NamedTuple
 
 import _path
-from yolov3.annotation_cli import finish, make_parser, parse
+from yolov3.annotation_cli import annotation_parser, parse, write_converted
 from yolov3.annotations import numbered_lines, shortened
-from yolov3.checks import UserError, say_it_in_one_line
-from yolov3.dataset_files import DATA, YAML, around, first_that, read_dataset, read_names, subset_words, tails
+from yolov3.checks import UserError, choose, say_it_in_one_line
+from yolov3.dataset_files import DATA, SUBSETS, YAML, around, first_that, read_dataset, read_names, subset_words, tails
 from yolov3.labelled import Labelled
 from yolov3.media.sources import PICTURE_SUFFIXES
 
 import numpy as np
 
-PICTURE_FOLDERS = ("images", "JPEGImages")  # Darknet reads the labels of such a folder from labels/ beside it
+PICTURE_FOLDERS = ("images", "JPEGImages")  # the labels of such a folder lie in labels/ beside it
 NAMES = ("classes.txt", "labels/classes.txt", "*.names", "_darknet.labels", "*.yaml", "*.yml", "*.data")
 
 
 class Listed(NamedTuple):
-    """Hold the pictures of a source, each with the place that names it, and what is wrong with the rest."""
+    """Hold the pictures of a source, each with the place that names it, and the problems of the others."""
 
     pictures: list[tuple[Path, str]]
     problems: list[str]
-    files: list[Path]  # that were read to find them
+    files: list[Path]  # lists that were read to find the pictures
 
 
 def find_pictures(source: Path, subset: str | None) -> Listed:
@@ -55,14 +56,14 @@ def find_pictures(source: Path, subset: str | None) -> Listed:
 
 
 def _roots(source):
-    """Return where the paths of data.yaml may begin: at its `path`, or around the file."""
+    """Return the folders that the paths of data.yaml may begin in: its `path`, and those around the file."""
     root = read_dataset(source).get("path") if source.suffix.lower() in YAML else None
     base = first_that(Path.is_dir, tails(root, around(source))) if isinstance(root, str) and root else None
     return [*([base] if base else []), *around(source)]
 
 
 def _listed(source):
-    """Return the pictures of a list, whose paths are relative to where Darknet ran, on this or another machine."""
+    """Return the pictures of a list. Its paths are relative to where Darknet ran, on this machine or another."""
     pictures, problems, roots, ran_in = [], [], around(source), [Path.cwd(), *source.resolve().parents]
     for number, line in numbered_lines(source, "list"):
         place, word = f"{source}:{number}", line.strip()
@@ -74,7 +75,7 @@ def _listed(source):
 
 
 def label_file(picture: Path) -> Path:
-    """Return where a picture's labels are: images/a/1.jpg -> labels/a/1.txt, or else beside the picture."""
+    """Return the label file of a picture: labels/a/1.txt for images/a/1.jpg, or else the one beside the picture."""
     parts = list(picture.parts)
     beside = picture.with_suffix(".txt")
     for i in range(len(parts) - 2, -1, -1):
@@ -85,7 +86,7 @@ def label_file(picture: Path) -> Path:
 
 
 def read_labels(picture: Path, place: str) -> tuple[Labelled, list[str], int]:
-    """Return a picture with its labels, what is wrong with some of them, and how many were polygons.
+    """Return a picture with its labels, the problems of those left out, and how many were polygons.
 
     Raises UserError if the labels are missing or not text.
     """
@@ -107,14 +108,14 @@ def read_labels(picture: Path, place: str) -> tuple[Labelled, list[str], int]:
 
 
 def parse_label(line: str) -> tuple[int, tuple[float, ...], bool]:
-    """Return class, box (x1, y1, x2, y2) in fractions, and whether it was a polygon. Raises ValueError if wrong."""
+    """Return the class, the box (x1, y1, x2, y2) in fractions, and whether it was a polygon. Raises ValueError."""
     words = line.split()
     is_polygon = len(words) >= 7 and len(words) % 2 == 1
     try:
         numbers = [float(word) for word in words]
     except ValueError:
         numbers = []
-    if not (len(numbers) == 5 or numbers and is_polygon) or not np.isfinite(numbers).all():
+    if not (len(numbers) in (5, 6) or numbers and is_polygon) or not np.isfinite(numbers).all():
         raise ValueError(f"{shortened(line.strip())!r} is not `class x y width height`")
     class_id = numbers[0]
     if class_id != round(class_id) or abs(class_id) >= 2**31:
@@ -122,7 +123,7 @@ def parse_label(line: str) -> tuple[int, tuple[float, ...], bool]:
     if is_polygon:
         x, y = numbers[1::2], numbers[2::2]
         return int(class_id), (min(x), min(y), max(x), max(y)), True
-    x, y, width, height = numbers[1:]
+    x, y, width, height = numbers[1:5]
     return int(class_id), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), False
 
 
@@ -142,13 +143,14 @@ def find_names(source: Path) -> Path:
 
 
 @say_it_in_one_line
-def main():
-    parser = make_parser(__doc__, "the one found with the labels")
-    parser.add_argument("--set", choices=("train", "val", "test"), help="of a data.yaml or obj.data (train)")
+def main() -> int:
+    subsets = "part of a data.yaml or obj.data: train, val or test (train)"
+    parser = annotation_parser(__doc__, "the one that lies with the labels", subsets)
     arguments = parse(parser)
+    choose("--set", arguments.subset or "train", SUBSETS)
     names_file = arguments.classes or find_names(arguments.source)
     names = read_names(names_file)
-    pictures, problems, files = find_pictures(arguments.source, arguments.set)
+    pictures, problems, files = find_pictures(arguments.source, arguments.subset)
     if not pictures and not problems:
         raise UserError(f"{arguments.source} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
 
@@ -164,7 +166,7 @@ def main():
         polygons += count
     notes = [f"{polygons} polygons became the boxes around them"] if polygons else []
     labels = (label_file(picture) for picture, _ in pictures)
-    return finish(found, names, problems, notes, arguments, [names_file, *files, *labels])
+    return write_converted(found, names, problems, notes, arguments, [names_file, *files, *labels])
 
 
 if __name__ == "__main__":

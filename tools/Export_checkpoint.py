@@ -1,13 +1,11 @@
-"""Writes a trained checkpoint for others: as Darknet's .weights, or as a folder of half the size.
+"""Export a trained checkpoint as Darknet's .weights and .cfg, or as a folder of half the size.
 
-python tools/Export_checkpoint.py yolo_custom mine.weights                 for Darknet, OpenCV and all that read it
+python tools/Export_checkpoint.py yolo_custom mine.weights                 for Darknet, OpenCV and others
 python tools/Export_checkpoint.py yolo_custom model_data/mine --overwrite      the same folder in float16
 
-The checkpoint is a folder, or its bare name under checkpoints/. A .weights file says neither classes nor anchors: its
-cfg, mine.cfg, is written beside it and does, for Darknet, for OpenCV and for the scripts here.
+The checkpoint is a folder, or its bare name under checkpoints/. A .weights file holds neither classes nor anchors, so
+mine.cfg, which does, is written beside it. Darknet, OpenCV and the scripts of this project read it.
 """
-
-import argparse
 
 import _path
 from yolov3 import configs
@@ -16,17 +14,18 @@ from yolov3.checkpoint import find, own_cfg, read_about, read_model, read_weight
 from yolov3.checks import UserError, say_it_in_one_line, shell_path
 from yolov3.darknet import array_shapes, load_arrays, save_yolo_weights
 from yolov3.files import check_writable, whole_file
+from yolov3.settings import ScriptParser
 from yolov3.yolov4 import make_model
 
 import numpy as np
 
 
 @say_it_in_one_line
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = ScriptParser(__doc__)
     parser.add_argument("checkpoint", help="folder, or its name under checkpoints/")
     parser.add_argument("output", help="file that ends in .weights, or a folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     arguments = parser.parse_args()
     folder = find(arguments.checkpoint, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
     spec = read_model(folder)

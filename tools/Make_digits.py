@@ -1,10 +1,10 @@
-"""Draws pictures of digits to train on: 0 to 9 in many hands, sizes and colours on cluttered backgrounds.
+"""Draw pictures of digits to train on: 0 to 9 in many styles, sizes and colours on cluttered backgrounds.
 
-python tools/Make_digits.py                                       4,000 to train, 500 to test: model_data/digits/
+python tools/Make_digits.py                                       4,000 to train and 500 to test: model_data/digits/
 python tools/Make_digits.py --train 0 --test 0 --preview sheet.png --video digits.mp4
 
-Writes train/ and test/ with JPEGs, digits_train.txt and digits_test.txt (annotation files) and digits.names. The same
-seed gives the same bytes, however many processes draw.
+It writes JPEGs into train/ and test/, the annotation files digits_train.txt and digits_test.txt, and digits.names. The
+same seed gives the same bytes, however many processes draw.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # so that importing yolov3 leaves out TensorFlow, unused here
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # keeps yolov3 from importing TensorFlow, which is not needed here
 
 from tools.digits.glyphs import DIGITS
 from tools.digits.scenes import draw_scene
@@ -29,42 +29,44 @@ from tools.digits.video import FPS, draw_frames
 from yolov3.annotations import Record, write_annotations
 from yolov3.checks import UserError, project_path, say_it_in_one_line
 from yolov3.files import check_output, check_writable, whole_file
-from yolov3.media.outputs import CODECS, VideoFile, write_picture
+from yolov3.media.outputs import write_picture
+from yolov3.media.video import CODECS, VideoFile
+from yolov3.settings import ScriptParser
 
 OUTPUT = "model_data/digits"
-PARTS = ("train", "test")  # part of the seed, so that no picture is in both
+PARTS = ("train", "test")  # each is part of the seed, so that no picture is in both
 QUALITY = 60, 95  # of the JPEGs
-PICTURES_PER_PROCESS = 50  # for fewer another process is not worth its start
-PREVIEW = 6, 4, 320  # columns, rows, pixels of each picture on the contact sheet
-VIDEO_SEED = 9  # beside the user's, apart from the parts'
+PICTURES_PER_PROCESS = 50  # at least, or starting another process takes longer than drawing them
+PREVIEW = 6, 4, 320  # columns and rows of the contact sheet, and the side of a picture in pixels
+VIDEO_SEED = 9  # added to the user's seed; differs from the numbers of PARTS
 
 
-def draw_file(index, seed, part, folder):
-    """Draws a picture into the folder -> its path, boxes float32 (n, 4), classes int32 (n,)."""
+def draw_file(index: int, seed: int, part: str, folder: Path) -> tuple[Path, np.ndarray, np.ndarray]:
+    """Draw a picture into the folder. Return its path, boxes float32 (n, 4) and classes int32 (n,)."""
     rng = np.random.default_rng([seed, PARTS.index(part), index])
     picture, boxes, classes = draw_scene(rng)
     quality = int(rng.integers(QUALITY[0], QUALITY[1] + 1))
     path = folder / f"{index:05d}.jpg"
     _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    with whole_file(path) as part:
-        part.write_bytes(data)
+    with whole_file(path) as file:
+        file.write_bytes(data)
     return path, boxes, classes
 
 
-def draw_files(count, seed, part, folder):
-    """`draw_file` for each index below count, on all cores -> list of what it returns."""
+def draw_files(count: int, seed: int, part: str, folder: Path) -> list[tuple[Path, np.ndarray, np.ndarray]]:
+    """Draw `count` pictures on all cores. Return what `draw_file` returns for each."""
     draw = functools.partial(draw_file, seed=seed, part=part, folder=folder)
     show = functools.partial(tqdm, total=count, unit=" pictures", desc=part, disable=None)
     workers = min(os.cpu_count() or 1, -(-count // PICTURES_PER_PROCESS))
     if workers < 2:
         return list(show(map(draw, range(count))))
-    spawn = multiprocessing.get_context("spawn")  # the same on every system; a fork may inherit locks
+    spawn = multiprocessing.get_context("spawn")  # works alike on every system; a forked process may inherit locks
     with ProcessPoolExecutor(workers, spawn, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         return list(show(pool.map(draw, range(count), chunksize=10)))
 
 
-def draw_preview(path, seed):
-    """A contact sheet of the first pictures of that seed, their boxes and digits drawn in."""
+def draw_preview(path: Path, seed: int) -> None:
+    """Write a contact sheet of the first pictures of a seed, with their boxes and digits drawn in."""
     columns, rows, side = PREVIEW
     sheet = np.full((rows * side, columns * side, 3), 255, np.uint8)
     for i in range(columns * rows):
@@ -81,14 +83,14 @@ def draw_preview(path, seed):
     write_picture(path, sheet)
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments() -> argparse.Namespace:
+    parser = ScriptParser(__doc__)
     parser.add_argument("--train", type=int, default=4000, metavar="N", help="pictures to train on (%(default)s)")
     parser.add_argument("--test", type=int, default=500, metavar="N", help="pictures to test on (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="others give other pictures (%(default)s)")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help=f"where they go ({OUTPUT})")
-    parser.add_argument("--preview", type=Path, metavar="PATH", help="write a contact sheet, .png")
-    parser.add_argument("--video", type=Path, metavar="PATH", help="write a sample video of moving digits, .mp4")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random generator (%(default)s)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help=f"folder to write ({OUTPUT})")
+    parser.add_argument("--preview", type=Path, metavar="PATH", help="also write a contact sheet, .png")
+    parser.add_argument("--video", type=Path, metavar="PATH", help="also write a sample video of moving digits, .mp4")
     arguments = parser.parse_args()
     for option in ("train", "test", "seed"):
         if getattr(arguments, option) < 0:
@@ -100,7 +102,7 @@ def parse_arguments():
 
 
 @say_it_in_one_line
-def main():
+def main() -> None:
     arguments = parse_arguments()
     output = (arguments.output or project_path(OUTPUT)).absolute()
     for part in PARTS:

@@ -3,8 +3,8 @@
 python tools/XML_to_YOLOv3.py photos/ --output model_data/mine.txt      XML files of a folder, e.g. of labelImg
 python tools/XML_to_YOLOv3.py VOCdevkit/VOC2012 --set train --classes voc.names --skip-difficult
 
-Pictures are looked for beside the XML and in its neighbours JPEGImages and images. Boxes are taken as they stand, but
-for a picture whose <size> is that of the picture as stored, or before it was resized: these are turned and scaled.
+Pictures are looked for beside the XML files and in the folders JPEGImages and images next to theirs. Where <size> says
+that the boxes were drawn on the picture as it is stored, or before it was resized, they are turned and scaled.
 """
 
 import re
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import _path
-from yolov3.annotation_cli import finish, make_parser, parse
+from yolov3.annotation_cli import annotation_parser, parse, write_converted
 from yolov3.annotations import MOST_TEXT_BYTES, Size, numbered_lines, shortened
 from yolov3.checks import UserError, say_it_in_one_line
 from yolov3.dataset_files import first_that, read_names
@@ -24,13 +24,13 @@ from yolov3.media.sources import PICTURE_SUFFIXES
 
 import numpy as np
 
-NEIGHBOURS = (".", "../JPEGImages", "../images")  # of an XML's folder: where its picture may be
+NEIGHBOURS = (".", "../JPEGImages", "../images")  # where a picture may be, from the folder of its XML file
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 DECLARATION = re.compile(rb"<\?xml[^>]{0,200}\bencoding\s{0,9}=\s{0,9}[\"']([\w.:-]{1,40})[\"'][^>]{0,200}\?>")
 
 
 class Annotated(NamedTuple):
-    """Hold what one XML file says."""
+    """Hold the content of one XML file."""
 
     file: Path
     picture: Path
@@ -43,7 +43,7 @@ class Annotated(NamedTuple):
 def find_xml(source: Path, subset: str | None) -> tuple[list[Path], list[Path]]:
     """Return the XML files under a folder, sorted, and the lists that were read.
 
-    With a subset only those of a VOCdevkit that ImageSets/Main/{subset}.txt lists.
+    With a subset, return only those that a VOCdevkit lists in ImageSets/Main/{subset}.txt.
     """
     files, lists = sorted(source.rglob("*.[xX][mM][lL]")), []
     if subset:
@@ -60,17 +60,17 @@ def find_xml(source: Path, subset: str | None) -> tuple[list[Path], list[Path]]:
 
 
 def parse_xml(file: Path) -> ElementTree.Element:
-    """Return the root element of an XML file in any encoding that Python knows. Raises ValueError with the fault."""
+    """Return the root element of an XML file in any encoding that Python knows. Raises ValueError."""
     if not file.is_file() or file.stat().st_size > MOST_TEXT_BYTES:
         raise ValueError("is not an XML file")
     data = file.read_bytes()
     try:
         return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # Expat reads few encodings by itself
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # Expat knows only a few encodings
         fault = error
     declared = DECLARATION.search(data[:1000])
     encoding = declared[1].decode() if declared else "utf-8"
-    if encoding.lower() in ("utf-8", "utf8"):  # said or meant, but not so: not a fault as long as names are ASCII
+    if encoding.lower() in ("utf-8", "utf8"):  # but the file is not UTF-8: accepted where names are ASCII
         encoding = "latin-1"
     try:
         root = ElementTree.fromstring(
@@ -85,7 +85,7 @@ def parse_xml(file: Path) -> ElementTree.Element:
 
 
 def read_xml(file: Path, skip_difficult: bool) -> Annotated:
-    """Return what an XML file says. Raises ValueError if it is not XML, or its picture is missing or not certain."""
+    """Return the content of an XML file. Raises ValueError if it is not XML, or its picture is missing or ambiguous."""
     root = parse_xml(file)
     boxes, names, problems = [], [], []
     for number, thing in enumerate(root.iter("object"), 1):
@@ -103,15 +103,15 @@ def read_xml(file: Path, skip_difficult: bool) -> Annotated:
             problems.append(f"{file} object {number} has a bndbox that is not four numbers: {told}")
             continue
         names.append(name)
-    picture = find_picture(file, (root.findtext("filename") or "").strip())
+    picture = picture_of_xml(file, (root.findtext("filename") or "").strip())
     declared = declared_size(root.findtext("size/width"), root.findtext("size/height"))
     return Annotated(file, picture, declared, boxes, names, problems)
 
 
-def find_picture(file: Path, filename: str) -> Path:
-    """Return the picture of an XML file, by the name in it (some have none, or one without suffix), or by its own.
+def picture_of_xml(file: Path, filename: str) -> Path:
+    """Return the picture of an XML file, by its <filename>, with or without suffix, or by the name of the file itself.
 
-    Raises ValueError if it is missing, or if the two names lead to two pictures.
+    Raises ValueError if the picture is missing, or if the two names lead to two pictures.
     """
     named = Path(filename.replace("\\", "/")).name
     suffixes = [suffix for end in PICTURE_SUFFIXES for suffix in (end, end.upper())]
@@ -129,7 +129,7 @@ def find_picture(file: Path, filename: str) -> Path:
 
 
 def to_labelled(one: Annotated, numbers: dict[str, int]) -> Labelled:
-    """Return the boxes of an XML file whose names are among the classes."""
+    """Return the boxes of an XML file whose class is among those of `numbers`."""
     wanted = [i for i, name in enumerate(one.names) if name in numbers]
     boxes = np.array(one.boxes, np.float64).reshape(-1, 4)[wanted]
     classes = np.array([numbers[one.names[i]] for i in wanted], np.int32)
@@ -137,14 +137,14 @@ def to_labelled(one: Annotated, numbers: dict[str, int]) -> Labelled:
 
 
 @say_it_in_one_line
-def main():
-    parser = make_parser(__doc__, "for its order (all names found, sorted)")
-    parser.add_argument("--set", help="of a VOCdevkit: train, val, trainval, test (all)")
-    parser.add_argument("--skip-difficult", action="store_true", help="leave out objects marked difficult")
+def main() -> int:
+    subsets = "part of a VOCdevkit: train, val, trainval or test (all)"
+    parser = annotation_parser(__doc__, "all names found, sorted", subsets)
+    parser.add_argument("--skip-difficult", action="store_true", help="leave out objects that are marked as difficult")
     arguments = parse(parser)
 
     found, problems = [], []
-    files, lists = find_xml(arguments.source, arguments.set)
+    files, lists = find_xml(arguments.source, arguments.subset)
     for file in files:
         try:
             found.append(read_xml(file, arguments.skip_difficult))
@@ -156,7 +156,7 @@ def main():
     numbers = {name: i for i, name in enumerate(classes)}
     problems += [f"{per_name[x]} boxes of {x}: not in {arguments.classes}" for x in sorted(per_name.keys() - numbers)]
     inputs = [*files, *lists, *([arguments.classes] if arguments.classes else [])]
-    return finish([to_labelled(one, numbers) for one in found], classes, problems, [], arguments, inputs)
+    return write_converted([to_labelled(one, numbers) for one in found], classes, problems, [], arguments, inputs)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,4 @@
-"""Put the project's root on Python's path. Every script in this folder imports this first, so that it runs from
-anywhere."""
+"""Put the project's root on Python's path. Every script in this folder imports this first, to run from anywhere."""
 
 import sys
 from pathlib import Path

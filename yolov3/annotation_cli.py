@@ -1,4 +1,4 @@
-"""What scripts on annotated pictures share: reading annotations, and the command line and output of the converters."""
+"""Read annotations for the scripts, and give the converters their command line and their output."""
 
 import argparse
 import itertools
@@ -13,32 +13,37 @@ from yolov3.checks import UserError, check_class_names, printable, project_path
 from yolov3.dataset_files import read_names
 from yolov3.files import check_writable, whole_file
 from yolov3.labelled import Labelled, fitted
+from yolov3.settings import ScriptParser
 
 from tqdm import tqdm
 
 OPTIONS = {"output": "--output", "names": "--names"}
-CLASSES_TOLD = 200  # more are told only where they have boxes
+CLASSES_TOLD = 200  # of a longer list only those with boxes are printed
 
 
-def make_parser(description: str, classes_help: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that every converter has."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def annotation_parser(description: str | None, otherwise: str, subsets: str = "") -> ScriptParser:
+    """Return a parser with the options that every converter has.
+
+    otherwise  what --classes is if it is left out
+    subsets    what a WORD of --set names, if anything
+    """
+    parser = ScriptParser(description, subsets)
     parser.add_argument("source", type=Path, help="what to convert")
     parser.add_argument("--output", type=Path, metavar="PATH", help="annotation file to write (model_data/SOURCE.txt)")
-    parser.add_argument("--names", type=Path, metavar="PATH", help="names file to write (beside it, .names)")
-    parser.add_argument("--classes", type=Path, metavar="NAMES", help=f"names file, or data.yaml, {classes_help}")
+    parser.add_argument("--names", type=Path, metavar="PATH", help="names file to write (beside the output, .names)")
+    parser.add_argument("--classes", type=Path, metavar="NAMES", help=f"names file or data.yaml ({otherwise})")
     return parser
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Return the command line with its outputs filled in.
+def parse(parser: ScriptParser) -> argparse.Namespace:
+    """Parse the command line and fill in the outputs that it leaves out.
 
     Raises UserError if the source is missing, or if an output cannot be written or is an input.
     """
     arguments = parser.parse_args()
     if not _exists(arguments.source):
         raise UserError(f"{printable(arguments.source)} is missing: name what is to be converted")
-    subset = f"_{arguments.set}" if getattr(arguments, "set", None) else ""
+    subset = f"_{arguments.subset}" if getattr(arguments, "subset", None) else ""
     default = project_path("model_data") / f"{arguments.source.resolve().stem}{subset}.txt"
     arguments.output = (arguments.output or default).absolute()
     arguments.names = (arguments.names or arguments.output.with_suffix(".names")).absolute()
@@ -54,7 +59,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def check_apart(arguments: argparse.Namespace, inputs: Iterable[Path]) -> None:
-    """Raise UserError if an output is one of the inputs, whatever links and names lead to it."""
+    """Raise UserError if an output is one of the inputs, by whatever link or name."""
     outputs = {_identity(getattr(arguments, name)): option for name, option in OPTIONS.items()}
     for path in inputs:
         if option := outputs.get(_identity(path)):
@@ -69,7 +74,7 @@ def _exists(path):
 
 
 def _identity(path):
-    """Return what two names of one file have in common."""
+    """Return a value that is the same for all names of one file."""
     try:
         status = path.stat()
         return status.st_dev, status.st_ino
@@ -77,16 +82,21 @@ def _identity(path):
         return str(path.absolute())
 
 
-def finish(
-    found: Iterable[Labelled], names: Sequence[str], problems: list[str], notes: list[str], arguments, inputs=()
+def write_converted(
+    found: Iterable[Labelled],
+    names: Sequence[str],
+    problems: list[str],
+    notes: list[str],
+    arguments: argparse.Namespace,
+    inputs: Iterable[Path] = (),
 ) -> int:
-    """Check what a converter found against the pictures, write annotations and names, and tell what was done.
+    """Check what a converter found against the pictures, write annotations and names, and report what was done.
 
     problems  what was left out already, each with its place
     notes     what else the user must know
-    inputs    files that were read, beside the pictures; no output may be one of them
+    inputs    files that were read besides the pictures; an output must not be one of them
 
-    Returns the exit code 0. Raises UserError if nothing is left to write.
+    Return the exit code 0. Raises UserError if nothing is left to write.
     """
     check_class_names(names, arguments.source)
     found = list(found)
@@ -116,10 +126,10 @@ def finish(
         raise UserError(f"{arguments.source} holds no picture that can be used: nothing is written")
     if checked.problems and not any(len(record.classes) for record in checked.records):
         raise UserError(f"{arguments.source} holds no box that can be used: nothing is written")
-    with whole_file(arguments.names) as part:  # both or neither
+    with whole_file(arguments.names) as part:  # both files are written, or neither
         part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         write_annotations(arguments.output, checked.records)
-    print(describe(checked, names))
+    print(describe_data_set(checked, names))
     print(f"written: {arguments.output}\nwritten: {arguments.names}")
     return 0
 
@@ -137,10 +147,10 @@ def _check_path(record, folder):
 
 
 def _unlike_configs(names):
-    """Return a warning if the classes are not numbered as TRAIN_CLASSES has them."""
+    """Return a warning if the classes are not numbered as in TRAIN_CLASSES, as a list of one or no line."""
     try:
         configured = read_names(configs.TRAIN_CLASSES)
-    except UserError:  # not there yet
+    except UserError:  # the file does not exist yet
         configured = ()
     if configured and tuple(names) != tuple(configured):
         return [
@@ -150,8 +160,8 @@ def _unlike_configs(names):
     return []
 
 
-def describe(checked: Checked, names: Sequence[str]) -> str:
-    """Return how much a data set has of what."""
+def describe_data_set(checked: Checked, names: Sequence[str]) -> str:
+    """Return how many pictures, boxes of each class and problems a data set has, in words."""
     per_class = Counter(itertools.chain.from_iterable(record.classes.tolist() for record in checked.records))
     told = [i for i in range(len(names)) if len(names) <= CLASSES_TOLD or per_class[i]]
     background = sum(not len(record.classes) for record in checked.records)
@@ -165,7 +175,7 @@ def describe(checked: Checked, names: Sequence[str]) -> str:
 
 
 def read_pictures(path: str | Path, class_count: int) -> Checked:
-    """Return what can be used of an annotation file, and tell what is left out. Raises UserError if no box is left."""
+    """Return what can be used of an annotation file and print what is left out. Raises UserError if no box is left."""
     checked = check_annotations(path, class_count, configs.YOLO_MAX_PIXELS)
     tell_left_out(checked.problems)
     if not any(len(record.classes) for record in checked.records):
@@ -174,15 +184,15 @@ def read_pictures(path: str | Path, class_count: int) -> Checked:
 
 
 def tell_left_out(problems: Iterable[str]) -> None:
-    """Print what is left out, a line each."""
+    """Print what is left out, one line each."""
     for problem in problems:
         print(f"left out: {printable(problem)}", file=sys.stderr)
 
 
 def check_names(of_model: Sequence[str], annotated: Sequence[str], place: str | Path | None = None) -> None:
-    """Raise UserError if the classes of a model are not those that the annotations number.
+    """Raise UserError if the classes of a model differ from those of the annotations.
 
-    place  the names file of the annotations; None: TRAIN_CLASSES
+    place  the names file of the annotations; None means TRAIN_CLASSES
     """
     place = place or f"TRAIN_CLASSES = {configs.TRAIN_CLASSES!r}"
     pairs = enumerate(itertools.zip_longest(of_model, annotated, fillvalue="nothing"))

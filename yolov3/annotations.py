@@ -20,11 +20,11 @@ import numpy as np
 import PIL.Image
 from tqdm import tqdm
 
-# Each part begins with a character that the part before it cannot hold, so that no word is read twice.
+# Each part begins with a character that cannot occur in the part before it, so that matching takes linear time.
 NUMBER = re.compile(r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf)", re.ASCII | re.IGNORECASE)
 WORD = re.compile(r"\S+")
 SOME_NUMBERS = re.compile(r"[-+.,\d]*", re.ASCII)
-MOST_TEXT_BYTES = 2**31  # of an annotation, label or XML file: more is a file of another kind
+MOST_TEXT_BYTES = 2**31  # of an annotation, label or XML file; a larger one is of another kind
 LONGEST_TOLD = 60  # characters of a wrong word that a message repeats
 ORIENTATION = 0x0112  # the EXIF tag
 PIL.Image.MAX_IMAGE_PIXELS = None  # YOLO_MAX_PIXELS is the limit, checked by `read_size` before anything is decoded
@@ -39,32 +39,32 @@ class Record(NamedTuple):
 
 
 class Size(NamedTuple):
-    """Hold the size of a picture file. It is seen upright, but stored as its camera was held."""
+    """Hold the size of a picture file as it is seen, upright. It is stored as the camera was held."""
 
     height: int
     width: int
-    orientation: int = 1  # EXIF's, 1 to 8; from 5 on the stored picture has height and width exchanged
+    orientation: int = 1  # by EXIF, 1 to 8; from 5 on, height and width are exchanged in the stored picture
 
 
 @dataclass
 class Checked:
-    """Hold a data set as far as it can be used, and what is wrong with the rest."""
+    """Hold what can be used of a data set, and what is wrong with the rest."""
 
-    records: list[Record] = field(default_factory=list)  # without wrong boxes; the others clipped to their picture
-    sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height), one for each record
+    records: list[Record] = field(default_factory=list)  # boxes clipped to their picture, without those that are wrong
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # (height, width) of each record's picture
     problems: list[str] = field(default_factory=list)  # each with its place
     clipped: int = 0  # boxes that were partly outside their picture
 
     def add(self, record: Record, class_count: int, max_pixels: int, place: str) -> None:
-        """Check a record against its picture and take what is right with it."""
+        """Check a record against its picture and keep what is right."""
         try:
-            size = picture_size(record.picture, max_pixels)
+            height, width, _ = read_size(record.picture, max_pixels)
         except UserError as error:
             self.problems.append(f"{place}: {error}")
             return
-        boxes, classes, reasons, clipped = check_boxes(record.boxes, record.classes, size, class_count)
+        boxes, classes, reasons, clipped = usable_boxes(record.boxes, record.classes, (height, width), class_count)
         self.records.append(Record(record.picture, boxes, classes))
-        self.sizes.append(size)
+        self.sizes.append((height, width))
         self.problems += [f"{place}: {reason}" for reason in reasons]
         self.clipped += clipped
 
@@ -84,7 +84,7 @@ def largest_class(path: str | Path) -> float:
 def check_annotations(path: str | Path, class_count: int, max_pixels: int) -> Checked:
     """Return what can be used of an annotation file, and what is wrong with the rest.
 
-    Only the headers of the pictures are read: a picture that ends too early is not found out.
+    Only the headers of the pictures are read, so a truncated picture is not noticed.
     Raises UserError if the file is missing or empty, or has no picture that can be used.
     """
     check_count("YOLO_MAX_PIXELS", max_pixels, 1)
@@ -119,17 +119,17 @@ def write_annotations(path: str | Path, records: Iterable[Record]) -> None:
 
 
 def parse_line(line: str, folder: Path) -> Record:
-    """Return the record of one line of an annotation file in `folder`. Raises ValueError with what is wrong."""
+    """Return the record of one line of an annotation file in `folder`. Raises ValueError that says what is wrong."""
     picture, words = _split(line)
     rows = [word.split(",") for word in words]
     for word, row in zip(words, rows, strict=True):
         if len(row) != 5 or not all(map(NUMBER.fullmatch, row)):
             raise ValueError(f"{shortened(word)!r} is not a box: it must be x1,y1,x2,y2,class")
     if not picture:
-        raise ValueError("there is no picture before the first box")
+        raise ValueError("the path of the picture is missing before the first box")
     if "\0" in picture:
         raise ValueError("the path holds a NUL character: save the file as UTF-8 text")
-    with np.errstate(over="ignore"):  # too large for float32 is infinite, which `check_boxes` tells
+    with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, which `usable_boxes` reports
         numbers = np.array([[float(x) for x in row] for row in rows], np.float64).reshape(-1, 5)
         boxes = numbers[:, :4].astype(np.float32)
     whole = (np.abs(numbers[:, 4]) < 2**31) & (numbers[:, 4] == np.round(numbers[:, 4]))
@@ -139,7 +139,7 @@ def parse_line(line: str, folder: Path) -> Record:
 
 
 def _split(line):
-    """Return the path and the words behind it: the first box, or what is meant to be one, and all that follow."""
+    """Return the path of a line and the words behind it, from the first box or what was meant to be one."""
     for found in WORD.finditer(line):
         word = found[0]
         numbers = word.split(",")
@@ -151,12 +151,12 @@ def _split(line):
 
 
 def shortened(text: str) -> str:
-    """Return a text as far as a message can show it."""
+    """Return a text, shortened to fit into a message."""
     return text if len(text) <= LONGEST_TOLD else f"{text[:LONGEST_TOLD]}..."
 
 
 def find_picture(path: str | Path, folder: Path) -> Path:
-    """Return the absolute path of a picture that an annotation file in `folder` names, whether it is there or not."""
+    """Return the absolute path of a picture that an annotation file in `folder` names, whether it exists or not."""
     in_project, beside = project_path(path), folder / path
     try:
         return (beside if not in_project.exists() and beside.exists() else in_project).absolute()
@@ -176,26 +176,27 @@ def format_record(record: Record, folder: Path) -> str:
     return " ".join([name, *(",".join(f"{round(x, 2):.12g}" for x in box) + f",{i}" for box, i in boxes)])
 
 
-def check_boxes(
-    boxes: np.ndarray, classes: np.ndarray, size: tuple[float, float], class_count: int
+def usable_boxes(
+    boxes: np.ndarray, classes: np.ndarray, size: tuple[int, int], class_count: int
 ) -> tuple[np.ndarray, np.ndarray, list[str], int]:
-    """Check the boxes (n, 4) xyxy of a picture of size (width, height), in pixels.
+    """Check the boxes (n, 4) xyxy of a picture of size (height, width), in pixels.
 
-    Returns the right ones, clipped to the picture, their classes, what is wrong with the others, and how many were
-    clipped. A box whose centre is outside the picture is wrong; one that sticks out is clipped, since its object
-    would be trained as background if it were left out.
+    Return the right ones, clipped to the picture, their classes, what is wrong with the others, and how many were
+    clipped. A box whose centre is outside the picture is wrong. One that is only partly outside is clipped, since its
+    object would be trained as background if the box were left out.
     """
-    limit = np.array([*size, *size], np.float64)
+    height, width = size
+    limit = np.array([width, height, width, height], np.float64)
     wide = np.asarray(boxes, np.float64).reshape(-1, 4)
     inside = np.clip(wide, 0, limit)
     centre = (wide[:, :2] + wide[:, 2:]) / 2
-    faults = [  # the first that holds is told
+    faults = [  # the first that applies is reported
         (~np.isfinite(wide).all(1), "has a side that is not a number"),
         ((wide[:, 2:] < wide[:, :2]).any(1), "has x2 < x1 or y2 < y1"),
-        (((centre < 0) | (centre > limit[:2])).any(1), f"is outside the picture of {size[0]} x {size[1]} pixels"),
+        (((centre < 0) | (centre > limit[:2])).any(1), f"is outside the picture of {width} x {height} pixels"),
         ((inside[:, 2:] <= inside[:, :2]).any(1), "has no area"),
-        (_repeated(wide, classes), "is there twice"),
-        ((classes < 0) | (classes >= class_count), f"is of no class: there are {class_count}, 0 to {class_count - 1}"),
+        (_repeated(wide, classes), "appears twice"),
+        ((classes < 0) | (classes >= class_count), f"has an unknown class: there are {class_count}, from 0"),
     ]
     wrong = np.stack([mask for mask, _ in faults], 1)  # (n, faults)
     reasons = [
@@ -208,29 +209,21 @@ def check_boxes(
 
 
 def _repeated(boxes, classes):
-    """Return for each box whether the same one, of the same class, stands before it."""
+    """Return for each box whether an equal one of the same class comes before it."""
     seen = set()
     rows = [(*box, label) for box, label in zip(boxes.tolist(), classes.tolist(), strict=True)]
     return np.array([row in seen or seen.add(row) is not None for row in rows], bool)
 
 
-def picture_size(path: str | Path, max_pixels: int) -> tuple[int, int]:
-    """Return (width, height) of the upright picture, from the file's header. Raises UserError with the reason."""
-    size = read_size(path, max_pixels)
-    return size.width, size.height
-
-
 def read_size(path: str | Path, max_pixels: int) -> Size:
-    """Return the Size of a picture file, from its header. Raises UserError with the reason."""
+    """Return the Size of a picture file from its header. Raises UserError."""
     try:
         if not Path(path).is_file():
             raise UserError(f"picture {path} is {'not a file' if Path(path).exists() else 'missing'}")
         with PIL.Image.open(path) as picture:
             width, height = picture.size
-            if (
-                picture.format == "GIF" and picture.tile and picture.tile[0][1]
-            ):  # the first frame, which may be smaller than the canvas
-                left, top, right, bottom = picture.tile[0][1]
+            if picture.format == "GIF" and picture.tile and picture.tile[0][1]:
+                left, top, right, bottom = picture.tile[0][1]  # the first frame, which may be smaller than the canvas
                 width, height = right - left, bottom - top
             is_jpeg = picture.format in ("JPEG", "MPO")
             orientation = picture.getexif().get(ORIENTATION, 1) if is_jpeg else 1
@@ -239,7 +232,7 @@ def read_size(path: str | Path, max_pixels: int) -> Size:
     except OSError as error:
         reason = f"cannot be read: {error.strerror}" if error.strerror else "is not a picture that can be read"
         raise UserError(f"picture {shortened_path(path)} {reason}") from None
-    except Exception:  # noqa: BLE001  Pillow's readers of damaged headers raise errors of many kinds
+    except Exception:  # noqa: BLE001  Pillow raises errors of many kinds for damaged headers
         raise UserError(f"picture {path} is not a picture that can be read") from None
     orientation = orientation if orientation in range(1, 9) else 1
     if orientation >= 5:
@@ -252,13 +245,13 @@ def read_size(path: str | Path, max_pixels: int) -> Size:
 
 
 def shortened_path(path: str | Path) -> str:
-    """Return a path as far as a message can show it: its end is what tells it from others."""
+    """Return a path, shortened to fit into a message. Its end is kept, which tells it from others."""
     text = str(path)
     return text if len(text) <= 255 else f"...{text[-LONGEST_TOLD:]}"
 
 
 def read_text(path: Path, what: str) -> str:
-    """Return the text of a file in UTF-8, or in UTF-16 with its mark. Raises UserError, which calls it `what`."""
+    """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark. Raises UserError about `what`."""
     try:
         if not path.is_file():
             raise UserError(f"{what} {path} {'cannot be read: it is not a file' if path.exists() else 'is missing'}")

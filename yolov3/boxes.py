@@ -5,17 +5,23 @@ detector and inside every SavedModel. Boxes are xyxy, in fractions of the networ
 otherwise.
 """
 
-from yolov3.images import picture_scale, unfit
+import functools
+from collections.abc import Callable, Sequence
+
+from yolov3.checkpoint import ModelSpec
+from yolov3.fitting import picture_scale, unfit
+from yolov3.networks import BETA_NMS, Heads
 
 import tensorflow as tf
 
 MAX_BOXES = 100  # per picture, after suppression; COCO's protocol counts as many
-MAX_PAIRS = 2048  # of box and class per picture that `suppress_pairs` compares, the best ones
-DIOU_POWER = 0.6  # of the squared ratio of distances; Darknet's, the paper has 1
-MAX_LOG_SIZE = 10.0  # exp() stays finite, in float16 too; a box of e^10 anchors covers any picture
+MAX_PAIRS = 2048  # pairs of box and class per picture that `suppress_pairs` compares: those with the highest scores
+MAX_LOG_SIZE = 10.0  # keeps exp() finite, in float16 too; a box of e^10 anchors covers any picture
 
 
-def decode_head(raw, stride, anchors, scale_x_y, new_coords=False):
+def decode_head(
+    raw: tf.Tensor, stride: int, anchors: Sequence, scale_x_y: float, new_coords: bool = False
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return boxes (N, h*w*A, 4) as fractions, objectness (..., 1) and class probabilities (..., C) of one raw head
     (N, h, w, A * (5 + C)) with A anchors.
 
@@ -45,7 +51,7 @@ def decode_head(raw, stride, anchors, scale_x_y, new_coords=False):
     return rows(boxes), rows(probabilities[..., :1]), rows(probabilities[..., 1:])
 
 
-def decode(raw_heads, heads):
+def decode(raw_heads: Sequence[tf.Tensor], heads: Heads) -> tf.Tensor:
     """Return the predictions (N, boxes, 4 + C) of raw heads: xyxy fractions, then objectness x class probability.
 
     Rows are sorted by stride, then y, x and anchor. Boxes are not clipped to the picture, since Darknet's suppression
@@ -58,22 +64,43 @@ def decode(raw_heads, heads):
     return tf.concat(decoded, 1)
 
 
-def finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnostic=False):
+def finish(
+    predictions: tf.Tensor,
+    sizes: tf.Tensor,
+    score_threshold: float | tf.Tensor,
+    iou_threshold: float | tf.Tensor,
+    spec: ModelSpec,
+    class_agnostic: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return what `suppress` returns, with boxes (N, 100, 4) in pixels of each picture, clipped to it.
 
     predictions  float32 (N, boxes, 4 + classes), as `decode` returns them
     sizes  int32 (N, 2): height and width of each picture
     spec  the ModelSpec: its input size, how pictures are resized, and the kind of suppression
     """
-    scale = picture_scale(sizes, spec.input_size, spec.resize)
+    scale, heads = picture_scale(sizes, spec.input_size, spec.resize), spec.heads
     boxes, scores, classes, valid = suppress(
-        predictions, score_threshold, iou_threshold, spec.heads.nms, scale, class_agnostic=class_agnostic
+        predictions,
+        score_threshold,
+        iou_threshold,
+        heads.nms,
+        scale,
+        class_agnostic=class_agnostic,
+        beta=heads.beta_nms,
     )
     return unfit(boxes, sizes, spec.input_size, spec.resize), scores, classes, valid
 
 
-def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_boxes=MAX_BOXES, class_agnostic=False):
-    """Return boxes (N, k, 4), scores (N, k), classes int32 (N, k) and valid int32 (N,): how many of the k = max_boxes
+def suppress(
+    predictions: tf.Tensor,
+    score_threshold: float | tf.Tensor,
+    iou_threshold: float | tf.Tensor,
+    nms: str,
+    scale: float | tf.Tensor = 1.0,
+    class_agnostic: bool = False,
+    beta: float = BETA_NMS,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return boxes (N, k, 4), scores (N, k), classes int32 (N, k) and valid int32 (N,): how many of the k = MAX_BOXES
     rows of each picture hold a box. The other rows are zero. The highest score comes first.
 
     Suppression is greedy: a box is suppressed if it overlaps a better one that is kept by more than iou_threshold.
@@ -82,27 +109,28 @@ def suppress(predictions, score_threshold, iou_threshold, nms, scale=1.0, max_bo
     scale  (N, 1, 4): what turns box sides into fractions of their picture, in which Darknet measures DIoU's distances
     class_agnostic  False: boxes of different classes never suppress each other, and a box may be kept once for each
          of its classes, as in Darknet. True: they do, and a box has only its best class.
+    beta  with "diou": the power of the penalty, of the squared ratio of distances
     """
     boxes, scores = candidates(predictions, score_threshold)
     if class_agnostic:
         best = tf.one_hot(tf.argmax(scores, -1), tf.shape(scores)[-1], dtype=scores.dtype)
         scores *= best  # of several equal scores the first class keeps its own
     if class_agnostic or nms == "diou":
-        overlap = {"iou": iou, "diou": diou}[nms]
+        overlap = functools.partial(diou, beta=beta) if nms == "diou" else iou
         boxes, scores = suppress_pairs(
             boxes, scores, score_threshold, iou_threshold, overlap, scale, class_agnostic=class_agnostic
         )
         iou_threshold = 1.0  # the suppressed ones have a score of zero already; what follows only sorts the others
     boxes, scores, classes, valid = tf.image.combined_non_max_suppression(
-        boxes[:, :, tf.newaxis], scores, max_boxes, max_boxes, iou_threshold, score_threshold, clip_boxes=False
+        boxes[:, :, tf.newaxis], scores, MAX_BOXES, MAX_BOXES, iou_threshold, score_threshold, clip_boxes=False
     )
     return boxes, scores, tf.cast(classes, tf.int32), valid
 
 
-def candidates(predictions, score_threshold):
+def candidates(predictions: tf.Tensor, score_threshold: float | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the boxes (N, K, 4) whose best class exceeds the threshold, and their scores (N, K, C), best first.
 
-    K is the number of them in the picture that has most, so that no picture loses one to its neighbours in the batch.
+    K is their number in the picture that has most, so that the other pictures of a batch make no difference.
     """
     boxes, scores = predictions[..., :4], predictions[..., 4:]
     best = tf.reduce_max(scores, -1)  # (N, boxes)
@@ -111,9 +139,9 @@ def candidates(predictions, score_threshold):
     return tf.gather(boxes, rows, batch_dims=1), tf.gather(scores, rows, batch_dims=1)
 
 
-# One step of the search for the pairs that are kept: those kept before, those kept now, and which pair drops which.
-# tf.while_loop would have TensorFlow split the loop into switches, which its executor of one thread (see
-# detector._small_steps) cannot run.
+# The state of the search for the pairs that are kept: those kept before the last step and after it, and which pair
+# drops which. tf.while_loop would be split into switches, which the executor of one thread (detector._small_steps)
+# cannot run.
 _LOOP = (tf.TensorSpec((None, None), tf.bool), tf.TensorSpec((None, None), tf.bool), tf.TensorSpec([None] * 3, tf.bool))
 
 
@@ -127,11 +155,19 @@ def _next(before, now, drops):
     return now, ~tf.reduce_any(drops & now[:, :, tf.newaxis], 1), drops
 
 
-def suppress_pairs(boxes, scores, score_threshold, iou_threshold, overlap, scale=1.0, class_agnostic=False):
+def suppress_pairs(
+    boxes: tf.Tensor,
+    scores: tf.Tensor,
+    score_threshold: float | tf.Tensor,
+    iou_threshold: float | tf.Tensor,
+    overlap: Callable,
+    scale: float | tf.Tensor = 1.0,
+    class_agnostic: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return one row for each pair of a box and a class, those suppressed with scores of zero: (N, M, 4), (N, M, C).
 
     boxes (N, K, 4), scores (N, K, C); overlap is `iou` or `diou`; scale and class_agnostic as in `suppress`.
-    With DIoU this is Darknet's diounms_sort as `nms_kind=greedynms` runs it. The greedy result is found without a loop
+    With DIoU this is Darknet's diounms_sort. The greedy result is found without a loop
     over boxes, as the fixed point of "a pair is kept unless a better pair that is kept overlaps it" (Cluster-NMS,
     Zheng et al. 2020).
     """
@@ -160,22 +196,22 @@ def suppress_pairs(boxes, scores, score_threshold, iou_threshold, overlap, scale
     return box, tf.one_hot(label, classes, dtype=score.dtype) * score[..., tf.newaxis]
 
 
-def iou(a, b):
+def iou(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Return the IoU (...) of xyxy boxes (..., 4); 0 for two boxes without area."""
     lower, upper = tf.maximum(a[..., :2], b[..., :2]), tf.minimum(a[..., 2:], b[..., 2:])
     intersection = tf.reduce_prod(tf.maximum(upper - lower, 0), -1)
     return tf.math.divide_no_nan(intersection, area(a) + area(b) - intersection)
 
 
-def diou(a, b):
-    """Return the IoU of xyxy boxes (..., 4) less (distance of the centres / diagonal of the hull) ^ 1.2: Darknet's
-    box_diou."""
+def diou(a: tf.Tensor, b: tf.Tensor, beta: float = BETA_NMS) -> tf.Tensor:
+    """Return the IoU of xyxy boxes (..., 4) less (distance of the centres / diagonal of the hull) ^ (2 * beta):
+    Darknet's box_diounms and, with the default, its box_diou."""
     hull = tf.maximum(a[..., 2:], b[..., 2:]) - tf.minimum(a[..., :2], b[..., :2])
     centres = (a[..., :2] + a[..., 2:] - b[..., :2] - b[..., 2:]) / 2
     distance = tf.math.divide_no_nan(tf.reduce_sum(centres**2, -1), tf.reduce_sum(hull**2, -1))
-    return iou(a, b) - distance**DIOU_POWER
+    return iou(a, b) - distance**beta
 
 
-def area(boxes):
+def area(boxes: tf.Tensor) -> tf.Tensor:
     """Return the area (...) of xyxy boxes (..., 4)."""
     return tf.reduce_prod(boxes[..., 2:] - boxes[..., :2], -1)

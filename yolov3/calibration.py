@@ -1,4 +1,4 @@
-"""The pictures that INT8 is calibrated on: real ones, with the preprocessing of detection."""
+"""Choose and read the pictures that INT8 is calibrated on: real pictures, preprocessed as for detection."""
 
 import sys
 from collections.abc import Iterator
@@ -6,19 +6,17 @@ from pathlib import Path
 
 from yolov3.annotations import annotated_pictures
 from yolov3.checks import UserError, check_count, project_path
-from yolov3.images import fit, read_picture
+from yolov3.fitting import fit
+from yolov3.images import read_picture
 from yolov3.media.sources import Pictures, open_source
 
 import numpy as np
 
-MOST_TOLD = 5  # of the pictures that cannot be read
+MOST_TOLD = 5  # pictures that cannot be read are named up to this number
 
 
 class CalibrationInputs:
-    """Iterate over network inputs, float32 (1, S, S, 3), of some pictures, which are decoded anew each time.
-
-    paths  of pictures that can be read
-    """
+    """Iterate over the network inputs, float32 (1, S, S, 3), of pictures, which are decoded anew at each iteration."""
 
     def __init__(self, paths: list[Path], size: int, resize: str, max_pixels: int):
         self.paths, self.size, self.resize, self.max_pixels = paths, size, resize, max_pixels
@@ -33,9 +31,9 @@ class CalibrationInputs:
 
 
 def choose_pictures(source: str | Path, count: int, max_pixels: int) -> list[Path]:
-    """Return `count` pictures of a folder, glob or annotation file, chosen at random, but the same each time.
+    """Return `count` pictures of a folder, glob or annotation file, chosen at random, but the same ones at each call.
 
-    Pictures that cannot be read are told, and others are taken in their place. Raises UserError if too few are left.
+    Pictures that cannot be read are named and replaced by others. Raises UserError if there are too few.
     """
     check_count("YOLO_CALIBRATION_COUNT", count, 1)
     paths = _listed(source, max_pixels)
@@ -55,8 +53,8 @@ def choose_pictures(source: str | Path, count: int, max_pixels: int) -> list[Pat
         print(f"left out: {len(problems) - MOST_TOLD} more", file=sys.stderr)
     if len(chosen) < count:
         raise UserError(
-            f"YOLO_CALIBRATION_COUNT = {count}, but {source} has {len(chosen)} pictures that can be read: name more in "
-            "YOLO_CALIBRATION_IMAGES, or lower the count"
+            f"YOLO_CALIBRATION_COUNT = {count}, but {source} has {len(chosen)} pictures that can be read",
+            "name more in YOLO_CALIBRATION_IMAGES, or lower the count",
         )
     return chosen
 
@@ -68,12 +66,13 @@ def _listed(source, max_pixels):
     try:
         found = open_source(path, max_pixels)
     except UserError as error:
-        reason = str(error).split(": ")[0]
+        problem = error.problem
     else:
         if isinstance(found, Pictures):
             return found.paths
-        reason = f"{source} is not a picture"
+        problem = f"{source} is not a picture"
     raise UserError(
-        f"{reason}: name a folder, glob or annotation file (.txt) of real pictures in YOLO_CALIBRATION_IMAGES (the "
-        "digits of the default are drawn by python tools/Make_digits.py)"
+        problem,
+        "name a folder, glob or annotation file (.txt) of real pictures in YOLO_CALIBRATION_IMAGES (the digits of the "
+        "default are drawn by python tools/Make_digits.py)",
     )

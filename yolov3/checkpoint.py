@@ -1,21 +1,32 @@
-"""The self-describing folder under checkpoints/: found, read, and written whole or not at all. No Keras here.
+"""Find, read and write the self-describing folders under checkpoints/, without Keras.
 
-It holds model.json (what the model is: type, classes, anchors, ...) beside weights.npz (its arrays, in Darknet's order
-and axes) or beside what a converter writes for a runtime.
+Each holds model.json (what the model is: type, classes, anchors, ...) beside weights.npz (its arrays, in Darknet's
+order and axes) or beside what a converter writes for a runtime. It is written whole or not at all.
 """
 
 import json
 import zipfile
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from yolov3.cfg import read_text
 from yolov3.cfg_network import network_of
 from yolov3.cfg_write import rewrite
 from yolov3.checks import UserError, are_like, check_class_names, check_input_size, project_path, read_file
 from yolov3.files import whole_folder
-from yolov3.images import RESIZES
-from yolov3.networks import LARGEST_ANCHOR, NETWORKS, NMS_KINDS, Heads, Network, network_name
+from yolov3.fitting import RESIZES
+from yolov3.networks import (
+    BETA_NMS,
+    LARGEST_ANCHOR,
+    MOST_BETA_NMS,
+    NETWORKS,
+    NMS_KINDS,
+    Heads,
+    Network,
+    network_name,
+)
 
 import numpy as np
 
@@ -24,55 +35,55 @@ CFG = "network.cfg"  # in the folder of a network that came from one
 MOST_CLASSES = 100_000
 LARGEST_SCALE = 10  # scale_x_y
 MOST_JSON = 2**26  # bytes of model.json
-SHOWN = 3  # classes that are named where a model is told in one line
+BEFORE = {"features": False, "beta_nms": BETA_NMS, "new_coords": False, "cfg": None}  # of folders that do not say
+SHOWN = 3  # classes that are named where a model is described in one line
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What a detector is, apart from its weights."""
+    """Describe a detector, except for its weights."""
 
     type: str  # "yolov3" or "yolov4"; or the name of the cfg
     tiny: bool
-    classes: tuple  # their names
+    classes: tuple[str, ...]  # their names
     input_size: int  # pixels
     resize: str  # "letterbox" or "stretch"
     heads: Heads
-    framework: str = "tf"  # the runtime its folder is for, see frameworks.FRAMEWORKS
+    framework: str = "tf"  # the runtime that its folder is for, see `runtimes.RUNTIMES`
     precision: str = "FP32"
-    features: bool = False  # whether the network answers the backbone's features, too
+    features: bool = False  # whether the network returns the embedding map too
     cfg: str | None = None  # the text of its Darknet cfg; None: it is one of the four
 
     @property
     def network(self) -> Network:
-        """Its row of the table of networks, or the network of its cfg."""
+        """Return its row of the table of networks, or the network of its cfg."""
         if self.cfg is None:
             return NETWORKS[network_name(self.type, self.tiny)]
         return network_of(self.cfg, Path(CFG), self.type)
 
     @property
-    def name(self):
-        """One of the four: yolov3, yolov3-tiny, yolov4, yolov4-tiny; or the name of the cfg."""
+    def name(self) -> str:
+        """Return the name of the network: yolov3, yolov3-tiny, yolov4 or yolov4-tiny, or that of the cfg."""
         return self.network.name
 
-    def __str__(self):
-        """yolov3-tiny, 80 classes (person, bicycle, car ...), tf FP32, 416 letterbox"""
+    def __str__(self) -> str:
+        """Return a line like: yolov3-tiny, 80 classes (person, bicycle, car ...), tf FP32, 416 letterbox"""
         classes = ", ".join(self.classes[:SHOWN]) + (" ..." if len(self.classes) > SHOWN else "")
         kind = f"{self.framework} {self.precision}, {self.input_size} {self.resize}"
         return f"{self.name}, {len(self.classes)} class{'es' * (len(self.classes) > 1)} ({classes}), {kind}"
 
 
-def find(name, tiny, folder):
-    """What YOLO_CUSTOM_WEIGHTS names -> Path of a file or folder: a path, or a bare name under `folder`.
+def find(name: str | Path, tiny: bool, folder: str | Path) -> Path:
+    """Return the file or folder that YOLO_CUSTOM_WEIGHTS names by its path, or by a bare name under `folder`.
 
-    A tiny network's part of the name may be left out: yolo_custom finds yolo_custom_Tiny, which goes before
-    yolo_custom if `tiny`, else behind it; if `tiny`, yolov4-416 finds yolov4-tiny-416, too. Raises UserError that lists
-    what is there.
+    The mark of a tiny network may be left out: yolo_custom also finds yolo_custom_Tiny, which is preferred if `tiny`;
+    if `tiny`, yolov4-416 also finds yolov4-tiny-416. Raises UserError, with a list of what is there.
     """
     path = Path(str(name))
     candidates = [path]
     if path.name:
         candidates.append(path.with_name(f"{path.name}_Tiny"))
-    if tiny and path.name:  # its own name first: a full network of that name may be there too
+    if tiny and path.name:  # preferred, since a full network of the plain name may be there too
         inserted = path.name.replace("yolov4-", "yolov4-tiny-").replace("yolov3-", "yolov3-tiny-")
         candidates = [candidates[1], path.with_name(inserted), path]
     for candidate in candidates:
@@ -86,9 +97,9 @@ def find(name, tiny, folder):
     )
 
 
-def read_model(folder) -> ModelSpec:
-    """Return what the model.json of a checkpoint folder says. Raises UserError if it is damaged."""
-    about = {"features": False, "new_coords": False, "cfg": None, **read_about(folder)}  # older folders do not say
+def read_model(folder: str | Path) -> ModelSpec:
+    """Return the ModelSpec in the model.json of a checkpoint folder. Raises UserError if it is damaged."""
+    about = {**BEFORE, **read_about(folder)}
     if about["cfg"] is not None:
         about["cfg"] = read_text(Path(folder) / CFG)
         network_of(about["cfg"], Path(folder) / CFG, str(about.get("type")))
@@ -96,13 +107,13 @@ def read_model(folder) -> ModelSpec:
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
         facts = {field.name: _tuples(about[field.name]) for field in fields(ModelSpec) if field.name != "heads"}
         spec = ModelSpec(**facts, heads=heads)
-        _check(spec, folder)
+        _check(spec)
         return spec
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(_damaged(folder, error)) from None
 
 
-def _check(spec, folder):
+def _check(spec):
     """Raise ValueError if this project would not write such a ModelSpec."""
     heads, published = spec.heads, spec.network.heads
     check_input_size(spec.input_size, "input_size", spec.network.multiple)
@@ -113,6 +124,7 @@ def _check(spec, folder):
         "anchors": are_like(heads.anchors, published.anchors, LARGEST_ANCHOR),
         "scale_x_y": are_like(heads.scale_x_y, published.scale_x_y, LARGEST_SCALE),
         "nms": heads.nms in NMS_KINDS,
+        "beta_nms": type(heads.beta_nms) in (int, float) and 0 <= heads.beta_nms <= MOST_BETA_NMS,
         "new_coords": heads.new_coords == published.new_coords,
         "precision": spec.precision in PRECISIONS,
         "features": spec.features in (True, False),
@@ -125,8 +137,8 @@ def _check(spec, folder):
     check_class_names(spec.classes, "classes")
 
 
-def read_about(folder) -> dict:
-    """Return the model.json of a checkpoint folder: all that a ModelSpec is, and how it was made. Raises UserError."""
+def read_about(folder: str | Path) -> dict[str, Any]:
+    """Return the model.json of a checkpoint folder: its ModelSpec, and how it was made. Raises UserError."""
     file = Path(folder) / "model.json"
     if not file.exists():
         raise UserError(f"{folder} is not a checkpoint folder of this project: it has no model.json")
@@ -145,16 +157,16 @@ def _damaged(folder, error):
     return f"{folder}/model.json is damaged ({type(error).__name__}: {error}): write the checkpoint again"
 
 
-def is_weights(folder):
-    """Whether a checkpoint folder holds weights, which run at any input size, and not a conversion."""
+def is_weights(folder: str | Path) -> bool:
+    """Return whether a checkpoint folder holds weights, which run at any input size, and not a conversion."""
     return (Path(folder) / "weights.npz").exists()
 
 
-def read_weights(folder, shapes) -> list[np.ndarray]:
-    """Return the weights.npz of a checkpoint folder as float32 arrays, for `darknet.load_arrays`.
+def read_weights(folder: str | Path, shapes: Iterable[tuple[int, ...]]) -> list[np.ndarray]:
+    """Return the weights.npz of a checkpoint folder as float32 arrays, for `darknet.load_arrays`. Raises UserError.
 
-    shapes  what a network takes. They are compared with the headers in the file before anything is read, so that a
-    damaged or malicious file cannot ask for more memory than the network has. Raises UserError.
+    shapes  those of the network. They are compared with the headers in the file before anything is read, so that a
+            damaged or malicious file cannot make us use more memory than the network needs.
     """
     file = Path(folder) / "weights.npz"
     expected = {f"arr_{i}": shape for i, shape in enumerate(shapes)}
@@ -162,16 +174,19 @@ def read_weights(folder, shapes) -> list[np.ndarray]:
         arrays = read_arrays(file, expected)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{file} cannot be read ({error}): it is damaged or not of its model.json; write it again"
+            f"{file} cannot be read ({error}): it is damaged or does not belong to its model.json; write it again"
         ) from None
     return [arrays[name].astype(np.float32) for name in expected]
 
 
-def read_arrays(file, shapes, others=frozenset()) -> dict[str, np.ndarray]:
+def read_arrays(
+    file: Path, shapes: Mapping[str, tuple[int, ...]], others: Collection[tuple[int, ...]] = frozenset()
+) -> dict[str, np.ndarray]:
     """Return the arrays of an .npz file, {name: array}: numbers of those shapes, {name: shape}, or strings of shape ().
 
     others  shapes that arrays of other names may have
-    Raises ValueError, before an array is read, if the file is damaged or has others; OSError if it cannot be opened.
+    Raises ValueError, before an array is read, if the file is damaged or has arrays of another kind, and OSError if it
+    cannot be opened.
     """
     if not Path(file).is_file():
         raise FileNotFoundError(f"{file} is not a file" if Path(file).exists() else f"{file} is missing")
@@ -187,7 +202,7 @@ def read_arrays(file, shapes, others=frozenset()) -> dict[str, np.ndarray]:
             return {name: arrays[name] for name in names}
     except OSError:
         raise
-    except Exception as error:  # zipfile, zlib and NumPy have some ten classes for damage
+    except Exception as error:  # zipfile, zlib and NumPy raise some ten classes for damage
         raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
 
 
@@ -202,34 +217,38 @@ def _check_header(member, allowed, name):
         raise ValueError(f"array {name} is {dtype} {found}, where the network has {' or '.join(map(str, allowed))}")
 
 
-def write_checkpoint(folder, model, arrays, made_from, dtype=np.float32):
-    """Writes a checkpoint folder of weights; dtype float16 halves its size. Raises UserError, also rather than replace
-    a folder that is no checkpoint."""
+def write_checkpoint(
+    folder: str | Path, spec: ModelSpec, arrays: Iterable[np.ndarray], made_from: str, dtype: Any = np.float32
+) -> None:
+    """Write a checkpoint folder of weights; dtype float16 halves its size.
+
+    Raises UserError if it cannot be written, or would replace a folder that is not a checkpoint.
+    """
     check_replaceable(folder)
-    with whole_folder(folder) as part:
+    with whole_folder(Path(folder)) as part:
         np.savez(part / "weights.npz", *(np.asarray(array, dtype) for array in arrays))
-        write_about(part, model, made_from)
+        write_about(part, spec, made_from)
 
 
-def write_about(folder, model, made_from, **more):
-    """Writes model.json: the ModelSpec, what it was made from, and any more facts; and the cfg of a network that came
-    from one, as it is run here."""
-    about = {**vars(model), **model.heads._asdict(), "made_from": made_from, **more}
+def write_about(folder: str | Path, spec: ModelSpec, made_from: str, **more: Any) -> None:
+    """Write model.json: the ModelSpec, what the folder was made from, and more facts by name; and beside it the cfg of
+    a network that came from one."""
+    about = {**vars(spec), **spec.heads._asdict(), "made_from": made_from, **more}
     del about["heads"]
-    if model.cfg is not None:
-        (Path(folder) / CFG).write_text(own_cfg(model), encoding="utf-8")
+    if spec.cfg is not None:
+        (Path(folder) / CFG).write_text(own_cfg(spec), encoding="utf-8")
         about["cfg"] = CFG
     (Path(folder) / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
-def own_cfg(model):
-    """The text of the cfg of a ModelSpec that came from one, with its own anchors, classes and input size."""
-    size = (model.input_size, model.input_size)
-    return rewrite(model.network.cfg, model.heads, len(model.classes), size)
+def own_cfg(spec: ModelSpec) -> str:
+    """Return the text of the cfg of a model that came from one, with its own anchors, classes and input size."""
+    size = (spec.input_size, spec.input_size)
+    return rewrite(spec.network.cfg, spec.heads, len(spec.classes), size)
 
 
-def check_replaceable(folder, made_from=None):
-    """Refuses to write over what is no checkpoint or, if `made_from` is given, was made from something else."""
+def check_replaceable(folder: str | Path, made_from: str | None = None) -> None:
+    """Raise UserError if a folder is not a checkpoint or, with `made_from`, was made from something else."""
     path = project_path(folder)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
-PASSWORD = re.compile(r"([a-z]{2,8}://[^\s/:@]*:)[^\s/]+(@)", re.IGNORECASE)  # of scheme://user:password@host
+PASSWORD = re.compile(  # scheme://user:password@host, which may have a slash where it is not a port, and password=
+    r"(?P<user>://[^\s/:]{0,200}:)(?:[^\s/]{1,200}|(?!\d+/)\S{1,200})@|(?P<name>\b(?:password|passwd|pass|pwd)=)[^\s&'\"]+",
+    re.IGNORECASE,
+)
 INVISIBLE = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # Unicode's categories of control characters and the like
 NAMES_BYTES = 2**24  # of the largest names file: a million names
 FILE_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}  # all others are devices
@@ -35,7 +38,23 @@ LONGEST_NAME = 255  # bytes of a file or folder, as all common file systems have
 
 
 class UserError(ValueError):
-    """Say in the user's words which file, constant or argument is wrong, and what to do."""
+    """Say in the user's words what is wrong with a file, constant or argument. Passwords in addresses are masked.
+
+    problem  what is wrong
+    remedy   what to do about it, where `problem` does not say so itself
+    """
+
+    def __init__(self, problem: object, remedy: str = ""):
+        self.problem, self.remedy = mask_passwords(str(problem)), remedy
+        super().__init__(self.problem, remedy)
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.remedy}" if self.remedy else self.problem
+
+
+def mask_passwords(text: str) -> str:
+    """Return the text with *** for every password in an address: rtsp://user:***@host."""
+    return PASSWORD.sub(lambda found: f"{found['user']}***@" if found["user"] else f"{found['name']}***", text)
 
 
 def choose(constant: str, value: Any, choices: Collection) -> Any:
@@ -97,7 +116,7 @@ def are_like(values: Any, like: Any, largest: float) -> bool:
     if isinstance(like, tuple):
         is_as_long = isinstance(values, Collection) and len(values) == len(like)
         return is_as_long and all(are_like(x, other, largest) for x, other in zip(values, like, strict=True))
-    return isinstance(values, numbers.Real) and not isinstance(values, bool) and bool(0 < values <= largest)
+    return _is(numbers.Real, values) and 0 < float(values) <= largest
 
 
 def project_path(path: str | os.PathLike) -> Path:
@@ -215,8 +234,8 @@ def printable(text: object) -> str:
     Characters that would move its cursor, change its colours, forge lines or turn the direction of writing become
     escapes; passwords in addresses become ***.
     """
-    text = PASSWORD.sub(r"\1***\2", str(text))
-    return "".join(_escaped(x) if unicodedata.category(x) in INVISIBLE and x not in JOINERS else x for x in text)
+    shown = mask_passwords(str(text))
+    return "".join(_escaped(x) if unicodedata.category(x) in INVISIBLE and x not in JOINERS else x for x in shown)
 
 
 def _escaped(character):

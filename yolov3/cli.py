@@ -1,39 +1,46 @@
-"""The command line that detection_demo.py, detection_custom.py and object_tracker.py share."""
+"""Provide the command line that detection_demo.py, detection_custom.py and object_tracker.py share."""
 
-import argparse
+import os
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from yolov3 import configs
-from yolov3.checks import UserError, check_wanted, printable, project_path
+from yolov3.checks import UserError, check_wanted, printable, project_path, shell_path
 from yolov3.detect import Job, Terminated
+from yolov3.detector import Detector
 from yolov3.loading import Load_Yolo_model, configured_model
 from yolov3.media.outputs import RESULT_FILES
+from yolov3.settings import ScriptParser, write_settings
+
+if TYPE_CHECKING:  # a detection does without the tracker and SciPy
+    from yolov3.tracking.follower import Follower
 
 
 def detect_from_command_line(
-    description: str,
-    default_source,
-    weights=None,
-    framework=None,
-    features=None,
-    class_agnostic=None,
-    make_follower=None,
+    parser: ScriptParser,
+    default_source: str | int | os.PathLike,
+    weights: str | os.PathLike | None = None,
+    framework: str | None = None,
+    features: bool | None = None,
+    class_agnostic: bool | None = None,
+    make_follower: "Callable[[], Follower] | None" = None,
     score_threshold: float | None = None,
 ) -> int:
-    """Do what detection_demo.py, detection_custom.py and object_tracker.py do, and return the exit code.
+    """Detect, or detect and track, as the command line says, print a summary and return the exit code.
 
-    default_source   what to detect on if the command line names nothing
+    parser           made before anything was read from configs.py
+    default_source   what to detect on if the command line does not name a source
     weights, framework, features, class_agnostic  as in `Load_Yolo_model`
-    make_follower    () -> a `tracking.Follower`; None: nothing is followed
-    score_threshold  0..1; None: YOLO_SCORE_THRESHOLD
+    make_follower    returns what follows the objects; None to detect only
+    score_threshold  0..1; None means YOLO_SCORE_THRESHOLD
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", nargs="?", help="picture, folder, glob, video, camera number or rtsp:// http:// URL")
+    parser.add_argument("source", nargs="?", help="picture, folder, glob, video, camera number or address of a stream")
     parser.add_argument("--output", metavar="PATH", help="file or folder for the results (DETECT_OUTPUT)")
     kinds = [name for name, row in RESULT_FILES.items() if make_follower or not row.of_tracks]
     for name in kinds:
         parser.add_argument(f"--{name}", metavar="PATH", default="", help=RESULT_FILES[name].help)
-    parser.add_argument("--only", metavar="NAME,NAME", help="classes wanted; all if left out")
+    parser.add_argument("--only", metavar="NAME,NAME", help="classes to keep (all)")
     parser.add_argument("--no-labels", action="store_true", help="draw boxes without their labels")
     parser.add_argument("--show", action="store_true", help="show the results in a window; q quits")
     arguments = parser.parse_args()
@@ -44,16 +51,17 @@ def detect_from_command_line(
     only = None if arguments.only is None else [name.strip() for name in arguments.only.split(",")]
     if only and not all(only):
         raise UserError(f"--only {arguments.only!r}: name the classes wanted, with commas between them")
+    output = default and project_path(default) if arguments.output is None else arguments.output
     job = Job(
         default_source if arguments.source is None else arguments.source,
-        default and project_path(default) if arguments.output is None else arguments.output,
+        output,
         arguments.show,
         only,
         labels=not arguments.no_labels,
         follow=make_follower and make_follower(),
         **{name: getattr(arguments, name) for name in kinds},
     )
-    if only:  # before the seconds that loading takes
+    if only:  # before the model is loaded, which takes seconds
         check_wanted(only, configured_model(weights, framework=framework, features=features)[0].classes)
     detector = Load_Yolo_model(weights, framework=framework, features=features, class_agnostic=class_agnostic)
     print(printable(f"{detector.name}: {detector.spec}"))
@@ -71,26 +79,30 @@ def detect_from_command_line(
             print(f"{summary.boxes} {'box' if summary.boxes == 1 else 'boxes'}")
     else:
         print(f"{summary.frames} {job.source.unit}, {summary.boxes} boxes; {summary.rates()}")
+    print(detector.timings)
     if summary.frames and not summary.boxes:
         constant = "TRACKER_HIGH_SCORE" if make_follower else "YOLO_SCORE_THRESHOLD"
         print(printable(nothing_found(detector, constant, only)))
     if make_follower and found is not None:
         print(printable(found.seen()))
-    for path in job.written if summary.frames else ():
-        print(printable(f"written: {path}"))
+    if summary.frames and job.written:
+        write_settings(shell_path(output) if output else job.written[0])
+        for path in job.written:
+            print(printable(f"written: {path}"))
     for problem in summary.problems:
         print(printable(f"error: {problem}"), file=sys.stderr)
     return exit_code or (1 if summary.problems else 0)
 
 
-def nothing_found(detector, constant, only):
-    """Return what was looked for in vain, in words.
+def nothing_found(detector: Detector, constant: str, only: list[str] | None) -> str:
+    """Return a line that says what was looked for without finding any, and what to change.
 
-    constant  the one that gives the score threshold;  only  names of the classes wanted, or None
+    constant  the name of the constant that holds the score threshold
+    only      names of the classes wanted; None for all
     """
     spec, wanted = detector.spec, f" of {', '.join(only)}" if only else ""
     threshold = getattr(configs, constant)
     return (
         f"0 boxes{wanted} with a score over {threshold:g} ({spec.name}, {len(spec.classes)} classes): "
-        f"lower {constant} in yolov3/configs.py for doubtful ones, or take a model that knows what is shown"
+        f"lower {constant} in yolov3/configs.py to see doubtful ones, or use a model trained on what is shown"
     )

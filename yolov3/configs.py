@@ -1,7 +1,8 @@
 """Every constant of the project: edit this file, then run a script. No logic here.
 
-Paths are relative to the project's root, wherever a script is started. Command line options, where a script has
-them, win over the constants.
+For one run, every script takes --set NAME=VALUE and --config mine.py, a file of the constants that differ, in place of
+an edit. Paths are relative to the project's root, wherever a script is started. Command line options, where a script
+has them, win over the constants.
 """
 
 # --- The network ---------------------------------------------------------------------------------------------------

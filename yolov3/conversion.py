@@ -1,64 +1,77 @@
-"""What the converters in tools/ share: the SavedModel to begin with, where the result goes, and one run from one to the
-other.
+"""Convert the SavedModel that configs.py means for another runtime, as the converters in tools/ do.
 
-A converter reads yolov3/configs.py, begins with the folder that tools/Convert_to_pb.py has written, and writes another
-one beside it, whole or not at all.
+A converter begins with the folder that tools/Convert_to_pb.py has written, and writes another one beside it, whole or
+not at all.
 """
 
-import argparse
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from yolov3 import configs
 from yolov3.calibration import CalibrationInputs, choose_pictures
-from yolov3.checkpoint import check_replaceable, find, is_weights, read_about, read_model
+from yolov3.checkpoint import ModelSpec, check_replaceable, find, is_weights, read_about, read_model
 from yolov3.checks import UserError, as_given, check_count, check_input_size, choose, project_path, read_class_names
 from yolov3.heads import cfg_size, configured_network
 from yolov3.loading import configured_model
 from yolov3.runtimes import RUNTIMES, savedmodel
 from yolov3.runtimes.common import folder_name, folder_size, in_project, made_from
+from yolov3.settings import ScriptParser, write_settings
+
+if TYPE_CHECKING:
+    from yolov3.runtimes.tftrt_engines import Options
 
 
-def make_parser(description):
-    """Return an ArgumentParser with the option that every converter has."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(description: str | None) -> ScriptParser:
+    """Return a parser with the option that every converter has."""
+    parser = ScriptParser(description)
     parser.add_argument("--overwrite", action="store_true", help="replace a folder that was made from something else")
     return parser
 
 
-def convert(framework, precision, options, overwrite):
-    """Convert the SavedModel that configs.py means for another runtime, and tell how it went.
+def convert(framework: str, precision: str, options: Any, overwrite: bool) -> None:
+    """Convert the SavedModel that configs.py means for another runtime, and print how it went.
 
-    options  what the runtime's `write` takes. INT8 is calibrated on the pictures that configs.py names.
+    options  those of the runtime's `write`
+    INT8 is calibrated on the pictures that configs.py names.
     """
-    # 1. What to convert, and whether all that it takes is there
+    # 1. What to convert, and whether all that this needs is there
     started, runtime = time.monotonic(), RUNTIMES[framework].module
     runtime.check(precision, options)
     source, spec = read_source()
     target, folder = destination(source, spec, framework, precision, overwrite)
     inputs, facts = calibration_inputs(spec) if precision == "INT8" else (None, {})
 
-    # 2. Written and tried
-    print(f"{in_project(source)}: {spec.name}, {len(spec.classes)} classes, {spec.input_size} pixels")
+    # 2. Write it and try it
+    print(f"{in_project(source)}: {spec}")
     print("".join(f"{name.replace('_', ' ')}: {fact}\n" for name, fact in facts.items()), end="", flush=True)
     written = runtime.write(folder, source, target, options, inputs, facts)
     print(*written.lines, sep="\n", end="\n" * bool(written.lines))
     seconds = time.monotonic() - started
     print(f"within {written.worst:.1g} of TensorFlow on a picture; {folder_size(folder):.1f} MB, {seconds:.0f} s")
+    write_settings(folder)
     print(f"written: {folder}")
 
 
-def destination(source, spec, framework, precision, overwrite):
-    """Return the ModelSpec and the folder of a conversion. Raise UserError if one made from something else is there."""
+def destination(
+    source: Path, spec: ModelSpec, framework: str, precision: str, overwrite: bool
+) -> tuple[ModelSpec, Path]:
+    """Return the ModelSpec and the folder of a conversion. Raises UserError if one made from something else is there.
+
+    source, spec  the SavedModel to convert
+    """
     target = replace(spec, framework=framework, precision=precision)
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / folder_name(target)
     check_replaceable(folder, None if overwrite else made_from(source))
     return target, folder
 
 
-def read_source():
-    """Return the Path and ModelSpec of the SavedModel that configs.py means. Raise UserError if it is missing,
-    half-written, or of another type, size or classes than configs.py says."""
+def read_source() -> tuple[Path, ModelSpec]:
+    """Return the folder and ModelSpec of the SavedModel that configs.py means.
+
+    Raises UserError if it is missing, incomplete, or of another type, size or classes than configs.py says.
+    """
     configured = configured_source()
     network = configured.network if configured else configured_network()
     name, size = network.name, configured.input_size if configured else None
@@ -81,13 +94,12 @@ def read_source():
             f"({', '.join(configured.classes[:3])} ...): {convert} anew with --overwrite"
         )
     if configs.YOLO_FEATURES and not spec.features:
-        raise UserError(f"{folder} answers no features, but YOLO_FEATURES = True in yolov3/configs.py: {convert} anew")
+        raise UserError(f"{folder} gives no features, but YOLO_FEATURES = True in yolov3/configs.py: {convert} anew")
     return folder, spec
 
 
-def read_served(word):
-    """Return the Path, ModelSpec and model.json of a folder that answers `detect_bytes`, or of its name under
-    checkpoints/."""
+def read_served(word: str | Path) -> tuple[Path, ModelSpec, dict[str, Any]]:
+    """Return the path, ModelSpec and model.json of a folder with `detect_bytes`, or of its name under checkpoints/."""
     folder = find(as_given(word), configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
     spec, about = read_model(folder), read_about(folder)
     if is_weights(folder) or spec.framework == "openvino":
@@ -95,9 +107,11 @@ def read_served(word):
     return folder, spec, about
 
 
-def configured_source():
-    """Return the ModelSpec that YOLO_CUSTOM_WEIGHTS or, without it, the Darknet weights mean; None if it names a
-    conversion that is not there yet."""
+def configured_source() -> ModelSpec | None:
+    """Return the ModelSpec of YOLO_CUSTOM_WEIGHTS or, without it, of the Darknet weights.
+
+    None means that it names a conversion that is not written yet.
+    """
     name = configs.YOLO_CUSTOM_WEIGHTS
     try:
         return configured_model(name, framework=None if name else "tf")[0]
@@ -107,8 +121,8 @@ def configured_source():
         raise
 
 
-def calibration_inputs(spec):
-    """Return what configs.py says to calibrate INT8 on as CalibrationInputs, and what model.json is to say of it."""
+def calibration_inputs(spec: ModelSpec) -> tuple[CalibrationInputs, dict[str, Any]]:
+    """Return the inputs that INT8 is to be calibrated on, by configs.py, and what model.json is to say of them."""
     source = configs.YOLO_CALIBRATION_IMAGES or configs.TEST_ANNOT_PATH
     if not configs.YOLO_CALIBRATION_IMAGES and spec.classes != read_class_names(configs.TRAIN_CLASSES):
         raise UserError(
@@ -120,8 +134,8 @@ def calibration_inputs(spec):
     return inputs, {"calibrated_on": str(source), "calibration_count": len(paths)}
 
 
-def configured_trt_options():
-    """Return the YOLO_TRT_ constants, checked."""
+def configured_trt_options() -> "Options":
+    """Return the YOLO_TRT_ constants. Raises UserError if one is wrong."""
     from yolov3.runtimes.tftrt_engines import Options
 
     sizes = configs.YOLO_TRT_BATCH_SIZES

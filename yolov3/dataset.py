@@ -1,30 +1,43 @@
-"""Annotated pictures -> endless batches to train on: shuffled, changed at random, put together from four.
+"""Make endless batches to train on from annotated pictures, which are shuffled, changed and combined at random.
 
-Everything random is keyed by the seed and the number of the sample, so that a training which goes on at step s sees
-bit for bit what one from 0 sees from there on. TensorFlow graph ops only, no Keras.
+Random numbers depend only on the seed and the number of the sample, so that a training that goes on at a step gets
+exactly the batches of one that was not interrupted. These are TensorFlow graph ops without Keras.
 """
 
+from collections.abc import Callable, Sequence
+
+from yolov3.annotations import Record
 from yolov3.checks import UserError, check_input_size, choose
-from yolov3.images import RESIZES, decode_picture, placement, read_picture
-from yolov3.training.augment import choose_crop, cut_out, mosaic, paste, recolour
+from yolov3.fitting import RESIZES, placement
+from yolov3.images import decode_picture, read_picture
+from yolov3.training.augment import Augmentation, choose_crop, cut_out, mosaic, paste, recolour
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 MAX_PIXELS = 120_000_000  # a picture with more is not decoded
-SIZE_STEPS = 10  # so many steps keep one input size, as in Darknet
-PURPOSES = ("size", "order", "place", "colour", "mosaic")  # of random numbers; each draws its own
+SIZE_STEPS = 10  # steps between changes of the input size, as in Darknet
+PURPOSES = ("size", "order", "place", "colour", "mosaic")  # of random numbers; each has its own sequence
 
 
 def training_batches(
-    records, input_sizes, batch_size, resize, augmentation, seed, first_step=0, shard=(0, 1), max_pixels=MAX_PIXELS
-):
-    """Records -> endless tf.data.Dataset of (images float32 (B, S, S, 3), RGB, 0..1; truth float32 (B, K, 5)).
+    records: Sequence[Record],
+    input_sizes: Sequence[int],
+    batch_size: int,
+    resize: str,
+    augmentation: Augmentation,
+    seed: int,
+    first_step: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    max_pixels: int = MAX_PIXELS,
+) -> tf.data.Dataset:
+    """Return endless batches: images, float32 (B, S, S, 3), RGB, 0..1, and truth, float32 (B, K, 5).
 
-    truth: x1, y1, x2, y2 in fractions of the network input, then the class; rows of class -1 are padding.
-    input_sizes  S, or several to change between every SIZE_STEPS steps
-    shard  (index, count): which part of each step's batch; it has batch_size samples of every shard
+    Rows of truth are x1, y1, x2, y2 in fractions of the network input, then the class; rows of class -1 are padding.
+    input_sizes  S; with several sizes it changes at random every SIZE_STEPS steps
+    shard        (index, count): which part of each step's batch to return, if `count` workers share it
+    batch_size   samples of this part
     Of n pictures each comes once in n samples. One that cannot be decoded comes grey and without boxes.
     """
     choose("YOLO_RESIZE", resize, RESIZES)
@@ -33,7 +46,7 @@ def training_batches(
     load = loader(records, max_pixels)
 
     def sample(row):
-        """-> image (S, S, 3); boxes (1 + k, 4) in its pixels, not clipped; classes (1 + k,); mosaic's draws."""
+        """Return an image (S, S, 3), boxes (1 + k, 4) in its pixels, not clipped, classes (1 + k,), and draws."""
         step = row // batch_size
         number = (step * shard[1] + shard[0]) * batch_size + row % batch_size
         which = tf.cast(uniform(seed, "size", step // SIZE_STEPS, 1)[0] * len(sizes), tf.int32)
@@ -56,23 +69,24 @@ def training_batches(
     return batches.map(finish, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
-def readable(records, max_pixels=MAX_PIXELS):
-    """Decode every picture once. Return the records whose pictures can be read, and what is wrong with the others, str.
+def readable(records: Sequence[Record], max_pixels: int = MAX_PIXELS) -> tuple[list[Record], list[str]]:
+    """Decode every picture once. Return the records whose pictures can be read, and what is wrong with the others.
 
-    Raises UserError if there is none.
+    Raises UserError if none can be read.
     """
     paths = [str(record.picture) for record in records]
 
     def decode(number, path):
-        return number, tf.size(read(path, max_pixels))  # the size, so that tf.data does not leave decoding out
+        return number, tf.size(read(path, max_pixels))  # the size, so that tf.data does not skip the decoding
 
     decoded = tf.data.Dataset.from_tensor_slices(paths).enumerate().map(decode, tf.data.AUTOTUNE).ignore_errors()
     progress = tqdm(decoded, total=len(paths), unit=" pictures", disable=None, delay=1)
-    good, problems = {int(number) for number, _ in progress}, []
+    good = {int(number) for number, _ in progress}
+    problems: list[str] = []
     for number in sorted(set(range(len(paths))) - good):
         try:
             read_picture(paths[number], max_pixels)
-            good.add(number)  # now it can be
+            good.add(number)  # it can be read at the second attempt
         except UserError as error:
             problems.append(str(error))
     if not good:
@@ -80,22 +94,22 @@ def readable(records, max_pixels=MAX_PIXELS):
     return [records[number] for number in sorted(good)], problems
 
 
-# --- Random numbers, keyed -----------------------------------------------------------------------------------------
+# --- Random numbers ------------------------------------------------------------------------------------------------
 
 
-def key(seed, purpose, number):
-    """A seed for what is drawn for a purpose, int64 (2,); `number` is that of a sample or an epoch."""
+def key(seed: int, purpose: str, number: tf.Tensor) -> tf.Tensor:
+    """Return the seed, int64 (2,), of what is drawn for a purpose and the number of a sample or an epoch."""
     return tf.stack([tf.constant(seed, tf.int64), number * len(PURPOSES) + PURPOSES.index(purpose)])
 
 
-def uniform(seed, purpose, number, count):
-    """float32 (count,), 0 <= x < 1."""
+def uniform(seed: int, purpose: str, number: tf.Tensor, count: int) -> tf.Tensor:
+    """Return random numbers, float32 (count,), from 0 to less than 1."""
     return tf.random.stateless_uniform((count,), key(seed, purpose, number), alg="philox")
 
 
-def shuffled(seed, number, count):
-    """Number of a sample -> which of `count` pictures it is: all of them in each epoch, each time in another order."""
-    # index_shuffle has an eye for the lowest bits of its seed only: epoch numbers would repeat after 256
+def shuffled(seed: int, number: tf.Tensor, count: int) -> tf.Tensor:
+    """Return which of `count` pictures a sample shows: every epoch shows all of them, in an order of its own."""
+    # index_shuffle uses only the lowest bits of its seed: with epoch numbers, orders would repeat after 256
     order = key(seed, "order", number // count)
     order = tf.random.stateless_uniform((2,), order, None, None, tf.int64, alg="philox")
     return tf.random.experimental.index_shuffle(number % count, order, tf.constant(count - 1, tf.int64))
@@ -104,10 +118,13 @@ def shuffled(seed, number, count):
 # --- Pictures ------------------------------------------------------------------------------------------------------
 
 
-def loader(records, max_pixels):
-    """-> function: number of a record -> picture uint8 (H, W, 3), boxes float32 (1 + k, 4), classes float32 (1 + k,).
-    The first box is the picture's own outline, of class -1."""
-    with tf.device("CPU"):  # a pipeline cannot use what lies on a GPU
+def loader(records: Sequence[Record], max_pixels: int) -> Callable:
+    """Return a function that loads the record of a number.
+
+    It returns the picture, uint8 (H, W, 3), boxes, float32 (1 + k, 4), and classes, float32 (1 + k,). The first box is
+    the outline of the picture, with class -1.
+    """
+    with tf.device("CPU"):  # tf.data cannot use tensors on a GPU
         paths = tf.constant([str(record.picture) for record in records])
         boxes = tf.constant(np.concatenate([record.boxes for record in records]), tf.float32)
         classes = tf.constant(np.concatenate([record.classes for record in records]), tf.float32)
@@ -125,13 +142,16 @@ def loader(records, max_pixels):
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int64)], autograph=False)
-def read(path, max_pixels):
-    """A file -> uint8 (H, W, 3), or one of tf.errors."""
+def read(path: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
+    """Return the picture in a file, uint8 (H, W, 3). Raises one of tf.errors if it cannot be read."""
     return decode_picture(tf.io.read_file(path), max_pixels)
 
 
-def decode_or_grey(path, max_pixels):
-    """-> the picture and True, or a grey one and False. A data set of its own is how a graph survives an error."""
+def decode_or_grey(path: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the picture in a file and True, or a grey one and False.
+
+    The picture goes through a dataset of its own, since graphs have no other way to handle an error.
+    """
     grey = tf.data.Dataset.from_tensors((tf.fill((1, 1, 3), tf.constant(128, tf.uint8)), False))
     picture = tf.data.Dataset.from_tensors(path).map(lambda path: (read(path, max_pixels), True))
     return picture.ignore_errors().concatenate(grey).take(1).get_single_element()

@@ -16,17 +16,10 @@ from yolov3.checks import UserError, check_wanted, choose, class_names, project_
 from yolov3.detector import Detections, Detector
 from yolov3.files import OneFileRefused, check_output, check_writable, falls_on, told_in_one_line
 from yolov3.media.drawing import check_colour, draw_detections, draw_tracks
-from yolov3.media.outputs import (
-    CODECS,
-    PICTURE_SUFFIXES,
-    RESULT_FILES,
-    VideoFile,
-    name_pictures,
-    shorten,
-    write_picture,
-)
+from yolov3.media.outputs import PICTURE_SUFFIXES, RESULT_FILES, name_pictures, shorten, write_picture
 from yolov3.media.sources import Pictures, Video, open_source
 from yolov3.media.threads import ReadAhead, Signals, WriteBehind
+from yolov3.media.video import CODECS, VideoFile
 from yolov3.media.window import open_window
 
 import numpy as np
@@ -147,7 +140,13 @@ class Job:
             if row.of_tracks and not follow:
                 raise UserError(f"output {path} is for tracks: object_tracker.py writes it")
             names = (project_path(x) for x in (configs.TRAIN_CLASSES, configs.YOLO_COCO_CLASSES) if isinstance(x, str))
-            check_output(path, row.suffixes, [*self.source.paths, *names])
+            if row.suffixes:
+                check_output(path, row.suffixes, [*self.source.paths, *names])
+                continue
+            check_writable(path)
+            inside = (source for source in self.source.paths if path.resolve() in source.resolve().parents)
+            if row.of_pictures and (source := next(inside, None)):
+                raise UserError(f"output {path} holds {source.name}, which is to be read: name another folder")
         places = [path.resolve() for path in self.results.values()]  # which need not be there yet
         if twice := next((path for path in places if places.count(path) > 1), None):
             raise UserError(f"output {twice} is named for two kinds of results: name another file for one of them")

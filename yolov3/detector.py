@@ -1,20 +1,22 @@
 """The detector: pictures in, boxes out, whatever the framework. Image, video, tracker, evaluation and batch scripts
 all call it and nothing else.
 
-    frames -> fit (images) -> network (runtimes) -> finish (boxes), pool (embedding) -> Detections
+    frames -> fit (fitting) -> network (runtimes) -> finish (boxes), pool (embedding) -> Detections
 
 Runtimes differ in the network only. `loading.Load_Yolo_model` makes the detector that configs.py means.
 """
 
+import threading
+import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from yolov3.boxes import finish
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError, check_threshold
 from yolov3.embedding import pool
-from yolov3.images import fit, refit
+from yolov3.fitting import fit, refit
 
 import numpy as np
 import tensorflow as tf
@@ -58,6 +60,22 @@ class Detections:
         return f"seen: {counts or 'nothing'}"
 
 
+@dataclass
+class Timings:
+    """Where the time of a detector goes: seconds, of all its pictures together."""
+
+    pictures: int = 0
+    preparing: float = 0.0  # from frames to network inputs
+    network: float = 0.0
+    suppression: float = 0.0  # from predictions to boxes, and their embeddings
+
+    def __str__(self):
+        """a picture: 1.2 ms preparing, 30.4 ms network, 0.6 ms suppression"""
+        per_picture = 1000 / max(self.pictures, 1)
+        parts = (f"{getattr(self, x) * per_picture:.1f} ms {x}" for x in ("preparing", "network", "suppression"))
+        return f"a picture: {', '.join(parts)}"
+
+
 class Detector:
     """Detect on frames: `detector(frames)` returns one Detections for each. `Load_Yolo_model` makes it.
 
@@ -81,6 +99,9 @@ class Detector:
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.network = network  # see `runtimes`
+        self.timings = Timings()
+        self._timing = threading.Lock()
+        self._on_gpu = bool(tf.config.list_physical_devices("GPU"))
 
         def fit_frame(frame):
             return fit(frame, spec.input_size, spec.resize)[tf.newaxis]
@@ -141,7 +162,13 @@ class Detector:
             check_threshold("score_threshold", self.score_threshold if score_threshold is None else score_threshold),
             check_threshold("iou_threshold", self.iou_threshold if iou_threshold is None else iou_threshold),
         )
-        outputs = self.network(self.fit(frames))
+        started = time.perf_counter()
+        images = self.fit(frames)
+        fitted = time.perf_counter()
+        outputs = self.network(images)
+        if self._on_gpu:  # which goes on by itself
+            tf.test.experimental.sync_devices()
+        answered = time.perf_counter()
         sizes = tf.constant([frame.shape[:2] for frame in frames])
         found = self._finish(outputs["predictions"], sizes, *(tf.constant(x) for x in thresholds))
         boxes, scores, classes, valid, finite = (x.numpy() for x in found)
@@ -150,10 +177,15 @@ class Detector:
         embeddings = [None] * len(frames)
         if self.spec.features:
             embeddings = self._embeddings(outputs["features"], boxes, sizes, valid)
+        self._count(len(frames), fitted - started, answered - fitted, time.perf_counter() - answered)
         return [
             Detections(boxes[:n], scores[:n], classes[:n], self.names, embeddings)
             for boxes, scores, classes, n, embeddings in zip(boxes, scores, classes, valid, embeddings, strict=True)
         ]
+
+    def _count(self, *more):
+        with self._timing:
+            self.timings = Timings(*(a + b for a, b in zip(astuple(self.timings), more, strict=True)))
 
     def _embeddings(self, maps, boxes, sizes, valid):
         """Return the embeddings (n, C) of each picture: those of its first `valid` (N,) boxes (N, 100, 4)."""

@@ -1,4 +1,4 @@
-"""Darknet's official .weights files, recognised by their SHA-256 and downloaded from the addresses in `networks`."""
+"""Recognise Darknet's official .weights files by their SHA-256, and download them from the addresses in `networks`."""
 
 import hashlib
 from pathlib import Path
@@ -21,9 +21,8 @@ OFFICIAL = {f"{name}.weights": network.official for name, network in NETWORKS.it
 def is_official(path: str | Path) -> bool:
     """Return whether the file is one of Darknet's official weights, whatever its name.
 
-    The file is hashed only if its size is an official one, and each time anew: that takes 20 ms for YOLOv3-tiny and
-    140 ms for YOLOv3, a fraction of what loading takes, and nothing needs to be remembered. Raises OSError if it
-    cannot be read.
+    The file is hashed only if its size is an official one. The hash is not kept for the next call, since it takes only
+    20 ms for YOLOv3-tiny and 140 ms for YOLOv3, a fraction of loading. Raises OSError if the file cannot be read.
     """
     size = Path(path).stat().st_size
     hashes = [known for official in OFFICIAL.values() if official.size == size for known in official.sha256]
@@ -31,10 +30,10 @@ def is_official(path: str | Path) -> bool:
 
 
 def fetch_weights(path: str | Path) -> None:
-    """Download an official weights file, by its name, if nothing lies at `path`; show a progress bar.
+    """Download the official weights file of that name to `path`, with a progress bar, if there is no file yet.
 
     The addresses are tried in order until one gives a file of the right size and SHA-256. Raises UserError, with every
-    address, if none gives it.
+    address, if none does.
     """
     file = project_path(path)
     if file.exists():
@@ -77,7 +76,7 @@ def _download(url, part, official):
 
 
 class _AtMost:
-    """A file to write to that refuses more than so many bytes: an address may answer without end."""
+    """Write to a file, but refuse more than so many bytes, since an address may answer without end."""
 
     def __init__(self, file, size):
         self.file, self.left = file, size

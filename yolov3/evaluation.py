@@ -1,9 +1,7 @@
-"""How good a detector is: COCO's protocol, by pycocotools.
+"""Measure how good a detector is on annotated pictures, by COCO's protocol as pycocotools has it.
 
-    records -> pictures -> detector -> Scores
-
-Boxes are small, medium or large by their area in pixels of the picture, as COCO has it; pictures of other sizes than
-COCO's 640 x 480 have other shares of them.
+Boxes are small, medium or large by their area in pixels of the picture, as in COCO. Pictures of other sizes than COCO's
+640 x 480 have other shares of each.
 """
 
 import contextlib
@@ -11,10 +9,13 @@ import io
 import itertools
 import os
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from yolov3.annotations import Record
 from yolov3.checks import UserError, check_count
+from yolov3.detector import Detections
 from yolov3.images import read_picture
 from yolov3.media.threads import ReadAhead
 
@@ -37,14 +38,14 @@ SUMMARY = {  # COCO's twelve numbers, in its order; all but AP50 and AP75 are me
     "AR_medium": "recall, boxes up to 96 x 96 pixels",
     "AR_large": "recall, larger boxes",
 }
-RECALLS = np.linspace(0, 1, 101)  # where COCO reads the precision
+RECALLS = np.linspace(0, 1, 101)  # the recalls at which COCO takes the precision
 
 
 class ClassScores(NamedTuple):
-    """One class. Numbers are 0..1, NaN where there is nothing to measure by.
+    """Hold the results of one class. Numbers are 0..1, NaN where the annotations have no box to measure by.
 
-    Precision, recall and score are those of IoU 0.5 where F1, their harmonic mean, is best: boxes of that score and
-    better are what a detector with that YOLO_SCORE_THRESHOLD finds.
+    Precision and recall are those at IoU 0.5 and the score threshold with the best F1, their harmonic mean. A detector
+    with that score as YOLO_SCORE_THRESHOLD has this precision and recall.
     """
 
     name: str
@@ -58,9 +59,9 @@ class ClassScores(NamedTuple):
 
 @dataclass
 class Scores:
-    """Numbers are 0..1, NaN where the annotations have no box to measure by."""
+    """Hold the results of an evaluation. Numbers are 0..1, NaN where the annotations have no box to measure by."""
 
-    AP: float  # what each is, SUMMARY tells
+    AP: float  # SUMMARY says what each of the twelve means
     AP50: float
     AP75: float
     AP_small: float
@@ -72,40 +73,42 @@ class Scores:
     AR_small: float
     AR_medium: float
     AR_large: float
-    classes: list  # of ClassScores, in the order of their ids
+    classes: list[ClassScores]  # in the order of the class ids
     curves: np.ndarray  # float (classes, 101): precision at RECALLS, IoU 0.50; NaN for classes without boxes
     images_per_second: float  # inside the detector
-    detections: list  # of dict: COCO's results format
+    detections: list[dict]  # in COCO's results format
     truth: dict  # the annotations in COCO's format, with the same ids
-    problems: list  # of str: pictures that were left out
+    problems: list[str]  # why pictures were left out
 
 
 # --- Measuring -----------------------------------------------------------------------------------------------------
 
 
 def evaluate(
-    detector,
-    records,
-    sizes,
-    class_names,
-    score_threshold,
-    iou_threshold,
-    batch_size=1,
-    max_pixels=10**9,
-    progress=True,
-):
-    """Runs a detector on the pictures of annotations -> Scores.
+    detector: Callable[..., list[Detections]],
+    records: Sequence[Record],
+    sizes: Sequence[tuple[int, int]],
+    class_names: Sequence[str],
+    score_threshold: float,
+    iou_threshold: float,
+    batch_size: int = 1,
+    max_pixels: int = 10**9,
+    progress: bool = True,
+) -> Scores:
+    """Run a detector on annotated pictures and return its Scores.
 
-    detector        frames, score_threshold=, iou_threshold= -> list of Detections
-    records, sizes  of `annotations.check_annotations`
-    class_names     the classes of both, in the order of their ids
+    detector        a Detector, or a callable with its arguments and answers
+    records, sizes  as `annotations.check_annotations` returns them
+    class_names     the classes of detector and annotations, in the order of their ids
     batch_size      pictures detected at a time
-    max_pixels      a picture with more is left out, as is one that cannot be decoded
-    progress        show a bar, if somebody is there to see it
-    Raises UserError if no picture can be read.
+    max_pixels      pictures with more are left out, as are those that cannot be decoded
+    progress        whether to show a progress bar, if the output is a terminal
+    Raises UserError if none of the pictures can be read.
     """
     batch_size = check_count("TEST_BATCH_SIZE", batch_size, 1)
-    found, problems, seconds = {}, [], 0.0
+    found: dict[int, Detections] = {}
+    problems: list[str] = []
+    seconds = 0.0
     reader = ReadAhead(_read(records, max_pixels, problems))
     bar = tqdm(total=len(records), unit=" pictures", disable=None if progress else True)
     with contextlib.closing(reader), bar:
@@ -122,15 +125,35 @@ def evaluate(
     return score(found, records, sizes, class_names, seconds, problems)
 
 
-def score(found, records, sizes, class_names, seconds, problems):
-    """{index of a record: Detections}, found in so many seconds -> Scores; problems: why others are missing."""
+def score(
+    found: Mapping[int, Detections],
+    records: Sequence[Record],
+    sizes: Sequence[tuple[int, int]],
+    class_names: Sequence[str],
+    seconds: float,
+    problems: list[str],
+) -> Scores:
+    """Return the Scores of detections, {index of a record: Detections}.
+
+    seconds   the time that they took
+    problems  why other records are missing
+    """
     truth = coco_truth(records, sizes, class_names, found)
     detections = coco_results(found)
-    return Scores(*_score(truth, detections), len(found) / max(seconds, 1e-9), detections, truth, problems)
+    stats, classes, curves = _score(truth, detections)
+    return Scores(
+        **stats,
+        classes=classes,
+        curves=curves,
+        images_per_second=len(found) / max(seconds, 1e-9),
+        detections=detections,
+        truth=truth,
+        problems=problems,
+    )
 
 
 def _read(records, max_pixels, problems):
-    """Yields (index, picture) of each record; those that cannot be read go into `problems`."""
+    """Yield index and picture of each record. Add what is wrong with those that cannot be read to `problems`."""
     for i, record in enumerate(records):
         try:
             yield i, read_picture(record.picture, max_pixels)
@@ -145,27 +168,27 @@ def _in_batches(items, size):
 
 
 def _score(truth, detections):
-    """COCO's annotations and results -> COCO's twelve numbers, list of ClassScores, curves: the head of `Scores`."""
+    """Return COCO's twelve numbers by name, a list of ClassScores, and the curves."""
     results = [{**x, "id": i, "area": x["bbox"][2] * x["bbox"][3]} for i, x in enumerate(detections, 1)]
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
         measured = COCOeval(_indexed(truth, truth["annotations"]), _indexed(truth, results), "bbox")
         measured.evaluate()
         measured.accumulate()
         measured.summarize()
     stats, precision = (np.where(x < 0, np.nan, x) for x in (measured.stats, measured.eval["precision"]))
-    precision = precision[:, :, :, 0, -1]  # (IoUs, recalls, classes), of all areas, 100 boxes
+    precision = precision[:, :, :, 0, -1]  # (IoUs, recalls, classes), for all areas and 100 boxes
 
-    answers = iter(measured.evalImgs)  # of each picture; pictures change fastest, then areas, then classes
+    answers = iter(measured.evalImgs)  # one for each class, area and picture; pictures change fastest
     pictures, areas = len(truth["images"]), len(measured.params.areaRng)
     classes = []
     for k, category in enumerate(truth["categories"]):
         of_class, *_ = [list(itertools.islice(answers, pictures)) for _ in range(areas)]  # the first is all areas
         classes.append(_class_scores(category["name"], precision[:, :, k], list(filter(None, of_class))))
-    return *stats.tolist(), classes, precision[0].T
+    return dict(zip(SUMMARY, stats.tolist(), strict=True)), classes, precision[0].T
 
 
 def _class_scores(name, precision, answers):
-    """A class's precision (IoUs, recalls) and pycocotools' answers for its pictures -> ClassScores."""
+    """Return the ClassScores of a class's precision (IoUs, recalls) and pycocotools' answers for its pictures."""
     boxes = sum(len(x["gtIds"]) for x in answers)
     AP, AP50 = float(precision.mean()), float(precision[0].mean())
     if not boxes:
@@ -176,7 +199,7 @@ def _class_scores(name, precision, answers):
         return ClassScores(name, boxes, AP, AP50, 0.0, 0.0, np.nan)
     best_first = np.argsort(-scores, kind="stable")
     scores, right = scores[best_first], right[best_first]
-    last = np.flatnonzero(np.append(scores[1:] < scores[:-1], True))  # no threshold divides equal scores
+    last = np.flatnonzero(np.append(scores[1:] < scores[:-1], True))  # equal scores cannot be told apart by a threshold
     true, count = np.cumsum(right)[last], last + 1
     best = np.argmax(2 * true / (boxes + count))  # F1
     at_best = true[best] / count[best], true[best] / boxes, scores[last[best]]
@@ -184,7 +207,7 @@ def _class_scores(name, precision, answers):
 
 
 def _indexed(truth, annotations):
-    """A COCO object of copies: pycocotools writes into what it gets, and its loadRes takes no empty list."""
+    """Return a COCO object of copies, since pycocotools changes what it gets, and its loadRes refuses an empty list."""
     coco = COCO()
     coco.dataset = {**truth, "annotations": [{"iscrowd": 0, **x} for x in annotations]}
     coco.createIndex()
@@ -194,14 +217,20 @@ def _indexed(truth, annotations):
 # --- COCO's formats ------------------------------------------------------------------------------------------------
 
 
-def coco_truth(records, sizes, class_names, indices):
-    """Some records as COCO's annotations: image_id is the place of a picture among all records, from 1; category_id
-    the class, from 0. file_name is relative to the folder that all pictures have in common."""
+def coco_truth(
+    records: Sequence[Record], sizes: Sequence[tuple[int, int]], class_names: Sequence[str], indices: Iterable[int]
+) -> dict:
+    """Return the records of those indices as COCO's annotations.
+
+    image_id is the index plus 1, category_id the class, from 0. file_name is relative to the folder that all pictures
+    have in common.
+    """
     chosen = sorted(indices)
     root = os.path.commonpath([records[i].picture.parent for i in chosen])
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for i in chosen:
-        (width, height), file_name = sizes[i], records[i].picture.relative_to(root).as_posix()
+        (height, width), file_name = sizes[i], records[i].picture.relative_to(root).as_posix()
         images.append({"id": i + 1, "file_name": file_name, "width": int(width), "height": int(height)})
         for box, label in zip(_xywh(records[i].boxes), records[i].classes, strict=True):
             row = {"id": len(annotations) + 1, "image_id": i + 1, "category_id": int(label), "bbox": box}
@@ -210,8 +239,8 @@ def coco_truth(records, sizes, class_names, indices):
     return {"info": {}, "images": images, "annotations": annotations, "categories": categories}
 
 
-def coco_results(found):
-    """{index of a record: Detections} -> COCO's results, best first in each picture. Ids as in `coco_truth`."""
+def coco_results(found: Mapping[int, Detections]) -> list[dict]:
+    """Return detections, {index of a record: Detections}, as COCO's results: ids as in `coco_truth`, best first."""
     rows = []
     for i, detections in sorted(found.items()):
         boxes = _xywh(detections.boxes)
@@ -221,6 +250,6 @@ def coco_results(found):
 
 
 def _xywh(boxes):
-    """Boxes (n, 4) xyxy -> list of [left, top, width, height] in thousandths of a pixel: short in JSON."""
+    """Return xyxy boxes (n, 4) as lists of left, top, width and height, rounded to 0.001 pixels for a short JSON."""
     boxes = np.asarray(boxes, np.float64)
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1).round(3).tolist()

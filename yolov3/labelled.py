@@ -59,7 +59,7 @@ def fitted(one: Labelled, size: Size) -> tuple[Record, str]:
             f"picture {one.picture} is {size.width} x {size.height}, but its boxes are for one of "
             f"{one.declared.width} x {one.declared.height}: annotate it anew"
         )
-    with np.errstate(over="ignore"):  # too large for float32 is infinite, which `check_boxes` tells
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, which `usable_boxes` tells
         return Record(one.picture, boxes.astype(np.float32), np.asarray(one.classes, np.int32)), change
 
 

@@ -4,9 +4,11 @@ Every function takes and returns a batch (N, H, W, C). `Convolutions` numbers th
 they are made. Darknet's .weights file stores them in the same order, so `darknet.py` finds them by that number.
 """
 
+from typing import Any
+
 import keras
 import tensorflow as tf
-from keras import layers
+from keras import KerasTensor, layers
 
 BATCH_NORM_EPSILON = 1e-5  # Darknet adds 1e-5 to the variance; Keras would add 1e-3 and lose accuracy
 BATCH_NORM_MOMENTUM = 0.97  # how much of the moving statistics a training step keeps
@@ -16,12 +18,12 @@ LOWEST = -65504.0  # of float16: less than any activation
 
 @keras.saving.register_keras_serializable("yolov3")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras' batch normalisation, trained by TensorFlow's fused kernel: a training step takes a fifth less on CPUs.
+    """Normalise as Keras does, but train with TensorFlow's fused kernel: a training step takes a fifth less on CPUs.
 
     With `synchronized`, which shares the statistics among devices, Keras' own implementation runs.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if not training or not self.trainable or self.synchronized:
             return super().call(inputs, training=training, mask=mask)
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
@@ -37,7 +39,7 @@ class Upsample(layers.UpSampling2D):
     """Multiply H and W by nearest neighbour in one op, which every runtime knows. Keras' own layer is eight ops, whose
     arithmetic on shapes keeps OpenVINO from quantising the layers behind it."""
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         height, width = inputs.shape[1:3]
         size = (height, width) if height and width else tf.shape(inputs)[1:3]
         return tf.raw_ops.ResizeNearestNeighbor(images=inputs, size=tf.multiply(size, self.size[0]))
@@ -83,17 +85,27 @@ ACTIVATIONS = {  # by their names in a cfg
 
 
 class Convolutions:
-    """Makes the convolutions of one network and names them conv_000, conv_001, ... in Darknet's order."""
+    """Make the convolutions of one network and name them conv_000, conv_001, ... in Darknet's order."""
 
-    def __init__(self, activation="leaky"):
+    def __init__(self, activation: str = "leaky"):
         self.activation = activation
         self.made = 0
 
-    def __call__(self, x, filters, size=1, stride=1):
+    def __call__(self, x: KerasTensor, filters: int, size: int = 1, stride: int = 1) -> KerasTensor:
         """Apply a convolution without bias, batch normalisation and activation. A stride of 2 halves H and W."""
         return self.convolution(x, filters, size, stride, size // 2, self.activation)
 
-    def convolution(self, x, filters, size, stride, padding, activation, normalise=True, groups=1):
+    def convolution(
+        self,
+        x: KerasTensor,
+        filters: int,
+        size: int,
+        stride: int,
+        padding: int,
+        activation: str,
+        normalise: bool = True,
+        groups: int = 1,
+    ) -> KerasTensor:
         """Apply a convolution with all that Darknet has for one, with bias unless it is normalised."""
         name, (x, mode) = self._next_name(), pad(x, size, stride, padding)
         kind, of_groups = (GroupedConvolution, {"groups": groups}) if groups > 1 else (layers.Conv2D, {})
@@ -102,19 +114,21 @@ class Convolutions:
             x = BatchNormalization(epsilon=BATCH_NORM_EPSILON, momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
         return ACTIVATIONS[activation](x)
 
-    def head(self, x, classes, anchors=3, size=1, stride=1, padding=0):
+    def head(
+        self, x: KerasTensor, classes: int, anchors: int = 3, size: int = 1, stride: int = 1, padding: int = 0
+    ) -> KerasTensor:
         """Apply a `Head`."""
         x, mode = pad(x, size, stride, padding)
         kernel = {"kernel_size": size, "strides": stride, "padding": mode}
         return Head(anchors * (5 + classes), anchors=anchors, name=self._next_name(), **kernel)(x)
 
-    def alternate(self, x, filters, count):
+    def alternate(self, x: KerasTensor, filters: int, count: int) -> KerasTensor:
         """Apply `count` convolutions, in turn 1x1 with `filters` and 3x3 with twice as many."""
         for i in range(count):
             x = self(x, filters * 2, 3) if i % 2 else self(x, filters)
         return x
 
-    def residual(self, x, filters, inner):
+    def residual(self, x: KerasTensor, filters: int, inner: int) -> KerasTensor:
         """Apply Darknet's shortcut: 1x1 to `inner` channels and 3x3 back to `filters`, added to the input."""
         return layers.Add()([x, self(self(x, inner), filters, 3)])
 
@@ -123,7 +137,7 @@ class Convolutions:
         return f"conv_{self.made - 1:03d}"
 
 
-def pad(x, size, stride, padding):
+def pad(x: KerasTensor, size: int, stride: int, padding: int) -> tuple[KerasTensor, str]:
     """Return what a convolution of a cfg reads, with zeros around it where Keras would pad otherwise, and Keras' word
     for the padding that is left to do.
 
@@ -143,33 +157,33 @@ def pad(x, size, stride, padding):
     return layers.ZeroPadding2D(sides)(x) if padding else x, "valid"
 
 
-def concatenate(*tensors):
+def concatenate(*tensors: KerasTensor) -> KerasTensor:
     """Join the channels of several layers in the order given: Darknet's [route]."""
     return layers.Concatenate()(tensors)
 
 
-def second_half(x):
+def second_half(x: KerasTensor) -> KerasTensor:
     """Return the upper half of the channels: Darknet's [route] with groups=2, group_id=1."""
     return group(x, 2, 1)
 
 
-def group(x, groups, number):
+def group(x: KerasTensor, groups: int, number: int) -> KerasTensor:
     """Return one of several groups of channels."""
     return keras.ops.split(x, groups, axis=-1)[number] if groups > 1 else x
 
 
-def first_channels(x, count):
+def first_channels(x: KerasTensor, count: int) -> KerasTensor:
     """Return as many channels, the first ones; where there are fewer, followed by zeros."""
     missing = count - x.shape[-1]
     return keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, missing))) if missing > 0 else x[..., :count]
 
 
-def upsample(x, times=2):
+def upsample(x: KerasTensor, times: int = 2) -> KerasTensor:
     """Multiply H and W by nearest neighbour."""
     return Upsample(times)(x)
 
 
-def embedding_map(x, stride=4):
+def embedding_map(x: KerasTensor, stride: int = 4) -> KerasTensor:
     """Return the map that embeddings are pooled from, (N, S/16, S/16, 4c), of features at stride 4, (N, S/4, S/4, c),
     or 8.
 
@@ -181,12 +195,12 @@ def embedding_map(x, stride=4):
     return concatenate(*(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)))
 
 
-def max_pool(x, size=2, stride=2):
+def max_pool(x: KerasTensor, size: int = 2, stride: int = 2) -> KerasTensor:
     """Apply max pooling, padded as in Darknet: evenly, and where that is not possible, at the bottom right."""
     return layers.MaxPooling2D(size, stride, "same")(x)
 
 
-def padded_max_pool(x, size, stride, padding):
+def padded_max_pool(x: KerasTensor, size: int, stride: int, padding: int) -> KerasTensor:
     """Apply max pooling with any of Darknet's paddings: so many pixels, half of them at the top left."""
     if padding == size - 1 and (stride == 1 or (size, stride) == (2, 2)):
         return max_pool(x, size, stride)

@@ -18,9 +18,9 @@ from yolov3.checks import (
     class_names,
     project_path,
 )
-from yolov3.detector import Detector
+from yolov3.detector import Detector, Timings
+from yolov3.fitting import RESIZES
 from yolov3.heads import configured_network, default_weights, heads_of_file, network_of_file
-from yolov3.images import RESIZES
 from yolov3.networks import NETWORKS, network_name
 from yolov3.runtimes import RUNTIMES, RunOptions
 from yolov3.runtimes.tf import allow_memory_growth
@@ -83,6 +83,7 @@ def Load_Yolo_model(
         raise UserError(f"{source} answers {answered} classes, but its model.json names {len(spec.classes)}")
     detector = Detector(network, spec, score_threshold, iou_threshold, source.name, class_agnostic)
     detector([np.zeros((spec.input_size, spec.input_size, 3), np.uint8)])  # compiled here, not at the first frame
+    detector.timings = Timings()
     return detector
 
 

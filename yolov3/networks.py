@@ -1,7 +1,7 @@
-"""The four networks as one table: what makes each, what its published weights were trained with, and their addresses.
+"""List the four networks: how each is built, what its published weights were trained with, and their addresses.
 
-Reading the table takes no Keras. To add a network: a builder in yolov3.py or yolov4.py, a row here, and the constant
-for its weights in configs.py.
+Reading the table does not need Keras. To add a network: a builder in yolov3.py or yolov4.py, a row here, and the
+constant for its weights in configs.py.
 """
 
 import pkgutil
@@ -15,50 +15,53 @@ ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download/"
 HANK_AI = "https://github.com/hank-ai/darknet/releases/download/v2.0/"
 REDMON = "https://data.pjreddie.com/files/"
 REDMON_BEFORE = "https://pjreddie.com/media/files/"  # answers with a web page since April 2025
+BETA_NMS = 0.6  # the power of "diou"'s penalty, Darknet's default; the paper has 1
+MOST_BETA_NMS = 100
 
 
 class Heads(NamedTuple):
-    """What turns a network's raw heads into boxes; one entry per head, smallest stride first."""
+    """Hold what decodes a network's raw heads to boxes: one entry for each head, smallest stride first."""
 
-    strides: tuple  # pixels of network input per cell
-    anchors: tuple  # per head one or more (width, height), pixels of network input; three in those of the table
-    scale_x_y: tuple  # how far a centre may leave its cell; 1.0: not at all
+    strides: tuple[int, ...]  # pixels of network input per cell
+    anchors: tuple  # one or more (width, height) for each head, pixels of network input; three in the table below
+    scale_x_y: tuple[float, ...]  # how far a centre may leave its cell; 1.0: not at all
     nms: str  # "iou" or "diou", see `boxes.suppress`
-    new_coords: bool = False  # whether sizes are decoded as the scaled YOLOv4 networks do
+    beta_nms: float = BETA_NMS  # with "diou"
+    new_coords: bool = False  # whether boxes are decoded as the scaled YOLOv4 networks do
 
 
 class Official(NamedTuple):
-    """The weights that Darknet's authors published."""
+    """Describe the weights that Darknet's authors published."""
 
     size: int  # bytes
-    sha256: tuple  # of every version in circulation
-    urls: tuple  # tried in this order
+    sha256: tuple[str, ...]  # of every version in circulation
+    urls: tuple[str, ...]  # tried in this order
 
 
 class Network(NamedTuple):
-    """One row of the table, or the network of a cfg (`cfg_network.read_network`)."""
+    """Describe one network: a row of the table, or what a cfg says (`cfg_network.read_network`)."""
 
     type: str  # YOLO_TYPE; or the name of the cfg
     tiny: bool  # TRAIN_YOLO_TINY
-    builder: str  # module:function, (pictures, number of classes) -> raw heads and the embedding map
+    builder: str  # module:function; `build` says what it takes and returns
     heads: Heads  # those that the published weights were trained with
     weights: str | None = None  # the constant in configs.py that names its Darknet weights
     official: Official | None = None
-    backbone: int | None = None  # convolutions of the backbone; the neck's follow
+    backbone: int | None = None  # number of convolutions in the backbone, which come first
     multiple: int = 32  # what height and width of the input must be multiples of: the pixels of the largest cell
     cfg: Any = None  # a cfg_network.Cfg, the third argument of its builder
 
     @property
-    def name(self):
-        """What it is called: "yolov4-tiny"."""
+    def name(self) -> str:
+        """Return what it is called, such as "yolov4-tiny"."""
         return f"{self.type}-tiny" if self.tiny else self.type
 
     @property
-    def text(self):
-        """The text of its cfg; None for a row of the table."""
+    def text(self) -> str | None:
+        """Return the text of its cfg; None for a row of the table."""
         return self.cfg.text if self.cfg else None
 
-    def build(self, pictures, classes):
+    def build(self, pictures: Any, classes: int) -> tuple[list, Any]:
         """Return the raw heads, smallest stride first, and the embedding map of a symbolic picture batch."""
         more = () if self.cfg is None else (self.cfg,)
         return pkgutil.resolve_name(self.builder)(pictures, classes, *more)
@@ -144,22 +147,22 @@ NETWORKS = {
 TYPES = tuple(dict.fromkeys(row.type for row in NETWORKS.values()))
 
 
-def network_name(yolo_type, tiny):
-    """Return the name of a network in the table: ("yolov4", True) -> "yolov4-tiny". Raise UserError if none."""
+def network_name(yolo_type: str, tiny: bool) -> str:
+    """Return the name of a network in the table, such as "yolov4-tiny". Raises UserError if it is not in there."""
     choose("YOLO_TYPE", yolo_type, TYPES)
     choose("TRAIN_YOLO_TINY", tiny, (True, False))
     return next(name for name, row in NETWORKS.items() if (row.type, row.tiny) == (yolo_type, bool(tiny)))
 
 
-def constants_to_set(wanted, now):
-    """Return what makes the configured network `now` the network `wanted`: 'set YOLO_TYPE = "yolov3"'. Now is None for
-    the network of a cfg."""
-    wanted = NETWORKS[wanted]
+def constants_to_set(wanted: str, now: str | None) -> str:
+    """Return how to configure the network `wanted` where `now` is configured: 'set YOLO_TYPE = "yolov3"'. None is the
+    network of a cfg."""
+    row = NETWORKS[wanted]
     if now is None:
-        return f'set YOLO_CFG = None, YOLO_TYPE = "{wanted.type}" and TRAIN_YOLO_TINY = {wanted.tiny}'
-    now, changes = NETWORKS[now], []
-    if now.type != wanted.type:
-        changes.append(f'YOLO_TYPE = "{wanted.type}"')
-    if now.tiny != wanted.tiny:
-        changes.append(f"TRAIN_YOLO_TINY = {wanted.tiny}")
+        return f'set YOLO_CFG = None, YOLO_TYPE = "{row.type}" and TRAIN_YOLO_TINY = {row.tiny}'
+    other, changes = NETWORKS[now], []
+    if row.type != other.type:
+        changes.append(f'YOLO_TYPE = "{row.type}"')
+    if row.tiny != other.tiny:
+        changes.append(f"TRAIN_YOLO_TINY = {row.tiny}")
     return f"set {' and '.join(changes)}"

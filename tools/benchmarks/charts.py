@@ -1,17 +1,26 @@
-"""The charts of speed.py: speed against accuracy, and bars of milliseconds where only speed was measured."""
+"""Draw the charts of speed.py: speed against accuracy, or bars of milliseconds where only speed was measured."""
 
 import itertools
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
+from tools.benchmarks.figures import Row
 from tools.benchmarks.measuring import load_pyplot
 from yolov3.files import whole_file
 
+if TYPE_CHECKING:  # Matplotlib is imported where it is needed
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 COLOURS = {"tf": "#1f77b4", "openvino": "#9467bd", "trt": "#76b900", "keras": "#ff7f0e", "opencv": "#2ca02c"}
 MARKERS = {"FP32": "o", "BF16": "s", "FP16": "D", "INT8": "^"}
-OFFSETS = (8, 0), (-8, 0), (0, 8), (0, -8), (8, 8), (8, -8), (-8, 8), (-8, -8)  # of a label, points, the best first
+OFFSETS = (8, 0), (-8, 0), (0, 8), (0, -8), (8, 8), (8, -8), (-8, 8), (-8, -8)  # of a label, points, best first
 HORIZONTAL, VERTICAL = {8: "left", 0: "center", -8: "right"}, {8: "bottom", 0: "center", -8: "top"}
 
 
-def draw_chart(rows, machine, path):
+def draw_chart(rows: list[Row], machine: str, path: Path) -> None:
+    """Write the chart of the rows as a PNG, with the machine as its title."""
     plt = load_pyplot()
     measured = [row for row in rows if row.AP50 is not None]
     figure = draw_accuracy(plt, measured) if measured else draw_bars(plt, rows)
@@ -20,8 +29,8 @@ def draw_chart(rows, machine, path):
         figure.savefig(part, dpi=140)
 
 
-def draw_accuracy(plt, rows):
-    """FPS against AP50: a point for each row; a line through the sizes of each contender."""
+def draw_accuracy(plt: ModuleType, rows: list[Row]) -> "Figure":
+    """Draw FPS against AP50: a point for each row, and a line through the sizes of each contender."""
     figure, ax = plt.subplots(figsize=(11, 7), layout="constrained")
     for (_, name), line in _lines(rows).items():
         framework, precision, on_noise = line[0].contender.framework, line[0].contender.precision, "noise" in name
@@ -37,12 +46,12 @@ def draw_accuracy(plt, rows):
     return figure
 
 
-def label_points(figure, ax, rows):
-    """Beside each point its contender and size, where there is room."""
+def label_points(figure: "Figure", ax: "Axes", rows: list[Row]) -> None:
+    """Write the contender and size of each point beside it, where it covers least."""
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
 
-    figure.draw_without_rendering()  # so that places in pixels are known
+    figure.draw_without_rendering()  # so that positions in pixels are known
     several_types = len({row.setup.type for row in rows}) > 1
     halo = [withStroke(linewidth=2, foreground="white")]
     places = [(1000 / row.frame, 100 * row.AP50) for row in rows]
@@ -66,16 +75,19 @@ def label_points(figure, ax, rows):
 
 
 def _lines(rows):
-    """{(type, contender's name): its rows, of all sizes}, in the order of the table."""
+    """Return {(type, name of the contender): its rows of all sizes} in the order of the table."""
     lines = {}
     for row in rows:
         lines.setdefault((row.setup.type, row.contender.name), []).append(row)
     return lines
 
 
-def draw_bars(plt, rows):
-    """One panel for each type and size: a dark bar to the network's median, a light one to the median end to end, a
-    line to the 99th percentile."""
+def draw_bars(plt: ModuleType, rows: list[Row]) -> "Figure":
+    """Draw a panel for each type and size.
+
+    A row has a dark bar up to the network's median, a light one up to the median end to end, and a line up to the 99th
+    percentile.
+    """
     panels = [list(group) for _, group in itertools.groupby(rows, lambda row: row.setup)]
     heights = [len(panel) + 1.5 for panel in panels]
     figure = plt.figure(figsize=(10, 0.36 * sum(heights) + 1), layout="constrained")
@@ -94,6 +106,6 @@ def draw_bars(plt, rows):
         ax.invert_yaxis()
         ax.spines[["top", "right"]].set_visible(False)
     ax.set_xlabel(
-        "milliseconds a frame, less is better: dark the network alone, light end to end, line to the 99th of 100"
+        "milliseconds a frame, less is better: dark the network alone, light end to end, line to the 99th percentile"
     )
     return figure

@@ -1,6 +1,6 @@
-"""What tools/benchmarks/speed.py measures. Each contender loads what preparing.py has made for it and gives calls.
+"""Define what tools/benchmarks/speed.py measures. A contender loads what preparing.py has made for it.
 
-TensorFlow is imported where it is needed: the process that measures OpenCV's memory does without.
+TensorFlow is imported inside functions, so that it is not in the process that measures OpenCV's memory.
 """
 
 from collections.abc import Callable
@@ -9,47 +9,45 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolov3 import configs
-from yolov3.networks import NETWORKS
+from yolov3.networks import Heads
 
 import cv2
 import numpy as np
 
-WARM_UP = 3  # untimed calls of each contender; also those behind its peak memory
+WARM_UP = 3  # untimed calls of each contender; its peak memory is measured after as many
 FRAMEWORKS = ("tf", "openvino", "trt", "keras", "opencv")
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """One network at one size, told in plain facts, which take no TensorFlow to read."""
+    """Describe one network at one size without objects of TensorFlow, which would have to be imported."""
 
     type: str  # yolov3, yolov3-tiny, yolov4, yolov4-tiny
     size: int  # pixels
-    saved_model: Path  # a folder of this run
+    saved_model: Path  # a folder that this run has made
     frame: np.ndarray  # uint8 (H, W, 3), RGB
 
 
 class Calls(NamedTuple):
-    """A contender, ready to be timed."""
+    """Hold the calls of a contender that are timed."""
 
-    end_to_end: Callable  # from the setup's frame to its boxes
-    network: Callable  # from a ready batch to raw answers
-    detector: Any = None  # for accuracy; None: that of others is not measured
+    end_to_end: Callable  # from the frame of the setup to its boxes
+    network: Callable  # from a prepared batch to raw outputs
+    detector: Any = None  # to measure accuracy with, None for contenders that are not ours
 
 
 class Contender(NamedTuple):
+    """Hold one row of the comparison."""
+
     name: str
     framework: str
-    precision: str  # None: whichever are chosen
-    load: Callable  # (setup, path of what was made for it, precision) -> Calls
+    precision: str | None  # None is measured whatever precisions are chosen
+    load: Callable  # makes its Calls from a Setup, the path of what was made for it, and the precision
     on_noise: bool = False  # INT8 calibrated on noise instead of pictures
 
-    @property
-    def is_ours(self):
-        return self.load is our_detector
 
-
-def warm_up(setup, path, load, precision):
-    """A contender, loaded and called a few times."""
+def warm_up(setup: Setup, path: Path, load: Callable, precision: str | None) -> Calls:
+    """Load a contender and call it a few times."""
     calls = load(setup, path, precision)
     for _ in range(WARM_UP):
         calls.end_to_end()
@@ -57,33 +55,34 @@ def warm_up(setup, path, load, precision):
     return calls
 
 
-# --- Contenders: (setup, path, precision) -> Calls -----------------------------------------------------------------
+# --- What contenders load --------------------------------------------------------------------------------------------
 
 
-def our_detector(setup, folder, precision):
-    """The one detector, whatever runs its network."""
+def our_detector(setup: Setup, folder: Path, precision: str) -> Calls:
+    """Load the detector of this project, by any runtime."""
     from yolov3.loading import PRECISIONS, Load_Yolo_model
 
     import tensorflow as tf
 
-    row = NETWORKS[setup.type]
-    precision = precision if precision in PRECISIONS else None  # others are a folder's own
-    detector = Load_Yolo_model(folder, None, setup.size, row.type, row.tiny, precision=precision)
+    precision = precision if precision in PRECISIONS else None  # any other precision is fixed in the folder
+    detector = Load_Yolo_model(folder, input_size=setup.size, precision=precision)
     images = detector.fit([setup.frame])  # (1, S, S, 3)
     on_gpu = tf.config.list_physical_devices("GPU")
 
     def network():
         detector.network(images)
-        if on_gpu:  # which goes on by itself
+        if on_gpu:  # whose work may still be running
             tf.test.experimental.sync_devices()
 
     return Calls(lambda: detector([setup.frame]), network, detector)
 
 
-def keras_predict(setup, weights, _):
-    """`predict` between a NumPy letterbox and a NumPy suppression per class, as the widespread ports do."""
+def keras_predict(setup: Setup, weights: Path, _: str | None) -> Calls:
+    """Load Keras' `predict` between a letterbox and a suppression in NumPy, as in the widespread ports."""
     from yolov3.checkpoint import read_model
     from yolov3.runtimes.tf import keras_network
+
+    import keras
 
     about, frame, size = read_model(setup.saved_model), setup.frame, setup.size
     model = keras_network(replace(about, features=False), weights)
@@ -97,8 +96,8 @@ def keras_predict(setup, weights, _):
         return images
 
     def end_to_end():
-        raw_heads = model.predict(letterboxed(), verbose=0)
-        boxes, scores, classes = decode(raw_heads, about.heads, configs.YOLO_SCORE_THRESHOLD)
+        raw_heads = keras.tree.flatten(model.predict(letterboxed(), verbose=0))
+        boxes, scores, classes = decode_heads(raw_heads, about.heads, configs.YOLO_SCORE_THRESHOLD)
         keep = greedy_nms(boxes + classes[:, np.newaxis] * 100, scores, configs.YOLO_IOU_THRESHOLD)  # per class
         boxes = boxes[keep] * sides.max() - np.tile((sides.max() - sides) / 2, 2)
         return boxes.clip(0, np.tile(sides, 2)), scores[keep], classes[keep]
@@ -107,20 +106,24 @@ def keras_predict(setup, weights, _):
     return Calls(end_to_end, lambda: model.predict(images, verbose=0))
 
 
-def sigmoid(x):
-    return np.tanh(x / 2) / 2 + 0.5  # without overflow
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Return the logistic function of x, without overflow."""
+    return np.tanh(x / 2) / 2 + 0.5
 
 
-def decode(raw_heads, heads, threshold):
-    """Raw heads (1, g, g, A * (5 + C)) -> boxes (n, 4) xyxy fractions, scores (n,), classes (n,)."""
+def decode_heads(
+    raw_heads: list[np.ndarray], heads: Heads, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the boxes (n, 4), xyxy in fractions, scores (n,) and classes (n,) of raw heads (1, g, g, A * (5 + C))."""
     boxes, scores = [], []
     for raw, stride, anchors, scale_x_y in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
         cells = raw.shape[1]
         raw = raw.reshape(cells, cells, len(anchors), -1)
-        y, x, anchor = np.nonzero(sigmoid(raw[..., 4]) >= threshold)  # only these can pass
+        y, x, anchor = np.nonzero(sigmoid(raw[..., 4]) >= threshold)  # the others cannot exceed the threshold
         raw = raw[y, x, anchor]  # (k, 5 + C)
         centre = (sigmoid(raw[:, :2]) * scale_x_y - (scale_x_y - 1) / 2 + np.stack([x, y], -1)) / cells
-        half = np.exp(raw[:, 2:4]) * np.array(anchors)[anchor] / (cells * stride) / 2
+        sides = (2 * sigmoid(raw[:, 2:4])) ** 2 if heads.new_coords else np.exp(raw[:, 2:4])
+        half = sides * np.array(anchors)[anchor] / (cells * stride) / 2
         boxes.append(np.concatenate([centre - half, centre + half], -1))
         scores.append(sigmoid(raw[:, 4:5]) * sigmoid(raw[:, 5:]))
     boxes, scores = np.concatenate(boxes), np.concatenate(scores)
@@ -128,8 +131,8 @@ def decode(raw_heads, heads, threshold):
     return boxes[rows], scores[rows, classes], classes
 
 
-def greedy_nms(boxes, scores, iou_threshold):
-    """Boxes (n, 4) xyxy -> indices of those to keep, best first."""
+def greedy_nms(boxes: np.ndarray, scores: np.ndarray, iou_threshold: float) -> list[int]:
+    """Return the indices of the boxes (n, 4), xyxy, to keep, best first."""
     area = np.prod(boxes[:, 2:] - boxes[:, :2], -1)
     order, keep = np.argsort(-scores), []
     while order.size:
@@ -141,7 +144,8 @@ def greedy_nms(boxes, scores, iou_threshold):
     return keep
 
 
-def opencv_dnn(setup, folder, _):
+def opencv_dnn(setup: Setup, folder: Path, _: str | None) -> Calls:
+    """Load OpenCV's Darknet importer with OpenCV's suppression."""
     net = cv2.dnn.readNetFromDarknet(str(folder / "network.cfg"), str(folder / "network.weights"))
     outputs, frame = net.getUnconnectedOutLayersNames(), setup.frame
 

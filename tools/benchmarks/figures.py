@@ -1,7 +1,9 @@
-"""What tools/benchmarks/speed.py has measured, as rows, as a CSV file, and against the budgets."""
+"""Hold what tools/benchmarks/speed.py measures: rows of its tables, a CSV file, and the budgets."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from tools.benchmarks.contenders import Contender, Setup
 from yolov3.files import whole_file
@@ -22,7 +24,7 @@ CSV_HEADER = [
     "peak_MB",
     "note",
 ]
-BUDGETS = (  # median of this over median of that; what of both; must be; for full networks, for tiny ones
+BUDGETS = (  # ratio of two medians, each of a contender and what was timed; its bound for full and for tiny networks
     ("tf FP32", "frame", "tf FP32", "network", "at most", 1.10, 1.25),
     ("tf FP32", "network", "tf BF16", "network", "at least", 1.7, 1.7),
     ("tf FP32", "network", "openvino INT8", "network", "at least", 3.5, 3.5),
@@ -31,51 +33,53 @@ BUDGETS = (  # median of this over median of that; what of both; must be; for fu
     ("Keras predict + NumPy NMS", "frame", "tf FP32", "frame", "at least", 1.4, 2.5),
     ("OpenCV DNN", "frame", "tf FP32", "frame", "at least", 1.8, 1.5),
 )
-INT8_MAY_LOSE = 1.0  # AP50 points
+INT8_MAY_LOSE = 1.0  # AP50, percentage points
 
 
 @dataclass
 class Row:
-    """One line of the result; without figures, the note says why."""
+    """Hold one row of the result. If its figures are missing, the note says why."""
 
     contender: Contender
     setup: Setup
     note: str = ""
-    peak: float = None  # MB
-    network: float = None  # ms, median
-    frame: float = None  # ms, median, end to end
-    p99: float = None  # ms, end to end
-    AP50: float = None  # 0..1
-    AP: float = None
+    peak: float | None = None  # memory, MB
+    network: float | None = None  # median, ms
+    frame: float | None = None  # median end to end, ms
+    p99: float | None = None  # 99th percentile end to end, ms
+    AP50: float | None = None  # 0..1
+    AP: float | None = None
 
     @property
-    def figures(self):
-        """In the tables' order; None for what was not measured."""
+    def figures(self) -> tuple[float | None, ...]:
+        """Return the figures in the order of the tables, None for those that were not measured."""
         percent = (None if x is None else 100 * x for x in (self.AP50, self.AP))
         return self.network, self.frame, self.p99, self.frame and 1000 / self.frame, *percent, self.peak
 
     @property
-    def cells(self):
+    def cells(self) -> list[str]:
+        """Return the row of the Markdown table."""
         name = f"{self.contender.name}: {self.note}" if self.note else self.contender.name
         decimals = 2, 2, 2, 1, 1, 1, 0
         texts = ("-" if x is None else f"{x:.{n}f}" for x, n in zip(self.figures, decimals, strict=True))
         return [name, self.setup.type, str(self.setup.size), *texts]
 
     @property
-    def record(self):
-        """Its line in a CSV file."""
+    def record(self) -> list:
+        """Return the row of the CSV file."""
         name, framework, precision, *_ = self.contender
         figures = ("" if x is None else f"{x:.6g}" for x in self.figures)
         return [name, framework, precision or "", self.setup.type, self.setup.size, *figures, self.note]
 
 
-def write_csv(path, rows):
+def write_csv(path: Path, rows: list[Row]) -> None:
+    """Write the rows as a CSV file."""
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([CSV_HEADER, *(row.record for row in rows)])
 
 
-def check_budgets(rows):
-    """Rows -> one list of cells for each budget of each type and size."""
+def check_budgets(rows: list[Row]) -> Iterator[list[str]]:
+    """Yield the table cells of each budget of each type and size."""
     table = {(row.setup, row.contender.name): row for row in rows}
     for setup in dict.fromkeys(row.setup for row in rows):
         for over, what, under, of_what, sign, full, tiny in BUDGETS:

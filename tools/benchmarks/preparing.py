@@ -1,33 +1,41 @@
-"""What the contenders of tools/benchmarks/speed.py load, made in this run by the very functions of the converters.
+"""Make what the contenders of tools/benchmarks/speed.py load, by the functions of the converters.
 
-It runs in a process of its own: what converting takes and leaves behind is no part of what is measured.
+This runs in a process of its own, so that the memory that converting takes is not measured.
 """
 
-import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from tools.benchmarks.contenders import Setup
+from tools.benchmarks.contenders import Contender, Setup
+from tools.benchmarks.materials import Material
 from tools.benchmarks.measuring import NotAvailable, not_available
 from yolov3 import configs
+from yolov3.cfg_network import read_network
+from yolov3.cfg_write import rewrite
+from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError
 from yolov3.conversion import configured_trt_options
 from yolov3.darknet import convolutions, heads_of, save_yolo_weights
-from yolov3.images import fit
+from yolov3.fitting import fit
 from yolov3.runtimes import RUNTIMES, tf
 from yolov3.runtimes.common import folder_name
 from yolov3.runtimes.openvino import ANY_DROP
-from yolov3.yolov4 import Create_Yolo
+from yolov3.yolov4 import make_model
 
 import keras
 import numpy as np
 
+Made = list[Path | str]  # for each contender the path of what it loads, or a note that says why it cannot run
 
-def prepare(materials, contenders, folder):
-    """-> for each Material its Setup and, for each contender, the Path of what it loads or, a str, why it cannot."""
+
+def prepare_all(materials: list[Material], contenders: list[Contender], folder: Path) -> list[tuple[Setup, Made]]:
+    """Return for each Material its Setup and, for each contender, the path of what it loads or why it cannot run."""
     return [prepare_one(material, contenders, folder) for material in materials]
 
 
-def prepare_one(material, contenders, folder):
+def prepare_one(material: Material, contenders: list[Contender], folder: Path) -> tuple[Setup, Made]:
+    """Return what `prepare_all` returns for one Material."""
     spec = material.spec
     if material.weights is None:
         material = replace(material, weights=folder / f"{folder_name(spec)}.weights")
@@ -39,24 +47,26 @@ def prepare_one(material, contenders, folder):
     for contender in contenders:
         try:
             made.append(MAKERS[contender.framework](material, setup, contender))
-        except (UserError, NotAvailable) as error:
+        except UserError as error:
             made.append(not_available(error))
     return setup, made
 
 
-# --- Makers: (material, setup, contender) -> Path --------------------------------------------------------------------
+# --- Makers of what a contender loads ------------------------------------------------------------------------------
 
 
-def make_openvino(material, setup, contender):
+def make_openvino(material: Material, setup: Setup, contender: Contender) -> Path:
+    """Make a folder for OpenVINO."""
     return converted(material, setup, contender, ANY_DROP)
 
 
-def make_tensorrt(material, setup, contender):
+def make_tensorrt(material: Material, setup: Setup, contender: Contender) -> Path:
+    """Make a folder for TensorRT."""
     return converted(material, setup, contender, configured_trt_options())
 
 
-def converted(material, setup, contender, options):
-    """A SavedModel, converted further by the runtime of the contender."""
+def converted(material: Material, setup: Setup, contender: Contender, options: Any) -> Path:
+    """Convert the SavedModel for the runtime of the contender. Raises UserError."""
     target = replace(material.spec, framework=contender.framework, precision=contender.precision)
     folder = setup.saved_model.with_name(folder_name(target) + ("-noise" if contender.on_noise else ""))
     runtime, inputs = RUNTIMES[contender.framework].module, None
@@ -69,8 +79,8 @@ def converted(material, setup, contender, options):
     return folder
 
 
-def make_darknet(material, setup, _):
-    """A cfg and a .weights file, for OpenCV."""
+def make_darknet(material: Material, setup: Setup, _: Contender) -> Path:
+    """Make a folder with a cfg and a .weights file for OpenCV."""
     cfg = fitting_cfg(material.spec, material.cfg_folder)
     folder = setup.saved_model.with_name(f"{setup.saved_model.name}-darknet")
     folder.mkdir()
@@ -79,21 +89,15 @@ def make_darknet(material, setup, _):
     return folder
 
 
-def fitting_cfg(spec, cfg_folder):
-    """Darknet's cfg of the type, with our input size, class count and anchors."""
-    if not cfg_folder.is_dir():
-        raise NotAvailable("no cfg folder")
-    file, count = cfg_folder / f"{spec.name}.cfg", len(spec.classes)
-    if not file.exists():
-        raise NotAvailable(f"no {file.name} in the cfg folder")
-    text = re.sub(r"(?m)^(width|height) *=.*", rf"\1={spec.input_size}", file.read_text())
-    text = re.sub(r"(?m)^classes *=.*", f"classes={count}", text)
-    text = re.sub(r"filters *=.*(?=[^\[]*\[yolo\])", f"filters={3 * (5 + count)}", text)
-    anchors = ",".join(f"{width:g},{height:g}" for head in spec.heads.anchors for width, height in head)
-    text = re.sub(r"(?m)^anchors *=.*", f"anchors={anchors}", text)
-    first = [int(mask) for mask in re.findall(r"(?m)^mask *= *(\d+)", text)]  # of each [yolo]; ascends with the stride
-    heads = iter(np.argsort(np.argsort(first)).tolist())
-    return re.sub(r"(?m)^mask *=.*", lambda _: "mask={},{},{}".format(*(np.arange(3) + 3 * next(heads))), text)
+def fitting_cfg(spec: ModelSpec, cfg_folder: Path) -> str:
+    """Return Darknet's cfg of the network with input size, classes and anchors of the model. Raises NotAvailable."""
+    cfg = spec.network.cfg
+    if cfg is None:
+        file = cfg_folder / f"{spec.name}.cfg"
+        if not file.exists():
+            raise NotAvailable(f"{file.name} is missing in the folder of cfg files {cfg_folder}")
+        cfg = read_network(file).cfg
+    return rewrite(cfg, spec.heads, len(spec.classes), (spec.input_size, spec.input_size))
 
 
 MAKERS = {
@@ -105,10 +109,13 @@ MAKERS = {
 }
 
 
-def write_random_weights(spec, path, frame):
-    """Seeded weights, scaled on the frame so that up to a hundred or two boxes reach the suppression, not thousands."""
+def write_random_weights(spec: ModelSpec, path: Path, frame: np.ndarray) -> None:
+    """Write random weights from a fixed seed.
+
+    They are scaled so that about a hundred boxes of the frame, not thousands, reach the suppression.
+    """
     keras.utils.set_random_seed(0)
-    network = Create_Yolo(spec.input_size, spec.type, spec.tiny, spec.classes)
+    network = make_model(spec.network, spec.input_size, len(spec.classes))
     for _, norm in convolutions(network):
         if norm:
             norm.beta.assign(np.random.normal(0, 0.5, norm.beta.shape))
@@ -116,11 +123,12 @@ def write_random_weights(spec, path, frame):
 
     heads = heads_of(network)
     images = fit(frame, spec.input_size, spec.resize)[np.newaxis]
-    bias = np.tile([0] * 4 + [-6, 3] + [-6] * (len(spec.classes) - 1), 3)  # x, y, w, h, objectness, classes
-    is_objectness = np.arange(len(bias)) % (5 + len(spec.classes)) == 4
-    raw_heads = keras.Model(network.inputs, [head.output for head in heads])(images)
+    of_anchor = [0] * 4 + [-6, 3] + [-6] * (len(spec.classes) - 1)  # x, y, w, h, objectness, classes
+    raw_heads = keras.tree.flatten(keras.Model(network.inputs, [head.output for head in heads])(images))
     for head, raw in zip(heads, raw_heads, strict=True):
-        usual, rare = np.quantile(raw, [0.5, 0.997], (0, 1, 2))  # three cells of 1000 are to be objects
+        bias = np.tile(of_anchor, head.anchors)
+        is_objectness = np.arange(len(bias)) % len(of_anchor) == 4
+        usual, rare = np.quantile(raw, [0.5, 0.997], (0, 1, 2))  # three cells of 1000 become objects
         scale = np.where(is_objectness, 5.3 / np.maximum(rare - usual, 1e-3), 0)  # sigmoid(5.3 - 6) > 0.3
         head.kernel.assign(head.kernel * scale)
         head.bias.assign(bias - usual * scale)

@@ -1,16 +1,17 @@
-"""Drives the `detect_bytes` of a checkpoint from several threads, as a server would: rate, latencies, and AP.
+"""Call the `detect_bytes` of a checkpoint from several threads, as a server would, and measure rate, latency and AP.
 
-python -m tools.benchmarks.serving checkpoints/yolov4-tiny-416                     on TEST_ANNOT_PATH, a thread per core
+python -m tools.benchmarks.serving checkpoints/yolov4-tiny-416             on TEST_ANNOT_PATH, a thread for each core
 python -m tools.benchmarks.serving checkpoints/yolov4-tiny-neuron-416 mine.txt --threads 4 --batch 8
 
-Neuron wants one thread for each of its cores. Every picture is asked for once and counted, those of the last, smaller
-request too. AP needs a folder whose detect_bytes answers low scores: convert with YOLO_SCORE_THRESHOLD = 0.005.
+Neuron needs one thread for each of its cores. Every picture is sent once and counted, also those of the last, smaller
+request. AP needs a folder whose detect_bytes answers low scores, so convert with YOLO_SCORE_THRESHOLD = 0.005.
 """
 
 import argparse
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from yolov3 import configs
@@ -21,16 +22,23 @@ from yolov3.detector import Detections
 from yolov3.evaluation import score
 from yolov3.runtimes import savedmodel
 from yolov3.runtimes.neuron import import_compiler
+from yolov3.settings import ScriptParser
 
 import numpy as np
 import tensorflow as tf
 
-HIGHEST_SCORE = 0.005  # of a threshold with which AP can still be measured
-WARM_UP = 3  # requests before the first that counts
+HIGHEST_SCORE = 0.005  # highest threshold with which AP can be measured
+WARM_UP = 3  # requests before the measurement
 
 
-def drive(detect_bytes, files, batch, threads):
-    """Lists of bytes -> (list of (index, boxes, scores, classes) or (index, None), seconds of each request, of all)."""
+def drive(
+    detect_bytes: Callable, files: list[bytes], batch: int, threads: int
+) -> tuple[list[tuple], list[float], float]:
+    """Send all files once, in requests of `batch`.
+
+    Return (index, boxes, scores, classes) of each file, or (index, None) if it cannot be decoded, the seconds of each
+    request, and the seconds of all.
+    """
     requests, lock, answers, latencies = iter(range(0, len(files), batch)), threading.Lock(), [], []
 
     def work():
@@ -56,11 +64,11 @@ def drive(detect_bytes, files, batch, threads):
     return sorted(answers, key=lambda answer: answer[0]), latencies, time.perf_counter() - started
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="folder with a SavedModel, or its name under checkpoints/")
+def parse_arguments() -> argparse.Namespace:
+    parser = ScriptParser(__doc__)
+    parser.add_argument("checkpoint", help="folder of a SavedModel, or its name under checkpoints/")
     parser.add_argument("annotations", nargs="?", help="annotation file (TEST_ANNOT_PATH)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="requests under way at a time (cores)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="requests at a time (number of cores)")
     parser.add_argument("--batch", type=int, default=1, help="pictures in a request (1)")
     arguments = parser.parse_args()
     for option in ("threads", "batch"):
@@ -69,8 +77,8 @@ def parse_arguments():
 
 
 @say_it_in_one_line
-def main():
-    # 1. What to drive, on what
+def main() -> None:
+    # 1. The model and the pictures
     arguments = parse_arguments()
     folder, model, about = read_served(arguments.checkpoint)
     if model.framework == "neuron":
@@ -78,25 +86,23 @@ def main():
     checked = read_pictures(as_given(arguments.annotations or configs.TEST_ANNOT_PATH), len(model.classes))
     files = [record.picture.read_bytes() for record in checked.records]
 
-    # 2. All pictures, once
+    # 2. Detect on all pictures once
     detect_bytes = savedmodel.load(folder, "detect_bytes")
     answers, latencies, seconds = drive(detect_bytes, files, arguments.batch, arguments.threads)
     found = {i: Detections(*rows, model.classes) for i, *rows in answers if rows[0] is not None}
     if not found:
         raise UserError("none of the pictures can be decoded")
 
-    # 3. How it went
+    # 3. Report
     percentiles = ", ".join(f"p{p} {1000 * np.percentile(latencies, p):.1f} ms" for p in (50, 90, 95, 99))
     print(f"{model.name} at {model.input_size}, {model.framework} {model.precision}, {arguments.threads} threads")
-    print(f"{len(answers)} pictures, {len(answers) - len(found)} of them broken, in {len(latencies)} requests")
+    print(f"{len(answers)} pictures, {len(answers) - len(found)} of them damaged, in {len(latencies)} requests")
     print(f"{len(answers) / seconds:.1f} pictures a second; a request: {percentiles}")
     scores = score(found, checked.records, checked.sizes, model.classes, seconds, [])
     print(f"AP50 {100 * scores.AP50:.1f}, AP {100 * scores.AP:.1f}")
     if about["score_threshold"] > HIGHEST_SCORE:
-        threshold = about["score_threshold"]
-        print(
-            f"of scores over {threshold:g} alone: for the whole AP, convert with YOLO_SCORE_THRESHOLD = {HIGHEST_SCORE}"
-        )
+        only = f"AP counts scores over {about['score_threshold']:g} only"
+        print(f"{only}: to measure the whole AP, convert with YOLO_SCORE_THRESHOLD = {HIGHEST_SCORE}")
 
 
 if __name__ == "__main__":

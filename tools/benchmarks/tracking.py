@@ -1,38 +1,42 @@
-"""Score deep_sort's tracker beside roboflow's `trackers` on the same detections, with and without embeddings, and
-time them.
+"""Score and time deep_sort's tracker beside roboflow's `trackers`, on the same detections.
 
-pip install -r requirements/tracking.txt                           what scores, and what we compare with
-python -m tools.benchmarks.tracking                                  synthetic scenes, two of each kind
-python -m tools.benchmarks.tracking --data FOLDER                    FOLDER/det.txt and gt.txt as in MOTChallenge
+pip install -r requirements/tracking.txt                             installs what scores, and the other trackers
+python -m tools.benchmarks.tracking                                  scores two synthetic scenes of each kind
+python -m tools.benchmarks.tracking --data FOLDER                    scores FOLDER/det.txt and gt.txt of MOTChallenge
 python -m tools.benchmarks.tracking --data FOLDER --found OURS.txt   scores tracks that another program wrote
-python -m tools.benchmarks.tracking --speed 10 100                   ms a frame with so many objects
-python -m tools.benchmarks.tracking --embedders none detector FILE   painted scenes, by TRACKER_EMBEDDER
+python -m tools.benchmarks.tracking --speed 10 100                   times a frame with 10 and with 100 objects
+python -m tools.benchmarks.tracking --embedders none detector FILE   scores embedders on painted scenes
 
-MOTA, IDF1, switches (IDs) and fragmentations (Frag) at IoU 0.5; HOTA from 0.05 to 0.95; by `trackeval`.
+`trackeval` computes MOTA, IDF1, identity switches (IDs) and fragmentations (Frag) at IoU 0.5, HOTA from 0.05 to 0.95.
 """
 
-import argparse
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deep_sort import Tracker
 from deep_sort.matching import iou_matrix
-from tools.benchmarks.tracking_contenders import CONTENDERS, TIMED, NotInstalled
+from tools.benchmarks.tracking_contenders import CONTENDERS, TIMED, NotInstalled, Update
 from tools.benchmarks.tracking_scenes import KINDS, WIDTH, Scene, make_scene
-from tools.benchmarks.tracking_sprites import paint
+from tools.benchmarks.tracking_sprites import paint_scene
 from yolov3.checks import UserError, as_given, check_amount, check_count, say_it_in_one_line, shell_path
+from yolov3.settings import ScriptParser
+
+if TYPE_CHECKING:  # which imports TensorFlow
+    from yolov3.tracking.embedders import Embedder
 
 import numpy as np
 
-PAINTED = ("crossings", "occlusions", "crowd")  # kinds of scenes where people hide each other
+PAINTED = ("crossings", "occlusions", "crowd")  # the kinds of scenes where people hide each other
 SCORES = ("MOTA", "IDF1", "HOTA", "IDs", "Frag")
-FRAMES_TIMED = 200  # a round of the speed test, after WARM_UP
-WARM_UP = 10
+FRAMES_TIMED = 200  # of each round of --speed
+WARM_UP = 10  # untimed frames before them
 LONGEST = 3.0  # seconds a contender may take in a round
 
 
-def read_rows(path):
-    """Return the rows (n, 7) of a MOTChallenge text file: frame, number, left, top, width, height, score."""
+def read_mot(path: Path) -> np.ndarray:
+    """Return the rows (n, 7) of a MOTChallenge file: frame, number, left, top, width, height and score."""
     try:
         rows = np.loadtxt(path, delimiter=",", ndmin=2, usecols=range(7))
     except OSError:
@@ -44,25 +48,26 @@ def read_rows(path):
     return rows
 
 
-def read_scene(folder, frame_rate):
-    """Return the Scene of a folder's det.txt and gt.txt, without the truth whose 7th column is 0."""
-    detections, truth = (read_rows(folder / name) for name in ("det.txt", "gt.txt"))
+def read_scene(folder: Path, frame_rate: float) -> Scene:
+    """Return the Scene of a folder's det.txt and gt.txt, without rows of gt.txt whose 7th column is 0."""
+    detections, truth = (read_mot(folder / name) for name in ("det.txt", "gt.txt"))
     truth = truth[truth[:, 6] != 0]
     frames = np.arange(1, max(detections[:, 0].max(), truth[:, 0].max(initial=1)) + 1).astype(int)
     return Scene(folder.resolve().name, frame_rate, frames, detections, truth)
 
 
-def corners(rows):
+def corners(rows: np.ndarray) -> np.ndarray:
     """Return the xyxy boxes (n, 4) of MOTChallenge rows."""
     return np.concatenate([rows[:, 2:4], rows[:, 2:4] + rows[:, 4:6]], 1)
 
 
-def by_frame(rows, frames):
+def by_frame(rows: np.ndarray, frames: np.ndarray) -> list[np.ndarray]:
+    """Return the rows of each frame."""
     return [rows[rows[:, 0] == frame] for frame in frames]
 
 
-def follow(update, scene):
-    """Run a contender over a scene. Return rows as `read_rows` does, and ms a frame."""
+def follow(update: Update, scene: Scene) -> tuple[np.ndarray, float]:
+    """Run a contender over a scene. Return its tracks as rows like those of `read_mot`, and the ms a frame."""
     found, seconds = [], 0.0
     for frame, rows in zip(scene.frames, by_frame(scene.detections, scene.frames), strict=True):
         boxes, scores = corners(rows), rows[:, 6]
@@ -73,8 +78,8 @@ def follow(update, scene):
     return np.array(found, float).reshape(-1, 7), 1000 * seconds / len(scene.frames)
 
 
-def score(truth, found, frames):
-    """Return {name: figure} for the SCORES of the rows that were found, given those of the truth."""
+def score_tracks(truth: np.ndarray, found: np.ndarray, frames: np.ndarray) -> dict[str, float]:
+    """Return the SCORES, by name, of the rows that were found against those of the truth. Raises UserError."""
     try:
         from trackeval.metrics import CLEAR, HOTA, Identity
     except ImportError:
@@ -98,8 +103,8 @@ def score(truth, found, frames):
     return dict(zip(SCORES, (clear["MOTA"], identity["IDF1"], hota, clear["IDSW"], clear["Frag"]), strict=True))
 
 
-def compare(groups):
-    """Print the means of each group of {title: scenes}, a row for each contender."""
+def compare_trackers(groups: dict[str, list[Scene]]) -> None:
+    """Print a row for each contender and each group of {title: scenes}: the means over its scenes."""
     print(f"{'scene':16}{'tracker':12}" + "".join(f"{name:>8}" for name in (*SCORES, "ms")))
     every = {}
     for title, scenes in groups.items():
@@ -118,11 +123,11 @@ def compare(groups):
 
 def _scored(make, scene):
     found, milliseconds = follow(make(scene.frame_rate), scene)
-    return (*score(scene.truth, found, scene.frames).values(), milliseconds)
+    return (*score_tracks(scene.truth, found, scene.frames).values(), milliseconds)
 
 
-def compare_embedders(embedders, seeds):
-    """Print the scores over painted scenes, and ms of embedding, of {name: an embedder, or None for motion only}."""
+def compare_embedders(embedders: "dict[str, Embedder | None]", seeds: Iterable[int]) -> None:
+    """Print the scores over painted scenes, and the ms of embedding, of {name: embedder, or None for motion only}."""
     print(f"{'scene':16}{'embedder':12}" + "".join(f"{name:>8}" for name in (*SCORES, "ms")))
     every = {}
     for kind in PAINTED:
@@ -139,10 +144,10 @@ def compare_embedders(embedders, seeds):
 
 
 def _embedded(embedders, scene):
-    """Return {name: scores and ms} of all embedders on one scene, side by side, so that it is painted only once."""
+    """Return {name: scores and ms} of all embedders on one scene, which is painted only once."""
     trackers = {name: Tracker(frame_rate=scene.frame_rate) for name in embedders}
     found, seconds = {name: [] for name in embedders}, dict.fromkeys(embedders, 0.0)
-    pictures = zip(scene.frames, by_frame(scene.detections, scene.frames), paint(scene), strict=True)
+    pictures = zip(scene.frames, by_frame(scene.detections, scene.frames), paint_scene(scene), strict=True)
     for frame, rows, picture in pictures:
         boxes, classes = corners(rows), np.zeros(len(rows), int)
         for name, embed in embedders.items():
@@ -151,12 +156,14 @@ def _embedded(embedders, scene):
             seconds[name] += time.perf_counter() - begin
             tracks = trackers[name].update(boxes, rows[:, 6], classes, embeddings, time=frame / scene.frame_rate)
             found[name] += [(frame, t.number, *t.box[:2], *(t.box[2:] - t.box[:2]), 1) for t in tracks]
-    scores = {name: score(scene.truth, np.array(rows, float), scene.frames).values() for name, rows in found.items()}
+    scores = {
+        name: score_tracks(scene.truth, np.array(rows, float), scene.frames).values() for name, rows in found.items()
+    }
     return {name: (*row, 1000 * seconds[name] / len(scene.frames)) for name, row in scores.items()}
 
 
-def load_embedders(names, weights, classes):
-    """Return {name: embedder} of values of TRACKER_EMBEDDER; "detector" is the model of the weights or configs.py."""
+def load_embedders(names: list[str], weights: str | None, classes: str | None) -> "dict[str, Embedder | None]":
+    """Return {name: embedder} of values of TRACKER_EMBEDDER. "detector" is the model of the weights or configs.py."""
     from yolov3.loading import Load_Yolo_model
     from yolov3.tracking.embedders import load_embedder
 
@@ -175,8 +182,8 @@ def _print_row(title, name, row):
     print(f"{row[3]:8.1f}{row[4]:8.1f}" + (f"{row[5]:8.2f}" if len(row) > 5 else ""), flush=True)
 
 
-def time_them(counts, rounds):
-    """Print ms a frame of association alone: the median of rounds, in each of which the contenders take turns."""
+def time_them(counts: list[int], rounds: int) -> None:
+    """Print the ms a frame of association alone: the median of rounds, in each of which the contenders take turns."""
     print(f"{'objects':>8}  {'tracker':20}{'ms':>9}{'to ours':>9}")
     for count in counts:
         milliseconds = {}
@@ -196,8 +203,8 @@ def time_them(counts, rounds):
             print(f"{count:8}  {name:20}{figure}", flush=True)
 
 
-def steady_crowd(count, seed):
-    """Return [(boxes, scores)] of objects that wander, hardly overlap, and are seen in every frame."""
+def steady_crowd(count: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the boxes and scores, frame by frame, of objects that wander, hardly overlap and are always seen."""
     rng = np.random.default_rng(seed)
     side = int(np.ceil(np.sqrt(count)))
     centre = np.stack(np.divmod(np.arange(count), side), 1) * WIDTH / side + 40.0
@@ -212,7 +219,7 @@ def steady_crowd(count, seed):
 
 
 def _milliseconds(update, frames):
-    """Return ms a frame after the warm-up. A slow contender is stopped early."""
+    """Return the ms a frame after the warm-up. A slow contender is stopped after LONGEST seconds."""
     for i, (boxes, scores) in enumerate(frames):
         if i == WARM_UP:
             begin = time.perf_counter()
@@ -223,15 +230,15 @@ def _milliseconds(update, frames):
 
 
 @say_it_in_one_line
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", metavar="FOLDER", help="holds det.txt and gt.txt (synthetic scenes)")
-    parser.add_argument("--found", metavar="FILE", help="tracks to score against --data, instead of running any")
-    parser.add_argument("--frame-rate", type=float, default=30.0, help="of --data (%(default)s)")
+def main() -> None:
+    parser = ScriptParser(__doc__)
+    parser.add_argument("--data", metavar="FOLDER", help="folder of det.txt and gt.txt (synthetic scenes)")
+    parser.add_argument("--found", metavar="FILE", help="score these tracks against --data instead of running trackers")
+    parser.add_argument("--frame-rate", type=float, default=30.0, help="frames a second of --data (%(default)s)")
     parser.add_argument("--seeds", type=int, default=2, help="synthetic scenes of each kind (%(default)s)")
     parser.add_argument("--speed", type=int, nargs="+", metavar="OBJECTS", help="time them with so many instead")
-    parser.add_argument("--embedders", nargs="+", metavar="NAME", help="compare them instead: none, detector, or files")
-    parser.add_argument("--weights", metavar="PATH", help="of the detector that embeds (YOLO_CUSTOM_WEIGHTS)")
+    parser.add_argument("--embedders", nargs="+", metavar="NAME", help="compare these: none, detector, or files")
+    parser.add_argument("--weights", metavar="PATH", help="weights of the embedder detector (YOLO_CUSTOM_WEIGHTS)")
     parser.add_argument("--classes", metavar="FILE", help="class names of a .weights file (TRAIN_CLASSES)")
     parser.add_argument("--rounds", type=int, default=5, help="of --speed (%(default)s)")
     arguments = parser.parse_args()
@@ -246,16 +253,16 @@ def main():
     elif arguments.data:
         scene = read_scene(shell_path(arguments.data), arguments.frame_rate)
         if arguments.found:
-            found = read_rows(shell_path(arguments.found))
+            found = read_mot(shell_path(arguments.found))
             print(f"{'scene':16}{'tracker':12}" + "".join(f"{name:>8}" for name in SCORES))
-            _print_row(scene.name, "found", list(score(scene.truth, found, scene.frames).values()))
+            _print_row(scene.name, "found", list(score_tracks(scene.truth, found, scene.frames).values()))
         else:
-            compare({scene.name: [scene]})
+            compare_trackers({scene.name: [scene]})
     elif arguments.found:
-        raise UserError("--found needs --data FOLDER: the truth to score it against")
+        raise UserError("--found needs --data FOLDER with the truth to score it against")
     else:
         seeds = range(check_count("--seeds", arguments.seeds, 1))
-        compare({kind: [make_scene(kind, seed) for seed in seeds] for kind in KINDS})
+        compare_trackers({kind: [make_scene(kind, seed) for seed in seeds] for kind in KINDS})
 
 
 if __name__ == "__main__":

@@ -1,18 +1,22 @@
-"""Wrap the trackers to compare, so that make(frame rate) -> update(boxes xyxy, scores, seconds) -> [(number, xyxy)].
+"""Wrap the trackers to compare, so that all are called alike.
 
-Each runs with its own defaults. One that is not installed raises NotInstalled, and its row says so.
+A contender makes, for a frame rate, an `Update`. Each runs with its own defaults. One that is not installed raises
+NotInstalled, and its row says so.
 """
 
 import importlib
 import warnings
+from collections.abc import Callable
 
 from deep_sort import Tracker
 
 import numpy as np
 
+Update = Callable[[np.ndarray, np.ndarray, float], list]  # boxes xyxy, scores and seconds to [(number, box xyxy)]
+
 
 class NotInstalled(Exception):
-    """Says which package a contender lacks."""
+    """Say which package a contender lacks."""
 
 
 def _import(module, package):
@@ -24,7 +28,8 @@ def _import(module, package):
         raise NotInstalled(f"not installed: {package}") from None
 
 
-def ours(frame_rate):
+def ours(frame_rate: float) -> Update:
+    """Return our tracker, by motion only."""
     tracker = Tracker(frame_rate=frame_rate)
 
     def update(boxes, scores, seconds):
@@ -34,8 +39,8 @@ def ours(frame_rate):
     return update
 
 
-def ours_with_embeddings(frame_rate):
-    """Return ours with embeddings, the same for box i in every frame: to time it, not to score it."""
+def ours_with_embeddings(frame_rate: float) -> Update:
+    """Return our tracker with embeddings, to be timed only: they are the same for box i in every frame."""
     tracker, embeddings = Tracker(frame_rate=frame_rate), np.random.default_rng(0).normal(size=(1000, 256))
 
     def update(boxes, scores, seconds):
@@ -45,7 +50,9 @@ def ours_with_embeddings(frame_rate):
     return update
 
 
-def roboflow(name):
+def roboflow(name: str) -> Callable[[float], Update]:
+    """Return the maker of a tracker of roboflow's package `trackers`."""
+
     def make(frame_rate):
         tracker = getattr(_import("trackers", "trackers"), f"{name}Tracker")(frame_rate=frame_rate)
         supervision = _import("supervision", "supervision")
@@ -61,9 +68,8 @@ def roboflow(name):
     return make
 
 
-def deep_sort_realtime(frame_rate):
-    """Return deep-sort-realtime with the same embedding for every box, so that its association is timed without a
-    network."""
+def deep_sort_realtime(frame_rate: float) -> Update:
+    """Return deep-sort-realtime with one embedding for all boxes, so that only its association is timed."""
     module = _import("deep_sort_realtime.deepsort_tracker", "deep-sort-realtime")
     tracker = module.DeepSort(max_age=60, embedder=None)
     blank = np.ones(128, np.float32)

@@ -2,11 +2,11 @@
 
 Detections and truth are rows as in MOTChallenge's det.txt and gt.txt:
 frame (from 1), number (-1 for detections), left, top, width, height, score, -1, -1, -1.
-A person hidden by a nearer one or by a pillar is detected less often, with a lower score and a worse box, and stays in
-the truth, as in MOTChallenge. Dropped frames are in neither: their numbers are missing.
+A person hidden by a nearer one or by a pillar is detected less often, with a lower score and a worse box, but stays in
+the truth, as in MOTChallenge. Dropped frames are missing in both.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,12 +16,12 @@ WIDTH, HEIGHT = 1280, 720
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a kind of scene is made of."""
+    """Hold the parameters of a kind of scene."""
 
     people: int = 8
     facing: bool = False  # pairs start on opposite sides at one depth, and cross
     pillars: int = 0  # each hides a person behind it for 1 to 30 frames
-    missed: float = 0.03  # share of visible people the detector overlooks
+    missed: float = 0.03  # share of visible people that the detector misses
     false: float = 0.1  # wrong detections a frame
     jitter: float = 0.03  # standard deviation of a box's sides, in box sizes
     shake: float = 0.0  # standard deviation of the camera's jolts, pixels a frame
@@ -43,17 +43,19 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Scene:
+    """Hold a scene: what a detector finds in it, and the truth."""
+
     name: str
     frame_rate: float
-    frames: np.ndarray  # (frames,) numbers of those that were not dropped, ascending
+    frames: np.ndarray  # (frames,) ascending numbers of the frames that were not dropped
     detections: np.ndarray  # (n, 10)
     truth: np.ndarray  # (n, 10)
-    pillars: np.ndarray = None  # (frames, pillars, 4) xyxy, nearer than all people; None: unknown
+    pillars: np.ndarray | None = None  # (frames, pillars, 4) xyxy, nearer than all people; None if unknown
 
 
-def make_scene(kind, seed=0, frame_count=300, **changes):
-    """Return a Scene of KINDS[kind], with changes to fields of its recipe. The same seed gives the same scene."""
-    recipe = replace(KINDS[kind], **changes)
+def make_scene(kind: str, seed: int = 0, frame_count: int = 300) -> Scene:
+    """Return a Scene of KINDS[kind]. The same seed gives the same scene."""
+    recipe = KINDS[kind]
     rng = np.random.default_rng([seed, *kind.encode()])
     pillars = _pillars(recipe, rng)
     camera = _camera(recipe, frame_count, rng)
@@ -71,7 +73,7 @@ def make_scene(kind, seed=0, frame_count=300, **changes):
 
 
 def _walks(recipe, frame_count, rng):
-    """Return the boxes of all people in all frames: feet on the ground, height by depth. They turn at the edges."""
+    """Return the boxes of all people in all frames. Their heights follow from their depths; they turn at the edges."""
     count = recipe.people
     depth = rng.uniform(0, 1, count)  # 0 far, 1 near
     x = rng.uniform(0, WIDTH, count)
@@ -106,7 +108,7 @@ def _pillars(recipe, rng):
 
 
 def _camera(recipe, frame_count, rng):
-    """Return the offset of a camera that is jolted and swings back: (frames, 2) pixels."""
+    """Return the offsets (frames, 2), in pixels, of a camera that is jolted and swings back."""
     offset, offsets = np.zeros(2), []
     for jolt in rng.normal(0, 1, (frame_count, 2)) * recipe.shake:
         offset = 0.85 * offset + jolt
@@ -122,13 +124,13 @@ def _kept_frames(recipe, frame_count, rng):
 
 
 def _inside(boxes):
-    """Whether at least half of the width of each box is in the picture: (n,)."""
+    """Return whether at least half of the width of each box is in the picture, (n,)."""
     centre = boxes[:, [0, 2]].mean(1)
     return (centre > 0) & (centre < WIDTH)
 
 
 def _visible(boxes, pillars):
-    """Return the share (n,) of each box that no pillar and no nearer box covers, by a grid of points."""
+    """Return the share (n,) of each box that neither a pillar nor a nearer box covers, by a grid of points."""
     grid = np.stack(np.meshgrid(*[(np.arange(12) + 0.5) / 12] * 2), -1).reshape(-1, 2)
     points = boxes[:, np.newaxis, :2] + grid * (boxes[:, 2:] - boxes[:, :2])[:, np.newaxis]  # (n, 144, 2)
     covers = np.concatenate([boxes, pillars])
@@ -138,7 +140,7 @@ def _visible(boxes, pillars):
 
 
 def _detect(frame, boxes, visible, recipe, rng):
-    """Return what a detector would answer: boxes less than 30 % visible never, more than 70 % nearly always."""
+    """Return what a detector would find: never what is less than 30 % visible, nearly always what is more than 70 %."""
     found = rng.random(len(boxes)) < np.clip((visible - 0.3) / 0.4, 0, 1) * (1 - recipe.missed)
     boxes, visible = boxes[found], visible[found]
     size = np.tile(boxes[:, 2:] - boxes[:, :2], 2)

@@ -1,20 +1,20 @@
-"""Paint the synthetic scenes with people in clothes of their own, so that embeddings can tell them apart, from a seed.
-Frames are uint8 (720, 1280, 3), RGB.
+"""Paint the synthetic scenes, from a seed, with people whom embeddings can tell apart by their clothes.
 
-The people are simple, but have what real ones have: shirt above trousers, skin and hair. A few wear the same; they are
-seen larger and smaller, half hidden, in light that changes from left to right.
+Frames are uint8 (720, 1280, 3), RGB. The people have a shirt above trousers, skin and hair. A few wear the same. They
+are seen larger and smaller, half hidden, and in light that changes from left to right.
 """
 
 import colorsys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tools.benchmarks.tracking_scenes import HEIGHT, WIDTH
+from tools.benchmarks.tracking_scenes import HEIGHT, WIDTH, Scene
 
 import cv2
 import numpy as np
 
-SPRITE = (96, 240)  # pixels a person is painted in, width and height, before scaling to the box
-PHASES = 8  # of a step
+SPRITE = (240, 96)  # height and width in pixels that a person is painted in, before it is scaled to the box
+PHASES = 8  # pictures of a step
 PATTERNS = ("plain", "plain", "stripes", "bands", "checks")
 SKINS = ((241, 210, 184), (214, 165, 126), (157, 107, 71), (96, 62, 42))
 HAIRS = ((30, 24, 20), (84, 56, 34), (196, 160, 96), (150, 150, 150))
@@ -23,6 +23,8 @@ PILLAR = (112, 108, 104)
 
 @dataclass(frozen=True)
 class Look:
+    """Hold the colours, RGB, and the pattern that a person is painted in."""
+
     shirt: tuple
     second: tuple  # colour of the shirt's pattern
     pattern: str
@@ -31,8 +33,8 @@ class Look:
     hair: tuple
 
 
-def make_look(rng):
-    """Return a random Look. The colours are few, so that some people share a shirt and some the trousers."""
+def make_look(rng: np.random.Generator) -> Look:
+    """Return a random Look. There are few colours, so that some people share the shirt and some the trousers."""
 
     def colour(hues, values):
         hue, value = rng.integers(hues) / hues, rng.choice(values)
@@ -43,9 +45,9 @@ def make_look(rng):
     return Look(shirt, second, str(rng.choice(PATTERNS)), trousers, skin, hair)
 
 
-def paint_person(look, phase):
+def paint_person(look: Look, phase: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a person, uint8 (240, 96, 3), at one phase of the step, and its mask, uint8 (240, 96)."""
-    width, height = SPRITE
+    height, width = SPRITE
     picture, mask = np.zeros((height, width, 3), np.uint8), np.zeros((height, width), np.uint8)
     swing = np.sin(2 * np.pi * phase / PHASES)
 
@@ -72,14 +74,14 @@ def paint_person(look, phase):
 
 
 def _cloth(look):
-    width, height = SPRITE
+    height, width = SPRITE
     y, x = np.mgrid[:height, :width]
     patterns = {"plain": x < 0, "stripes": x // 6 % 2, "bands": y // 9 % 2, "checks": (x // 9 + y // 9) % 2}
     return np.where(patterns[look.pattern][..., np.newaxis] > 0, look.second, look.shirt).astype(np.uint8)
 
 
-def paint(scene, seed=0):
-    """Yield the pictures of a `tracking_scenes.Scene`, one for each of scene.frames."""
+def paint_scene(scene: Scene, seed: int = 0) -> Iterator[np.ndarray]:
+    """Yield the pictures of a scene, one for each of its frames."""
     rng = np.random.default_rng([seed, *scene.name.encode()])
     numbers = np.unique(scene.truth[:, 1]).astype(int)
     looks = {number: make_look(rng) for number in numbers}
@@ -89,7 +91,7 @@ def paint(scene, seed=0):
     for i, frame in enumerate(scene.frames):
         picture = street.copy()
         rows = scene.truth[scene.truth[:, 0] == frame]
-        for row in rows[np.argsort(rows[:, 3] + rows[:, 5])]:  # the farthest, whose feet are highest, first
+        for row in rows[np.argsort(rows[:, 3] + rows[:, 5])]:  # the farthest first, whose feet are highest
             _paste(picture, *people[int(row[1])][(int(frame) + 3 * int(row[1])) // 4 % PHASES], row[2:6])
         for x1, y1, x2, y2 in scene.pillars[i].round().astype(int):
             cv2.rectangle(picture, (x1, y1), (x2, y2), PILLAR, -1)
@@ -99,7 +101,7 @@ def paint(scene, seed=0):
 
 
 def _street(rng):
-    """Return the background: a wall of many shades, and the ground."""
+    """Return the background, a wall of many shades and the ground."""
     coarse = (rng.uniform(90, 190, (9, 16, 1)) + rng.uniform(-20, 20, (9, 16, 3))).astype(np.float32)
     street = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
     street += cv2.resize(rng.normal(0, 14, (90, 160, 1)).astype(np.float32), (WIDTH, HEIGHT))[..., np.newaxis]

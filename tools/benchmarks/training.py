@@ -1,12 +1,11 @@
-"""How fast train.py trains and how much memory it takes, beside the same step written bare, in the same run.
+"""Measure how fast train.py trains and how much memory it takes, beside the same training step alone.
 
 python -m tools.benchmarks.training                        the configured network, on the pictures of TRAIN_ANNOT_PATH
-python -m tools.benchmarks.training mine.txt --batch 8     other pictures, another batch
+python -m tools.benchmarks.training mine.txt --batch 8     other pictures, another batch size
 python -m tools.benchmarks.training --markdown bench.md
 
-Each round lets every contender of one precision do so many steps, in shuffled order; the first round is not counted.
-Peak memory is that of a process of its own, which trains a few steps: the whole process, Python and its libraries
-included.
+In each round every contender of one precision does --steps steps, in shuffled order. The first round is not counted.
+Peak memory is that of a whole process, including Python and its libraries, which trains a few steps.
 """
 
 import argparse
@@ -16,17 +15,20 @@ import gc
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from tools.benchmarks.measuring import describe_machine, measure_memory, run_in_rounds, table
-from train import configured_model
+from tools.benchmarks.measuring import describe_machine, markdown, measure_memory, run_in_rounds
+from train import configured_spec
 from yolov3 import checks, configs, layers
 from yolov3.annotation_cli import read_pictures
+from yolov3.annotations import Record
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError
 from yolov3.dataset import training_batches
 from yolov3.files import check_output, whole_file
 from yolov3.runtimes.tf import allow_memory_growth
+from yolov3.settings import ScriptParser
 from yolov3.training.augment import AUGMENTED
 from yolov3.training.callbacks import Backup, EpochMeans, TensorBoard, TerminateOnNaN
 from yolov3.training.loss import yolo_loss
@@ -36,38 +38,41 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-SCHEDULE = Schedule(steps=10**6, warm_up=0, freeze=0, lr_init=1e-4, lr_end=1e-4, ema=0.998)  # no speed depends on it
-UNTIMED = 3  # steps of each round before the clock starts: by then the pipeline is as far ahead as it will be
-MEMORY_STEPS = 3  # timed ones behind the peak memory
+Run = Callable[[int], float]  # does so many steps and returns the milliseconds of one
+SCHEDULE = Schedule(steps=10**6, warm_up=0, freeze=0, lr_init=1e-4, lr_end=1e-4, ema=0.998)  # any takes as long
+UNTIMED = 3  # steps of each round before the clock starts, in which the pipeline fills its buffers
+MEMORY_STEPS = 3  # timed steps of the process whose peak memory is measured
 TRAIN, BARE, PLAIN = "train.py", "bare step, one cached batch", "plain Keras step, one cached batch"
-BUDGETS = {"FP32": 0.9, "BF16": 0.8}  # step rate of train.py over that of the bare step, at least
+BUDGETS = {"FP32": 0.9, "BF16": 0.8}  # least ratio of the steps a second of train.py to those of the bare step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Setup:
-    """All that the contenders need."""
+class TrainingSetup:
+    """Hold all that the contenders need."""
 
     model: ModelSpec
-    records: list  # of Record
-    batch: int  # pictures
+    records: list[Record]
+    batch: int  # pictures in a batch
 
-    def batches(self):
-        """What train.py trains on: endless, augmented."""
+    def batches(self) -> tf.data.Dataset:
+        """Return what train.py trains on: augmented batches without end."""
         augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=configs.TRAIN_FLIP)
         return training_batches(
             self.records, [self.model.input_size], self.batch, self.model.resize, augmentation, configs.TRAIN_SEED
         )
 
     @functools.cached_property
-    def cached_batch(self):
+    def cached_batch(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return one batch, always the same."""
         return next(iter(self.batches()))
 
 
-# --- Contenders: (setup, precision) -> callable that does so many steps -> milliseconds a step -----------------------
+# --- Contenders: each returns a function that does so many steps and returns the milliseconds of one -----------------
 
 
 @functools.cache
-def make_trainer(setup, precision):
+def make_trainer(setup: TrainingSetup, precision: str) -> Trainer:
+    """Return the Trainer of a precision, made once."""
     model = setup.model
     parts = make_network(model.network, len(model.classes), model.input_size, precision, configs.TRAIN_SEED)
     trainer = Trainer(*parts, model.heads, setup.batch, SCHEDULE)
@@ -76,26 +81,26 @@ def make_trainer(setup, precision):
 
 
 class Clock(keras.callbacks.Callback):
-    """Notes when each step ends."""
+    """Note when each step ends."""
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         self.ends = []
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.ends.append(time.perf_counter())
 
 
 class NoValidation(keras.callbacks.Callback):
-    """In Validation's place: an epoch's end is not what is measured."""
+    """Take the place of Validation, since the end of an epoch is not measured."""
 
     records = ()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs.update(AP50=0.0, AP=0.0)
 
 
-def train_py(setup, precision):
-    """`fit` with all that train.py does beside it at each step, and a step's share of the backups."""
+def train_py(setup: TrainingSetup, precision: str) -> Run:
+    """Return `fit` with all that train.py does at each step, and a step's share of the backups."""
     trainer, batches = make_trainer(setup, precision), setup.batches()
 
     def run(steps):
@@ -114,8 +119,8 @@ def train_py(setup, precision):
     return run
 
 
-def repeated(step, batch):
-    """A step on one batch, again and again."""
+def repeated(step: Callable, batch: tuple[tf.Tensor, tf.Tensor]) -> Run:
+    """Return a step that is repeated on one batch."""
     step = tf.function(step, autograph=False)
 
     def run(steps):
@@ -131,13 +136,14 @@ def repeated(step, batch):
     return run
 
 
-def bare_step(setup, precision):
+def bare_step(setup: TrainingSetup, precision: str) -> Run:
+    """Return the training step of train.py alone."""
     trainer = make_trainer(setup, precision)
     return repeated(lambda batch: trainer.train_step(batch)["loss"], setup.cached_batch)
 
 
-def plain_step(setup, precision):
-    """The step as one would write it by hand: Keras' own normalisation, no averaged weights."""
+def plain_step(setup: TrainingSetup, precision: str) -> Run:
+    """Return a simple training step, with Keras' normalisation and without averaged weights."""
     network = keras.models.clone_model(make_trainer(setup, precision).network, clone_function=as_keras_has_it)
     optimizer = keras.optimizers.AdamW(1e-4, weight_decay=WEIGHT_DECAY, global_clipnorm=MAX_GRADIENT)
     optimizer.build(network.trainable_variables)
@@ -154,8 +160,8 @@ def plain_step(setup, precision):
     return repeated(step, setup.cached_batch)
 
 
-def as_keras_has_it(layer):
-    """A layer's copy; our normalisation becomes Keras'."""
+def as_keras_has_it(layer: keras.Layer) -> keras.Layer:
+    """Return a copy of a layer, with Keras' normalisation in place of ours."""
     kind = keras.layers.BatchNormalization if isinstance(layer, layers.BatchNormalization) else type(layer)
     return kind.from_config(layer.get_config())
 
@@ -166,13 +172,14 @@ CONTENDERS = {TRAIN: train_py, BARE: bare_step, PLAIN: plain_step}
 # --- Measuring -------------------------------------------------------------------------------------------------------
 
 
-def train_a_little(setup, make, precision):
+def train_a_little(setup: TrainingSetup, make: Callable[[TrainingSetup, str], Run], precision: str) -> None:
+    """Train a few steps."""
     allow_memory_growth()
     make(setup, precision)(MEMORY_STEPS)
 
 
-def benchmark(setup, precision, rounds, steps):
-    """-> {contender: (median ms a step, peak MB)}; without figures, why."""
+def measure_contenders(setup: TrainingSetup, precision: str, rounds: int, steps: int) -> dict[str, tuple[float, float]]:
+    """Return {contender: (median ms a step, peak MB)}. Raises UserError if one cannot train."""
     memory = {name: measure_memory(train_a_little, setup, make, precision) for name, make in CONTENDERS.items()}
     if broken := [f"{name}, {precision}: {why}" for name, (_, why) in memory.items() if why]:
         raise UserError(f"{broken[0]} Try a smaller --batch or --size")
@@ -181,24 +188,24 @@ def benchmark(setup, precision, rounds, steps):
     return {name: (np.median(values[1:]), memory[name][0]) for name, values in milliseconds.items()}
 
 
-def prepare(arguments):
-    """The constants and the command line -> Setup."""
-    model = configured_model()
+def read_setup(arguments: argparse.Namespace) -> TrainingSetup:
+    """Return the TrainingSetup that the constants and the command line describe. Raises UserError."""
+    model = configured_spec()
     if arguments.size:
         model = dataclasses.replace(model, input_size=checks.check_input_size(arguments.size))
     path = arguments.annotations.absolute() if arguments.annotations else configs.TRAIN_ANNOT_PATH
-    return Setup(model, read_pictures(path, len(model.classes)).records, arguments.batch)
+    return TrainingSetup(model, read_pictures(path, len(model.classes)).records, arguments.batch)
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments() -> argparse.Namespace:
+    parser = ScriptParser(__doc__)
     parser.add_argument("annotations", nargs="?", type=Path, help="annotation file (TRAIN_ANNOT_PATH)")
     parser.add_argument("--precisions", nargs="+", default=list(BUDGETS), help=", ".join(BUDGETS))
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (5)")
-    parser.add_argument("--steps", type=int, default=10, help="of each contender in a round (10)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that are counted (5)")
+    parser.add_argument("--steps", type=int, default=10, help="steps of each contender in a round (10)")
     parser.add_argument("--batch", type=int, default=configs.TRAIN_BATCH_SIZE, help="pictures (TRAIN_BATCH_SIZE)")
-    parser.add_argument("--size", type=int, help="network input, pixels, a multiple of 32 (TRAIN_INPUT_SIZE)")
-    parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the tables there too")
+    parser.add_argument("--size", type=int, help="network input in pixels, a multiple of 32 (TRAIN_INPUT_SIZE)")
+    parser.add_argument("--markdown", type=Path, metavar="PATH", help="also write the tables to this file")
     arguments = parser.parse_args()
 
     for precision in arguments.precisions:
@@ -212,13 +219,13 @@ def parse_arguments():
 
 
 @checks.say_it_in_one_line
-def main():
+def main() -> None:
     arguments = parse_arguments()
     allow_memory_growth()
-    setup = prepare(arguments)
+    setup = read_setup(arguments)
     rows, budgets = [], []
     for precision in arguments.precisions:
-        figures = benchmark(setup, precision, arguments.rounds, arguments.steps)
+        figures = measure_contenders(setup, precision, arguments.rounds, arguments.steps)
         make_trainer.cache_clear()
         gc.collect()
         for name, (median, peak) in figures.items():
@@ -230,9 +237,9 @@ def main():
     model = setup.model
     report = (
         f"{describe_machine()}\n\n{model.name} at {model.input_size}, {len(model.classes)} classes, batch "
-        f"{setup.batch}, {arguments.rounds} rounds of {arguments.steps} steps; peak memory is of the whole process\n\n"
-        f"{table('contender|precision|median ms a step|pictures/s|peak MB', rows)}\n\n"
-        f"{table('ratio of step rates|precision|measured|budget|met', budgets)}\n"
+        f"{setup.batch}, {arguments.rounds} rounds of {arguments.steps} steps; peak memory of the whole process\n\n"
+        f"{markdown('contender|precision|median ms a step|pictures/s|peak MB', rows)}\n\n"
+        f"{markdown('ratio of step rates|precision|measured|budget|met', budgets)}\n"
     )
     print(f"\n{report}")
     if arguments.markdown:

@@ -1,6 +1,7 @@
-"""Rows of characters in OpenCV's Hershey fonts as masks: sheared, turned, seen at an angle; and their tight boxes.
+"""Write rows of characters in OpenCV's Hershey fonts as masks, sheared, turned and in perspective, with tight boxes.
 
-A mask is float32 (h, w), 0..1: how much of each pixel is ink. Boxes are xyxy, right and bottom sides behind the ink.
+A mask is float32 (h, w), 0..1: the share of ink in each pixel. Boxes are xyxy; x2 and y2 are the first pixel behind the
+ink.
 """
 
 from dataclasses import dataclass, replace
@@ -10,49 +11,49 @@ import numpy as np
 
 UPRIGHT_FONTS = tuple(range(8))  # cv2.FONT_HERSHEY_SIMPLEX = 0 to cv2.FONT_HERSHEY_SCRIPT_COMPLEX = 7
 SCRIPT_FONTS = (cv2.FONT_HERSHEY_SCRIPT_SIMPLEX, cv2.FONT_HERSHEY_SCRIPT_COMPLEX)
-ONE_STROKE = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_SCRIPT_SIMPLEX)  # bear a fat pen
+ONE_STROKE = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_PLAIN, cv2.FONT_HERSHEY_SCRIPT_SIMPLEX)  # may be thick
 DIGITS = "0123456789"
-LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnpruvwxy#*+="  # none that could be taken for a digit
-SMALL = 45  # pixels of height; smaller digits are drawn twice as large, then averaged down: smooth edges
-MARGIN = 0.3  # around a row, in heights: room for outlines and shadows
-INK = 0.25  # a pixel with more belongs to the box
+LETTERS = "ACEFHKLMNPRTUVWXYadefhkmnpruvwxy#*+="  # without those that look like a digit
+SMALL = 45  # pixels of height; smaller digits are drawn twice as large and averaged down, for smooth edges
+MARGIN = 0.3  # around a row, in heights, for outlines and shadows
+INK = 0.25  # a pixel with more of it belongs to the box
 
 
 @dataclass(frozen=True)
 class Lettering:
-    """A row of characters, and how it is written."""
+    """Describe a row of characters and how it is written."""
 
     text: str
     font: int
     pen: float  # thickness of the stroke in heights
     spacing: float  # between characters, in heights
-    stretch: float  # width by height, 1: as designed
+    stretch: float  # of the width; 1 leaves the font as it is
     shear: float  # sideways shift of the top, in heights
-    corners: np.ndarray  # (4, 2) shifts of the row's corners, in heights: perspective
+    corners: np.ndarray  # (4, 2) shifts of the row's corners for perspective, in heights
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row as it will lie on the picture; coordinates are those of its masks."""
+class TextRow:
+    """Hold a row as it will lie on the picture, in coordinates of its masks."""
 
     text: str
     masks: np.ndarray  # float32 (characters, h, w)
-    outline: np.ndarray  # (4, 2), corners of the sheet it is written on
-    height: float  # pixels, of a digit
+    outline: np.ndarray  # (4, 2) corners of the sheet that it is written on
+    height: float  # of a digit, pixels
 
     @property
-    def boxes(self):
-        """float32 (characters, 4), tight around the ink."""
+    def boxes(self) -> np.ndarray:
+        """Return the boxes tight around the ink, float32 (characters, 4)."""
         return np.array([ink_box(mask) for mask in self.masks], np.float32)
 
-    def cut(self, left, top, right, bottom):
-        """The part of it inside a rectangle."""
+    def cut(self, left: int, top: int, right: int, bottom: int) -> "TextRow":
+        """Return the part of the row inside a rectangle."""
         outline = self.outline - np.float32([left, top])
         return replace(self, masks=self.masks[:, top:bottom, left:right], outline=outline)
 
 
-def random_lettering(rng, text):
-    """Some way to write the text. Fat pens only where strokes do not run into each other."""
+def random_lettering(rng: np.random.Generator, text: str) -> Lettering:
+    """Return a random way to write the text. Thick pens are only for fonts whose strokes stay apart."""
     plain = UPRIGHT_FONTS if text.isdigit() else tuple(set(UPRIGHT_FONTS) - set(SCRIPT_FONTS))
     font = int(rng.choice(plain))
     return Lettering(
@@ -66,9 +67,9 @@ def random_lettering(rng, text):
     )
 
 
-def write_row(lettering, height, angle):
-    """A row with digits `height` pixels tall, turned by `angle` degrees -> Row."""
-    # 1. Each character on a sheet of its own, all sheets alike, flat and larger than life
+def write_row(lettering: Lettering, height: float, angle: float) -> TextRow:
+    """Return a row with digits `height` pixels tall, turned by `angle` degrees."""
+    # 1. Write each character on a sheet of its own, all of one size, flat, small ones enlarged
     finer = 2 if height < SMALL else 1
     size = height * finer
     scale = size / cv2.getTextSize("0", lettering.font, 1, 1)[0][1]
@@ -83,7 +84,7 @@ def write_row(lettering, height, angle):
         cv2.putText(mask, character, at, lettering.font, scale, 255, pen, cv2.LINE_AA)
         masks.append(mask)
 
-    # 2. Where the sheet's corners go
+    # 2. Place the corners of the sheet
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * sheet / 2
     turned = corners * [lettering.stretch, 1] + lettering.corners * size
     turned[:, 0] -= lettering.shear * turned[:, 1]
@@ -92,17 +93,17 @@ def write_row(lettering, height, angle):
     turned -= turned.min(0)
     small = np.ceil(turned.max(0) / finer).astype(int)
 
-    # 3. Warped and averaged down
+    # 3. Warp the sheets and average them down
     warp = cv2.getPerspectiveTransform(np.float32(corners + sheet / 2), np.float32(turned))
     warped = [cv2.warpPerspective(mask, warp, (small * finer).tolist()) for mask in masks]
     masks = [cv2.resize(mask, small.tolist(), interpolation=cv2.INTER_AREA) for mask in warped]
     inner = (corners * (1 - 0.8 * (margin - pen) / sheet * 2) + sheet / 2).astype(np.float32)
     outline = (cv2.perspectiveTransform(inner[np.newaxis], warp)[0] / finer).astype(np.float32)
-    return Row(lettering.text, np.stack(masks).astype(np.float32) / 255, outline, height)
+    return TextRow(lettering.text, np.stack(masks).astype(np.float32) / 255, outline, height)
 
 
-def ink_box(mask):
-    """A mask -> [x1, y1, x2, y2] of its ink; zeros if there is none."""
+def ink_box(mask: np.ndarray) -> list[int]:
+    """Return the box [x1, y1, x2, y2] of the ink in a mask, zeros if it has none."""
     ink = mask > INK
     columns, rows = np.flatnonzero(ink.any(0)), np.flatnonzero(ink.any(1))
     return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1] if len(columns) else [0, 0, 0, 0]

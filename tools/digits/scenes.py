@@ -1,12 +1,12 @@
-"""Pictures of digits with their boxes, drawn with a random generator: the same generator gives the same picture.
+"""Draw pictures of digits with their boxes. The same random generator gives the same picture.
 
-Every digit with a box can be read by a person: each is measured against what is around it, after light, blur and
-noise too, and drawn in another way or left out where it would drown.
+A person can read every digit that has a box: its contrast with its surroundings is measured, also after light, blur and
+noise, and a digit that would not stand out is drawn in another way or left out.
 """
 
 from dataclasses import dataclass, field
 
-from tools.digits.glyphs import DIGITS, LETTERS, random_lettering, write_row
+from tools.digits.glyphs import DIGITS, LETTERS, TextRow, random_lettering, write_row
 from tools.digits.surfaces import expose, light, random_colour, random_surface, similar_colour
 
 import cv2
@@ -16,41 +16,41 @@ SIDES = 320, 640  # pixels, of pictures
 MIN_HEIGHT = 22  # pixels, of digits
 MAX_HEIGHT = 0.6  # of the picture's shorter side
 MAX_DIGITS = 8  # in a picture
-MAX_ANGLE = 20  # degrees that a row is turned; with shear and perspective more, but never so that a 6 may be a 9
-ROWS_TRIED = 5  # before a text is given up, each smaller than the one before
-PLACES_TRIED = 10  # for each
-MIN_VISIBLE = 0.85  # of each digit's ink must be inside the picture
-MAX_IOU = 0.1  # of the boxes of two digits
-CONTRAST = 28  # between ink and what is around it, CIELAB units, at least
-COLOUR_SHARE = 0.5  # of difference in colour in that, beside difference in lightness: eyes and JPEG see it less well
-SEPARATION = 2.5  # of the same, in standard deviations
-STRENGTHS = (1.0, 0.6, 0.3, 0.0)  # of light, blur and noise: the first that leaves all digits readable
+MAX_ANGLE = 20  # degrees that a row is turned; with shear and perspective still too little to make a 6 a 9
+ROWS_TRIED = 5  # for a text, each smaller than the one before; then it is left out
+PLACES_TRIED = 10  # for each row
+MIN_VISIBLE = 0.85  # share of a digit's ink that must be inside the picture
+MAX_IOU = 0.1  # largest, of the boxes of two digits
+CONTRAST = 28  # least, between ink and its surroundings, CIELAB units
+COLOUR_SHARE = 0.5  # weight of colour beside lightness in the contrast: eyes and JPEG resolve it less well
+SEPARATION = 2.5  # least contrast in standard deviations of ink and surroundings
+STRENGTHS = (1.0, 0.6, 0.3, 0.0)  # of light, blur and noise; the first that leaves all digits readable is taken
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a row is painted. Colours are float (3,), RGB."""
+    """Describe how a row is painted. Colours are float (3,), RGB."""
 
-    ink: np.ndarray  # colour at the top
-    ink_below: np.ndarray  # at the bottom
-    cover: float  # 0..1, how little shines through
-    edge: np.ndarray  # colour of a rim around the ink; None: no rim
-    shadow: float  # 0..1, how dark
-    sheet: np.ndarray  # colour of a plate behind the row; None: no plate
-    disc: bool  # the plate is round
+    ink: np.ndarray  # its colour at the top
+    ink_below: np.ndarray  # its colour at the bottom
+    cover: float  # opacity of the ink, 0..1
+    edge: np.ndarray | None  # colour of a rim around the ink; None leaves it out
+    shadow: float  # darkness of the shadow, 0..1
+    sheet: np.ndarray | None  # colour of a plate behind the row; None leaves it out
+    disc: bool  # whether the plate is round
 
 
 @dataclass
-class Scene:
-    """A picture in the making, and the digits on it."""
+class Drawing:
+    """Hold a picture while it is drawn, and the digits on it."""
 
     picture: np.ndarray  # uint8 (H, W, 3), RGB
-    rows: list = field(default_factory=list)  # of (Row, left, top), cut to the picture
-    smallest: float = np.inf  # height of the smallest digits, pixels
+    rows: list = field(default_factory=list)  # (TextRow, left, top) of each row, cut to the picture
+    smallest: float = np.inf  # height in pixels of the smallest digits
 
     @property
-    def boxes(self):
-        """float32 (n, 4), xyxy."""
+    def boxes(self) -> np.ndarray:
+        """Return the boxes of the digits, float32 (n, 4), xyxy."""
         boxes = [
             box + [left, top, left, top]
             for row, left, top in self.rows
@@ -60,17 +60,17 @@ class Scene:
         return np.array(boxes, np.float32).reshape(-1, 4)
 
     @property
-    def classes(self):
-        """int32 (n,)"""
+    def classes(self) -> np.ndarray:
+        """Return the classes of the digits, int32 (n,)."""
         return np.array([int(x) for row, _, _ in self.rows for x in row.text if x in DIGITS], np.int32)
 
 
-def draw_scene(rng):
-    """-> picture, uint8 (H, W, 3), RGB; boxes float32 (n, 4), xyxy pixels; classes int32 (n,)."""
+def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return a picture, uint8 (H, W, 3), RGB, its boxes, float32 (n, 4), xyxy in pixels, and classes, int32 (n,)."""
     height, width = rng.integers(SIDES[0], SIDES[1] + 1, 2)
-    scene = Scene(random_surface(rng, int(height), int(width)))
+    scene = Drawing(random_surface(rng, int(height), int(width)))
     for text in random_texts(rng):
-        place(rng, scene, text)
+        place_text(rng, scene, text)
     for strength in STRENGTHS:
         picture = expose(rng, light(rng, scene.picture, strength), strength, scene.smallest)
         if all(is_readable(picture, *row) for row in scene.rows):
@@ -78,8 +78,8 @@ def draw_scene(rng):
     return picture, scene.boxes, scene.classes
 
 
-def random_texts(rng):
-    """Letters as distraction, and digits: alone, in numbers, and behind letters."""
+def random_texts(rng: np.random.Generator) -> list[str]:
+    """Return texts to write: letters as distraction, and digits alone, in numbers and behind letters."""
     texts = ["".join(rng.choice(list(LETTERS), rng.integers(1, 6))) for _ in range(rng.poisson(0.8))]
     wanted = int(rng.integers(0, MAX_DIGITS + 1))
     while wanted:
@@ -90,8 +90,8 @@ def random_texts(rng):
     return texts
 
 
-def place(rng, scene, text):
-    """Writes the text somewhere where it covers nothing and can be read; nowhere, if no such place is found."""
+def place_text(rng: np.random.Generator, scene: Drawing, text: str) -> None:
+    """Write the text where it covers no other row and can be read. Leave it out if no such place is found."""
     tallest = min(MAX_HEIGHT * min(scene.picture.shape[:2]), 1.2 * scene.picture.shape[1] / len(text))
     height = np.exp(rng.uniform(np.log(MIN_HEIGHT), np.log(tallest)))
     lettering = random_lettering(rng, text)
@@ -114,8 +114,11 @@ def place(rng, scene, text):
                 return
 
 
-def cut(rng, row, shape):
-    """Lays the row anywhere on a picture of that shape -> Row cut to the picture, left, top; no Row if it lost much."""
+def cut(rng: np.random.Generator, row: TextRow, shape: tuple[int, ...]) -> tuple[TextRow | None, int, int]:
+    """Choose a place for a row on a picture of that shape. Return the row cut to the picture, its left and its top.
+
+    The row is None if too much of a character was cut off.
+    """
     _, height, width = row.masks.shape
     left = int(rng.random() * (shape[1] - 0.76 * width) - 0.12 * width)
     top = int(rng.random() * (shape[0] - 0.76 * height) - 0.12 * height)
@@ -125,7 +128,8 @@ def cut(rng, row, shape):
     return (part if visible.min() >= MIN_VISIBLE else None), left + x, top + y
 
 
-def random_style(rng):
+def random_style(rng: np.random.Generator) -> Style:
+    """Return a random way to paint a row."""
     ink = random_colour(rng)
     return Style(
         ink,
@@ -138,8 +142,8 @@ def random_style(rng):
     )
 
 
-def paint(region, row, style):
-    """A region of a picture, uint8 (h, w, 3) -> the same with the row on it."""
+def paint(region: np.ndarray, row: TextRow, style: Style) -> np.ndarray:
+    """Return a region of a picture, uint8 (h, w, 3), with the row painted on it."""
     region, everything = region.copy(), row.masks.max(0)
     if style.sheet is not None:
         if style.disc and len(row.text) == 1:
@@ -160,8 +164,8 @@ def paint(region, row, style):
     return np.clip(region, 0, 255).astype(np.uint8)
 
 
-def is_readable(picture, row, left=0, top=0):
-    """Whether each digit of a row, cut to the picture, stands out from what is around it."""
+def is_readable(picture: np.ndarray, row: TextRow, left: int = 0, top: int = 0) -> bool:
+    """Return whether each digit of a row that lies at (left, top) stands out from its surroundings."""
     _, height, width = row.masks.shape
     region = picture[top : top + height, left : left + width].astype(np.float32) / 255
     lab = cv2.cvtColor(region, cv2.COLOR_RGB2LAB) * np.float32([1, COLOUR_SHARE, COLOUR_SHARE])
@@ -183,7 +187,7 @@ def is_readable(picture, row, left=0, top=0):
 
 
 def _touch(row, left, top, other, other_left, other_top):
-    """Whether the rectangles of two rows overlap."""
+    """Return whether the rectangles of two rows overlap."""
     _, height, width = row.masks.shape
     _, other_height, other_width = other.masks.shape
     apart = left >= other_left + other_width or other_left >= left + width
@@ -191,7 +195,7 @@ def _touch(row, left, top, other, other_left, other_top):
 
 
 def _max_iou(boxes):
-    """The largest IoU of any two of the boxes (n, 4)."""
+    """Return the largest IoU of any two of the boxes (n, 4)."""
     lower = np.maximum(boxes[:, np.newaxis, :2], boxes[:, :2])
     upper = np.minimum(boxes[:, np.newaxis, 2:], boxes[:, 2:])
     shared = np.maximum(upper - lower, 0).prod(-1)

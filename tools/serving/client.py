@@ -1,15 +1,16 @@
-"""Pictures to a TensorFlow Serving that has a folder of tools/Convert_to_pb.py; boxes back, one JSON line a picture.
+"""Send pictures to a TensorFlow Serving that runs a folder of tools/Convert_to_pb.py, and write a JSON line for each.
 
-python tools/serving/client.py photos/ --output boxes.jsonl            gRPC, localhost:8500
-python tools/serving/client.py photos/ --rest                          REST, localhost:8501
+python tools/serving/client.py photos/ --output boxes.jsonl            by gRPC, at localhost:8500
+python tools/serving/client.py photos/ --rest                          by REST, at localhost:8501
 python tools/serving/client.py "photos/*.jpg" --address host:8500 --batch 4 --in-flight 16
 
-A server that is busy or away is asked again, after 0.1, 0.2, 0.4 ... seconds; what it cannot decode, and what it never
-answers, becomes a line with an error. Needs: pip install -r requirements/serving.txt
+A server that is busy or does not answer is asked again after 0.1, 0.2, 0.4 ... seconds. A picture that it cannot decode
+or never answers gets a line with an error. It needs: pip install -r requirements/serving.txt
 """
 
 import argparse
 import base64
+import codecs
 import collections
 import contextlib
 import itertools
@@ -17,38 +18,43 @@ import json
 import random
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from any directory
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs from any directory
 
 from yolov3 import configs
 from yolov3.checks import UserError, check_count, read_class_names, say_it_in_one_line, shell_path
 from yolov3.files import check_output, whole_file
 from yolov3.media.sources import Pictures, open_source
+from yolov3.settings import ScriptParser
 
 import numpy as np
 import requests
 from tqdm import tqdm
 
 SIGNATURE = "detect_bytes"
-OUTPUTS = {"boxes": 3, "scores": 2, "classes": 2, "valid_detections": 1}  # and their dimensions
-FIRST_WAIT = 0.1  # seconds before a request is sent again; then twice as long each time, and up to as much by chance
+OUTPUTS = {"boxes": 3, "scores": 2, "classes": 2, "valid_detections": 1}  # and the number of their dimensions
+FIRST_WAIT = 0.1  # seconds before a request is sent again; doubled each time, plus up to as much at random
+
+
+Caller = Callable[[list[bytes]], dict[str, np.ndarray]]
 
 
 class Unanswered(Exception):
-    """Why a request has no answer. `again`: whether asking once more may help."""
+    """Say why a request has no answer, and whether asking `again` may help."""
 
-    def __init__(self, reason, again):
+    def __init__(self, reason: str, again: bool):
         super().__init__(reason)
         self.again = again
 
 
-# --- The two ways to ask: files' bytes -> {name: array} --------------------------------------------------------------
+# --- The two ways to ask: each returns a function from the bytes of files to {name: array} ---------------------------
 
 
-def grpc_caller(address, model, seconds):
-    """By gRPC, which takes bytes as they are."""
+def grpc_caller(address: str, model: str, seconds: float) -> Caller:
+    """Return a caller by gRPC, which takes bytes as they are."""
     try:
         import grpc
         from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -72,13 +78,13 @@ def grpc_caller(address, model, seconds):
         try:
             return {name: tf.make_ndarray(outputs[name]) for name in OUTPUTS if name in outputs}
         except (TypeError, ValueError) as error:
-            raise Unanswered(f"no arrays in the answer ({error})", again=False) from None
+            raise Unanswered(f"the answer holds no arrays ({error})", again=False) from None
 
     return call
 
 
-def rest_caller(address, model, seconds):
-    """By REST, which takes bytes in base64 since the input's name ends in _bytes."""
+def rest_caller(address: str, model: str, seconds: float) -> Caller:
+    """Return a caller by REST. The server takes the bytes in base64, since the name of the input ends in _bytes."""
     url, session = f"http://{address}/v1/models/{model}:predict", requests.Session()
 
     def call(files):
@@ -94,28 +100,28 @@ def rest_caller(address, model, seconds):
             rows = response.json()["predictions"]
             return {name: np.array([row[name] for row in rows]) for name in OUTPUTS}
         except (ValueError, KeyError, TypeError) as error:
-            raise Unanswered(f"no predictions in the answer ({type(error).__name__})", again=False) from None
+            raise Unanswered(f"the answer holds no predictions ({type(error).__name__})", again=False) from None
 
     return call
 
 
-def checked(answers, count):
-    """{name: array} if it is the answer for so many files; Unanswered if not."""
+def checked(answers: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Return the answers if they are those for `count` files. Raises Unanswered if not."""
     for name, dimensions in OUTPUTS.items():
         shape = answers[name].shape if name in answers else None
         if shape is None or len(shape) != dimensions or shape[0] != count:
-            raise Unanswered(f"{name} of shape {shape} for {count} files in the answer", again=False)
+            raise Unanswered(f"the answer for {count} files holds {name} of shape {shape}", again=False)
     valid = answers["valid_detections"]
     if (valid < -1).any() or (valid > answers["scores"].shape[1]).any():
-        raise Unanswered("valid_detections out of range in the answer", again=False)
+        raise Unanswered("the answer holds valid_detections that are out of range", again=False)
     return answers
 
 
 # --- Asking --------------------------------------------------------------------------------------------------------
 
 
-def ask(call, paths, retries):
-    """Paths of one request -> (one dict per picture, seconds of the call that was answered or None)."""
+def ask(call: Caller, paths: list[Path], retries: int) -> tuple[list[dict], float | None]:
+    """Send the pictures of one request. Return a dict for each, and the seconds of the answered call or None."""
     read, lines = [], {}
     for path in paths:
         try:
@@ -135,12 +141,12 @@ def ask(call, paths, retries):
                 break
             time.sleep(wait * (1 + random.random()))
     for i, (path, _) in enumerate(read):
-        lines[path] = {"source": str(path), **(told(answers, i) if seconds is not None else {"error": reason})}
+        lines[path] = {"source": str(path), **(result_of(answers, i) if seconds is not None else {"error": reason})}
     return [lines[path] for path in paths], seconds
 
 
-def told(answers, i):
-    """What a line says of one picture."""
+def result_of(answers: dict[str, np.ndarray], i: int) -> dict:
+    """Return what a line says about picture i of a request."""
     valid = int(answers["valid_detections"][i])
     if valid < 0:
         return {"error": "cannot be decoded"}
@@ -151,14 +157,15 @@ def told(answers, i):
     }
 
 
-def named(classes, names):
+def named(classes: list[int], names: tuple[str, ...]) -> list[str]:
+    """Return the names of classes. Raises UserError if there are too few names."""
     if classes and not 0 <= min(classes) <= max(classes) < len(names):
         raise UserError(f"the server answers with class {max(classes)}, but --names has {len(names)} names")
     return [names[i] for i in classes]
 
 
-def in_flight(pool, function, items, count):
-    """map() by a pool, in order, with no more than `count` begun ahead of what was taken."""
+def in_flight(pool: ThreadPoolExecutor, function: Callable, items: Iterable, count: int) -> Iterator:
+    """Yield function(item) for each item, in order. The pool works on at most `count` items in advance."""
     begun = collections.deque()
     for item in items:
         begun.append(pool.submit(function, item))
@@ -171,16 +178,16 @@ def in_flight(pool, function, items, count):
 # --- The command line ----------------------------------------------------------------------------------------------
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments() -> argparse.Namespace:
+    parser = ScriptParser(__doc__)
     parser.add_argument("source", help="picture, folder or glob")
-    parser.add_argument("--output", metavar="PATH", type=Path, help="file for the lines; the terminal if left out")
-    parser.add_argument("--rest", action="store_true", help="ask by REST, not by gRPC")
-    parser.add_argument("--address", help="host:port (localhost:8500, by REST localhost:8501)")
-    parser.add_argument("--model", default="yolo", help="its name on the server (yolo)")
-    parser.add_argument("--names", metavar="FILE", help="class names, to write them instead of numbers")
+    parser.add_argument("--output", metavar="PATH", type=Path, help="file to write (the terminal)")
+    parser.add_argument("--rest", action="store_true", help="ask by REST instead of gRPC")
+    parser.add_argument("--address", help="host:port of the server (localhost:8500, by REST localhost:8501)")
+    parser.add_argument("--model", default="yolo", help="name of the model on the server (yolo)")
+    parser.add_argument("--names", metavar="FILE", help="names file, to write class names instead of numbers")
     parser.add_argument("--batch", type=int, default=1, help="pictures in a request (1)")
-    parser.add_argument("--in-flight", type=int, default=8, help="requests under way at a time (8)")
+    parser.add_argument("--in-flight", type=int, default=8, help="requests that wait for an answer at a time (8)")
     parser.add_argument("--timeout", type=float, default=10, help="seconds to wait for an answer (10)")
     parser.add_argument("--retries", type=int, default=5, help="times to ask again (5)")
     arguments = parser.parse_args()
@@ -196,8 +203,8 @@ def parse_arguments():
 
 
 @say_it_in_one_line
-def main():
-    # 1. What to ask, and whom
+def main() -> int:
+    # 1. What to send, and where
     arguments = parse_arguments()
     pictures = open_source(arguments.source, configs.YOLO_MAX_PIXELS)
     if not isinstance(pictures, Pictures):
@@ -206,7 +213,7 @@ def main():
     call = make_caller(arguments.address or f"localhost:{port}", arguments.model, arguments.timeout)
     requested = [pictures.paths[i : i + arguments.batch] for i in range(0, len(pictures.paths), arguments.batch)]
 
-    # 2. Many requests under way, lines in the order of the pictures; their names need not be Unicode
+    # 2. Send many requests at a time and write the lines in the order of the pictures; names need not be Unicode
     seconds, errors, started = [], collections.Counter(), time.monotonic()
     with (
         whole_file(arguments.output) if arguments.output else contextlib.nullcontext() as part,
@@ -223,10 +230,10 @@ def main():
                 errors[line.get("error")] += 1
                 if arguments.names and "classes" in line:
                     line["classes"] = named(line["classes"], arguments.names)
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
+                out.write(json.dumps(line, ensure_ascii=codecs.lookup(out.encoding).name != "utf-8") + "\n")
             bar.update(len(lines))
 
-    # 3. How it went
+    # 3. Report
     total, answered = time.monotonic() - started, errors.pop(None, 0)
     print(f"{answered} of {len(pictures.paths)} pictures answered, {answered / total:.1f} a second", file=sys.stderr)
     if seconds:

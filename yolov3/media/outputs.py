@@ -1,13 +1,15 @@
-"""The files that results go to: annotated pictures and videos, and the table of result files, `RESULT_FILES`.
+"""The files that results go to: annotated pictures, and the table of result files and folders, `RESULT_FILES`.
 
 Pictures are uint8 (H, W, 3), RGB. Files take their final name when they are whole; until then what lay there stays.
 """
 
 import abc
+import csv
+import io
 import json
+import math
 import os
-import shutil
-import time
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,11 +21,8 @@ import cv2
 import numpy as np
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
-CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "XVID"}
-DISK_RESERVE = 2**20  # bytes that closing a video may take: what is buffered, and the index of its frames
-INDEX_BYTES = 64  # of that index for each frame, at most
-FRAME_BYTES = 1.5  # for each pixel, at most: an encoded frame is not larger than the frame in YUV 4:2:0
-SLIP = 0.6  # frames by which a frame may come early or late before others are left out or repeated
+SCORED_LABELS = re.compile(rb"(\S+( \S+){5}\n)*")  # what `Labels` writes; labels of a person have five columns
+NOT_IN_NAMES = re.compile(r'[\x00-\x1f\\/:*?"<>|]')  # of files, by the rules of Linux or Windows
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
@@ -60,115 +59,6 @@ def shorten(name: Path, end: str = "") -> Path:
     stem = os.fsencode(name.stem)[: LONGEST_NAME - len(os.fsencode(end + name.suffix))]
     whole = len(stem) == len(os.fsencode(name.stem))
     return name.with_name((os.fsdecode(stem) if whole else stem.decode(errors="ignore")) + end + name.suffix)
-
-
-class VideoFile:
-    """A video being written. Closed early, by a full disk or by Ctrl-C, it holds what was written so far.
-
-    path  Path of the file; its suffix is one of CODECS
-    fps   frames a second, over 0. Frames that come at other times are repeated or left out, so that the video lasts as
-          long as its source
-    live  frames that come without a time are of now
-    """
-
-    def __init__(self, path: Path, fps: float, live: bool = False):
-        self.path, self.live = path, live
-        # MPEG-4 counts time in at most 65,535 steps a second, OpenCV in thousandths, hundredths ... of a frame
-        self.fps = max(0.001, round(fps, 3 if fps < 65 else 2 if fps < 655 else 1))
-        self.frames = 0  # written
-        self.steady = True  # each frame was written once
-        self._writer: cv2.VideoWriter | None = None
-        self._held: np.ndarray | None = None
-        self._place = -1  # of the frame that is held until the next one tells how long it lasts
-
-    def write(self, picture: np.ndarray, seconds: float | None = None) -> None:
-        """Write a frame. seconds: when it is of, by any clock; None: a frame after the one before. Raises UserError."""
-        if self.live and seconds is None:
-            seconds = time.monotonic()
-        height, width = picture.shape[:2]
-        if self._writer is None:
-            self._open(height, width, seconds)
-        if (height, width) != self._size:  # some videos change their size on the way
-            picture = cv2.resize(picture, self._size[::-1])
-        place = self._place + 1
-        if seconds is not None and abs((exact := (seconds - self._began) * self.fps) - place) > SLIP:
-            place, self.steady = max(round(exact), self._place), False
-        self._fill(place)
-        bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        bottom, right = (side % 2 for side in self._size)
-        if bottom or right:
-            bgr = cv2.copyMakeBorder(bgr, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        self._held, self._place = bgr, place
-
-    def close(self, seconds: float | None = None) -> None:
-        """Finish the video. seconds: how long it lasts, if its rate varies. Raises UserError if it is not whole."""
-        if self._writer is None:
-            return
-        try:
-            self._fill(max(self._place + 1, 0 if self.steady or not seconds else round(seconds * self.fps)))
-        finally:
-            self._writer.release()
-            self._writer = None
-            self._finish()
-
-    def _open(self, height, width, seconds):
-        self._size, self._began = (height, width), seconds
-        even = tuple(side + side % 2 for side in (width, height))
-        with told_in_one_line(self.path):
-            self._part = new_part(self.path)
-        codec = cv2.VideoWriter_fourcc(*CODECS[self.path.suffix.lower()])
-        writer = cv2.VideoWriter(str(self._part), codec, self.fps, even)
-        if not writer.isOpened():
-            self._part.unlink()
-            raise UserError(f"output {self.path} cannot be written at {width} x {height} pixels")
-        self._writer = writer
-        if even != (width, height):
-            told = f"{self.path.name} is {even[0]} x {even[1]} pixels: its codec takes even sizes only, so that the"
-            tell(f"{told} edge of the {width} x {height} frames is repeated")
-
-    def _fill(self, place):
-        """Write the frame that is held until the next one, which is at that place."""
-        while self.frames < place:
-            self._check_disk()
-            self._writer.write(self._held)
-            self.frames += 1
-
-    def _check_disk(self):
-        frame_bytes = FRAME_BYTES * self._size[0] * self._size[1]
-        if shutil.disk_usage(self.path.parent).free < DISK_RESERVE + frame_bytes + INDEX_BYTES * self.frames:
-            raise UserError(f"the disk is full: output {self.path} ends after {self.frames} frames")
-
-    def _finish(self):
-        """Give the video its name if it is whole: OpenCV does not tell what the system did not write."""
-        there = self.path.exists()
-        with told_in_one_line(self.path):
-            try:
-                readable = count_frames(self._part, self.frames) if self.frames else 0
-                keep = readable and (readable >= self.frames or not there)
-                if keep:
-                    self._part.replace(self.path)
-            finally:
-                self._part.unlink(missing_ok=True)
-        if readable < self.frames:
-            kept = "they are kept" if keep else "what lay there is kept" if there else "nothing is kept"
-            raise UserError(
-                f"output {self.path} could not be written whole, as on a full disk or beyond a limit of file sizes: "
-                f"{readable} of {self.frames} frames can be read; {kept}"
-            )
-
-
-def count_frames(path: Path, expected: int) -> int:
-    """Return how many frames of a video can be read. Reads only the last one if it is where the header says."""
-    capture = cv2.VideoCapture(str(path))
-    try:
-        if expected <= capture.get(cv2.CAP_PROP_FRAME_COUNT) <= expected + 1:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, expected - 1)
-            if capture.read()[0] and capture.get(cv2.CAP_PROP_POS_FRAMES) >= expected:
-                return expected
-        capture.open(str(path))
-        return sum(1 for _ in iter(capture.grab, False))
-    finally:
-        capture.release()
 
 
 class Lines(abc.ABC):
@@ -238,16 +128,108 @@ class MotLines(Lines):
         )
 
 
+class CsvLines(Lines):
+    """A table with a row for each box: source, frame number, class, score, corners in pixels; of tracks, the number."""
+
+    def text(self, frame, found):
+        lines = io.StringIO()
+        table = csv.writer(lines, lineterminator="\n")
+        numbers = [] if found.numbers is None else [found.numbers.tolist()]
+        if self._whole is None:
+            table.writerow(["source", "frame", "class", "score", "x1", "y1", "x2", "y2", *["number"] * len(numbers)])
+        boxes = ([f"{x:.2f}" for x in box] for box in found.boxes)
+        for label, score, box, *number in zip(found.labels, found.scores, boxes, *numbers, strict=True):
+            table.writerow([frame.source, frame.index, label, f"{score:.5f}", *box, *number])
+        return lines.getvalue()
+
+
+class Folder(abc.ABC):
+    """A folder of files, of each frame one or more that are named after it. A subclass writes them."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.kept = 0  # files that were there and are not to be replaced
+
+    @abc.abstractmethod
+    def write(self, frame, found) -> None:
+        """Write what was found in a `sources.Frame`, a `Detections`. Raises UserError."""
+
+    def close(self) -> None:
+        """Tell what was left as it was. All files are whole already."""
+        if self.kept:
+            tell(f"{self.path}: {self.kept} files that were there, made by a person, are left as they are")
+
+    def file_of(self, frame, suffix: str, end: str = "", folder: str = "") -> Path:
+        """Return the path of a file of a frame: of a/1.jpg, FOLDER/a/1.txt."""
+        return shorten(self.path / folder / frame.name.with_name(frame.name.name + suffix), end)
+
+
+class Labels(Folder):
+    """Darknet's labels, a text file for each frame: class, centre and size in fractions of the picture, and the score.
+
+    classes.txt names the classes, where Darknet_to_YOLOv3.py looks for it. Labels without a score are of a person and
+    stay.
+    """
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.named = False
+
+    def write(self, frame, found):
+        if not self.named:
+            self._write_names(found.names)
+        file = self.file_of(frame, ".txt")
+        if file.exists() and not SCORED_LABELS.fullmatch(file.read_bytes()):
+            self.kept += 1
+            return
+        height, width = frame.picture.shape[:2]
+        x1, y1, x2, y2 = (np.asarray(found.boxes, float).reshape(-1, 4) / (width, height, width, height)).T
+        rows = zip(found.classes, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, found.scores, strict=True)
+        lines = (f"{label} {' '.join(f'{number:.6f}' for number in numbers)}\n" for label, *numbers in rows)
+        with whole_file(file) as part:
+            part.write_text("".join(lines), encoding="ascii")
+
+    def _write_names(self, names):
+        file, text = self.path / "classes.txt", "".join(f"{name}\n" for name in names)
+        if not file.exists():
+            with whole_file(file) as part:
+                part.write_text(text, encoding="utf-8")
+        elif file.read_text(encoding="utf-8", errors="replace").split() != text.split():
+            raise UserError(f"{file} names other classes than the model: name another folder, or remove that file")
+        self.named = True
+
+
+class Crops(Folder):
+    """What is inside each box, as a JPEG in a folder of its class: of box 2 of a/1.jpg, a dog, FOLDER/dog/a/1-2.jpg."""
+
+    def write(self, frame, found):
+        height, width = frame.picture.shape[:2]
+        for number, (label, (x1, y1, x2, y2)) in enumerate(zip(found.labels, found.boxes, strict=True), 1):
+            left, top = min(int(x1), width - 1), min(int(y1), height - 1)
+            right, bottom = max(math.ceil(x2), left + 1), max(math.ceil(y2), top + 1)
+            crop = np.ascontiguousarray(frame.picture[top:bottom, left:right])
+            write_picture(self.file_of(frame, ".jpg", f"-{number}", as_folder(label)), crop)
+
+
+def as_folder(name: str) -> str:
+    """Return a class name as the name of a folder, which takes neither slashes nor dots alone."""
+    return shorten(Path(NOT_IN_NAMES.sub("_", name).strip(". ") or "_")).name
+
+
 class ResultFile(NamedTuple):
     """A format of results: the option of the command line and the argument of `Job` are named as its row is."""
 
     writer: type  # made with the path; write(frame, found) for each frame, whose picture is not drawn on yet; close()
-    suffixes: tuple  # of str, what its names end in
+    suffixes: tuple  # of str, what its names end in; (): it is a folder
     help: str
     of_tracks: bool = False  # it needs what object_tracker.py finds
+    of_pictures: bool = False  # it holds pictures, which must not come among those to read
 
 
 RESULT_FILES = {
     "json": ResultFile(JsonLines, (".json", ".jsonl"), "file for one JSON line per frame"),
+    "csv": ResultFile(CsvLines, (".csv",), "file for a table with a row per box"),
+    "txt": ResultFile(Labels, (), "folder for Darknet's label files, with scores"),
+    "crops": ResultFile(Crops, (), "folder for what is inside each box, by class", of_pictures=True),
     "mot": ResultFile(MotLines, (".txt",), "file for tracks as MOTChallenge has them", of_tracks=True),
 }

@@ -13,10 +13,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolov3.checks import UserError, printable, project_path, shell_path
+from yolov3.checks import UserError, mask_passwords, printable, project_path, shell_path
 from yolov3.formats import HEAD_BYTES, looks_like_picture
 from yolov3.images import read_picture
 from yolov3.media.outputs import PICTURE_SUFFIXES as WRITABLE
+from yolov3.media.outputs import name_pictures
 
 import cv2
 import numpy as np
@@ -44,11 +45,12 @@ LONGEST_GAP = 3600  # seconds between two frames; what a file says beyond that i
 class Frame:
     """One picture on its way to the detector."""
 
-    source: str  # the file, camera or stream it came from
+    source: str  # the file, camera or stream it came from, without a password
     index: int  # its number in that source, from 0
     picture: np.ndarray  # uint8 (H, W, 3), RGB
     seconds: float | None = None  # when it is of, later than the one before; None: a picture, of no time
     place: int = 0  # among all of its source, from 0, those that could not be read counted
+    name: Path = Path("frame")  # what files of it are called, without suffix, relative to their folder
 
 
 def open_source(word: str | int | os.PathLike, max_pixels: int) -> "Pictures | Video":
@@ -58,7 +60,7 @@ def open_source(word: str | int | os.PathLike, max_pixels: int) -> "Pictures | V
     taken in the order of their names, numbers in them by their value.
     """
     if not isinstance(word, (int, str, os.PathLike)) or word == "":
-        raise UserError(f"source {word!r} cannot be opened: give a {SOURCES}")
+        raise UserError(f"source {word!r} cannot be opened", f"give a {SOURCES}")
     if not isinstance(max_pixels, int) or max_pixels < 1:
         raise UserError(f"YOLO_MAX_PIXELS = {max_pixels!r} must be a whole number over 0")
     if str(word).startswith(STREAMS):
@@ -81,12 +83,12 @@ def _open_path(word, max_pixels):
             return Pictures(sorted(filter(_is_picture, path.iterdir()), key=_numbers_by_value), path, max_pixels)
         if path.exists():
             if not path.is_file():
-                raise UserError(f"{word} is a pipe or a device: give a {SOURCES}")
+                raise UserError(f"{word} is a pipe or a device", f"give a {SOURCES}")
             return Pictures([path], path.parent, max_pixels) if _is_picture(path) else Video(path)
         if found := glob.glob(str(path), recursive=True):
             paths = sorted(filter(_is_picture, map(Path, found)), key=_numbers_by_value)
             return Pictures(paths, Path(os.path.commonpath([x.parent for x in paths] or [path])), max_pixels)
-    raise UserError(f"{word} is missing: give a {SOURCES}")
+    raise UserError(f"{word} is missing", f"give a {SOURCES}")
 
 
 def _numbers_by_value(path):
@@ -106,6 +108,7 @@ class Pictures:
         self.paths, self.root, self.max_pixels = paths, root, max_pixels
         self.count = len(paths)
         self.output_name = self.output_name_of(paths[0]).name
+        self._names = name_pictures(paths, lambda path: path.relative_to(root).with_suffix(".txt"))
         self._left_out = []
 
     def frames(self):
@@ -119,7 +122,7 @@ class Pictures:
                 self._left_out.append(path)
                 print(f"\n{printable(str(error))}: left out", file=sys.stderr)
             else:
-                yield Frame(str(path), 0, picture, place=place)
+                yield Frame(str(path), 0, picture, place=place, name=self._names[str(path)].with_suffix(""))
 
     def problems(self, ended):
         """Return what to tell at the end, as a list of str."""
@@ -141,14 +144,15 @@ class Video:
     unit = "frames"
 
     def __init__(self, name):
-        self.name = name
+        self._address = name  # to open
+        self.name = mask_passwords(name) if isinstance(name, str) else name  # to tell
         self.kind = {int: "camera", str: "stream"}.get(type(name), "video")
         if self.kind == "video" and _is_text(name):
-            raise UserError(f"video {name} cannot be opened: is it a video? It looks like text or a playlist")
+            raise UserError(f"video {name} cannot be opened", "is it a video? It looks like text or a playlist")
         self._capture = self._open()
         if self._capture is None:
             remedy = "is it a video?" if self.kind == "video" else "is it connected?"
-            raise UserError(f"{self.kind} {name} cannot be opened: {remedy}")
+            raise UserError(f"{self.kind} {name} cannot be opened", remedy)
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.live = self.kind != "video" and not count > 0
         self.count = None if self.live else max(int(count), 0)  # frames, by the file's header
@@ -168,7 +172,9 @@ class Video:
             while (picture := self._next()) is not None:
                 self.frames_read += 1
                 rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-                yield Frame(str(self.name), self.frames_read - 1, rgb, self._clock(), self.frames_read - 1)
+                number = self.frames_read - 1
+                name = Path(f"{Path(self.output_name).stem}_{number:06d}")
+                yield Frame(str(self.name), number, rgb, self._clock(), number, name)
         finally:
             self._capture.release()
         if not self.frames_read:
@@ -207,7 +213,7 @@ class Video:
 
         def work():
             with contextlib.suppress(cv2.error, UnicodeError):  # of a name that is not in UTF-8
-                opened.append(cv2.VideoCapture(str(self.name.absolute()) if self.kind == "video" else self.name))
+                opened.append(cv2.VideoCapture(str(self.name.absolute()) if self.kind == "video" else self._address))
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()

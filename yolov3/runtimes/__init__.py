@@ -1,45 +1,50 @@
-"""The runtimes that a network can run in: a row here, and a file of the same name, for each value of YOLO_FRAMEWORK.
+"""List the runtimes that run a network: for each value of YOLO_FRAMEWORK a row here and a file of the same name.
 
-A runtime's file has three functions:
+The file of a runtime has three functions:
 
-    load(spec, folder, options) -> network: float32 (N, S, S, 3) -> {"predictions": float32 (N, boxes, 4 + classes)}
-                       and, where spec.features says so, {"features": float32 (N, S/16, S/16, C)}, too
-    check(precision, options)   raises UserError if something is missing that writing takes
-    write(folder, source, spec, options, inputs, facts) -> Written: a checkpoint folder, tried before it gets its name
+    load(spec, folder, options)
+        Return the network: a function of images, float32 (N, S, S, 3), that returns a dict with "predictions", float32
+        (N, boxes, 4 + classes), and, if spec.features is True, "features", float32 (N, S/16, S/16, C).
+    check(precision, options)
+        Raise UserError if something that `write` needs is missing.
+    write(folder, source, spec, options, inputs, facts)
+        Write a checkpoint folder, which is tried before it gets its name, and return Written.
 
-`load` takes a checkpoint folder or, for "tf" alone, a Darknet .weights file. A vendor's package is imported inside the
-functions of its own file only. To add a runtime: its file, its row, requirements/NAME.txt and a converter in tools/.
+`load` takes a checkpoint folder or, for "tf" only, a Darknet .weights file. A vendor's package is imported only inside
+the functions of its own file. To add a runtime: its file, its row, requirements/NAME.txt and a converter in tools/.
 """
 
 import importlib
+from types import ModuleType
 from typing import NamedTuple
 
 
 class RunOptions(NamedTuple):
-    """How to run a network, where its runtime leaves a choice."""
+    """Say how to run a network, where its runtime leaves a choice."""
 
-    precision: str = "FP32"  # of "tf": "FP32" or "BF16"; that of other runtimes is part of their folders
-    hint: str = "LATENCY"  # of "openvino": "LATENCY", one batch on all cores, or "THROUGHPUT", a picture for each core
-    threads: int = 0  # of "openvino"; 0: as many as it finds useful
+    precision: str = "FP32"  # for "tf": "FP32" or "BF16"; the folders of other runtimes have a fixed precision
+    hint: str = "LATENCY"  # for "openvino": "LATENCY", one batch on all cores, or "THROUGHPUT", a picture for each core
+    threads: int = 0  # for "openvino"; 0: as many as it finds useful
 
 
 class Written(NamedTuple):
-    """What a runtime tells of the folder that it has written."""
+    """Say how the writing of a folder went."""
 
-    worst: float  # how far its predictions are off those of the source on a picture, at worst
-    lines: tuple = ()  # of text, for the user
+    worst: float  # largest difference between its predictions and those of the source, on a picture
+    lines: tuple[str, ...] = ()  # what else to tell the user
 
 
 class Runtime(NamedTuple):
-    """One row of the table."""
+    """Describe one runtime: a row of the table."""
 
     name: str
     converter: str  # the script that writes its folders
     requirements: str  # what to install for it
-    modes: tuple  # precisions that its folders come in, by which they are called; (): no part of their name
+    modes: tuple[str, ...]  # precisions that are part of the names of its folders; (): the names have none
 
     @property
-    def module(self):
+    def module(self) -> ModuleType:
+        """Return the module of the runtime, imported at the first use."""
         return importlib.import_module(f"yolov3.runtimes.{self.name}")
 
 

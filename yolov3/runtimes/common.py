@@ -1,47 +1,51 @@
-"""What the runtimes share: trying out what they have written, and what model.json says of where it came from."""
+"""Provide what the runtimes share: the check of what they have written, and what its model.json says of its origin."""
 
 from pathlib import Path
+from typing import Any
 
-from yolov3.checkpoint import read_about
+from yolov3.checkpoint import ModelSpec, read_about
 from yolov3.checks import PROJECT, UserError, choose
-from yolov3.images import fit, read_picture
+from yolov3.fitting import fit
+from yolov3.images import read_picture
 from yolov3.runtimes import RUNTIMES
 
 import numpy as np
 import tensorflow as tf
 
-PICTURE = "IMAGES/digits/00000.jpg"  # what a conversion is tried on
+PICTURE = "IMAGES/digits/00000.jpg"  # the picture that conversions are tried on
 BAKED = ("score_threshold", "iou_threshold", "max_pixels", "class_agnostic")
-FAR_OFF = 0.1  # of boxes on average, in fractions of the input: no rounding explains it, whatever the precision
-TOLERANCE = 1e-3  # of boxes, in fractions of the input, and of scores, where both sides calculate in float32
+FAR_OFF = 0.1  # mean difference of boxes, in fractions of the input, that rounding cannot explain in any precision
+TOLERANCE = 1e-3  # largest difference of boxes, in fractions of the input, and of scores, between two float32 networks
 
 
-def sample_images(spec):
+def sample_images(spec: ModelSpec) -> tf.Tensor:
     """Return the picture that conversions are tried on as network input, float32 (1, S, S, 3)."""
     return fit(read_picture(PICTURE, max_pixels=10**6), spec.input_size, spec.resize)[tf.newaxis]
 
 
-def check_same(answers, expected, folder, tolerance=TOLERANCE):
-    """Return how far predictions are off those expected, at worst. Raise UserError if they are not the same."""
+def check_same(
+    answers: tf.Tensor | np.ndarray, expected: tf.Tensor | np.ndarray, folder: Path, tolerance: float = TOLERANCE
+) -> float:
+    """Return the largest difference of predictions from those expected. Raise UserError if they are not the same."""
     answers, expected = np.asarray(answers), np.asarray(expected)
     if answers.shape != expected.shape:
-        raise UserError(f"{folder} would answer {answers.shape}, not {expected.shape}: it is not written")
+        raise UserError(f"{folder} gives predictions of shape {answers.shape}, not {expected.shape}: it is not written")
     if not np.isfinite(answers).all():
-        raise UserError(f"{folder} would answer numbers that are not finite: it is not written")
+        raise UserError(f"{folder} gives predictions that are not finite: it is not written")
     off = np.abs(answers - expected) / (1 + np.abs(expected))
     if off.max() > tolerance or off[..., :4].mean() > FAR_OFF:
-        raise UserError(f"{folder} would answer otherwise, by {off.max():.2g} on {PICTURE}: it is not written")
+        raise UserError(f"{folder} is {off.max():.2g} off the predictions expected for {PICTURE}: it is not written")
     return off.max()
 
 
-def made_from(source):
+def made_from(source: Path) -> str:
     """Return what model.json says of a conversion of a SavedModel folder."""
     return f"{in_project(source)}, made from {read_about(source).get('made_from')}"
 
 
-def baked(source):
+def baked(source: Path) -> dict[str, Any]:
     """Return what detect_bytes of a SavedModel folder was made with: the named arguments of `savedmodel.save`."""
-    about = {"class_agnostic": False, **read_about(source)}  # older folders do not say, and are not
+    about = {"class_agnostic": False, **read_about(source)}  # folders of older versions do not say
     choose(f"class_agnostic in {source}/model.json", about["class_agnostic"], (True, False))
     try:
         return {name: about[name] for name in BAKED}
@@ -49,26 +53,32 @@ def baked(source):
         raise UserError(f"{source}/model.json has no {name}: python tools/Convert_to_pb.py writes it anew") from None
 
 
-def in_project(path):
+def in_project(path: Path) -> str:
     """Return a path as configs.py would name it."""
     path = path.resolve()
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
 
 
-def cpu_flags():
-    """Return the instruction sets that the CPU says it has, as Linux lists them; an empty set on other systems."""
+def cpu_info() -> dict[str, str]:
+    """Return what Linux says of the first CPU, by name ("model name", "flags" ...). It is empty on other systems."""
     cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else ()
-    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
+    lines = cpu.read_text().partition("\n\n")[0].splitlines() if cpu.exists() else ()
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def folder_name(spec):
-    """Return what a conversion is called: yolov4-tiny-416, yolov4-tiny-trt-INT8-416, yolov4-tiny-neuron-416."""
+def cpu_flags() -> set[str]:
+    """Return the instruction sets of the CPU as Linux names them. The set is empty on other systems."""
+    info = cpu_info()
+    return set(info.get("flags", info.get("Features", "")).split())  # x86 and ARM name them differently
+
+
+def folder_name(spec: ModelSpec) -> str:
+    """Return the name of a conversion: yolov4-tiny-416, yolov4-tiny-trt-INT8-416, yolov4-tiny-neuron-416."""
     target = () if spec.framework == "tf" else (spec.framework,)
     mode = (spec.precision,) if RUNTIMES[spec.framework].modes else ()
     return "-".join((spec.name, *target, *mode, str(spec.input_size)))
 
 
-def folder_size(folder):
-    """Return the size of all files in a folder, MB."""
+def folder_size(folder: Path) -> float:
+    """Return the size of all files in a folder in MB."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6

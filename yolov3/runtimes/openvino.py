@@ -1,8 +1,8 @@
-"""OpenVINO on CPUs: its IR run, and written from a SavedModel in FP32, BF16, or INT8 by NNCF's quantisation.
+"""Load and write networks for OpenVINO on CPUs: its IR, in FP32, BF16, or INT8 as quantised by NNCF.
 
-What INT8 is: every convolution multiplies 8-bit whole numbers, weights scaled per channel, activations per tensor by
-the range that they take on the calibration pictures. The boxes' arithmetic behind the raw heads stays in float32:
-eight bits are too few for a place in pixels.
+In INT8 every convolution multiplies 8-bit integers: weights are scaled per channel, activations per tensor, by the
+range of values that they have on the calibration pictures. The raw heads are decoded to boxes in float32, since eight
+bits are too few for a position in pixels.
 """
 
 import collections
@@ -10,10 +10,12 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
 
-from yolov3.checkpoint import write_about
+from yolov3.checkpoint import ModelSpec, write_about
 from yolov3.checks import UserError
 from yolov3.files import whole_folder
 from yolov3.runtimes import RunOptions, Written, savedmodel
@@ -25,21 +27,21 @@ import tensorflow as tf
 
 
 class WriteOptions(NamedTuple):
-    """How far INT8 may go."""
+    """Limit the accuracy that INT8 may lose."""
 
-    max_drop: float | None = None  # AP50 points that it may lose; layers go back to FP32 until it does not; None: any
-    measure: Callable | None = None  # network -> AP50 points; asked only if max_drop is given
+    max_drop: float | None = None  # AP50 points; layers stay in FP32 until no more is lost; None: no limit
+    measure: Callable | None = None  # returns the AP50 points of a network; called only if max_drop is given
 
 
 ANY_DROP = WriteOptions()
 
 
-def load(spec, folder, options):
-    """The OpenVINO IR that tools/Convert_to_OpenVINO.py has written, on the CPU."""
+def load(spec: ModelSpec, folder: Path, options: RunOptions) -> Callable:
+    """Return the network of a folder that tools/Convert_to_OpenVINO.py has written, on the CPU."""
     openvino = import_openvino()
     core = openvino.Core()
     if spec.precision == "BF16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise UserError(f"{folder} is in BF16, which this CPU does not have: convert to FP32 or INT8")
+        raise UserError(f"{folder} is in BF16, which this CPU does not support", "convert to FP32 or INT8")
     try:
         graph = core.read_model(folder / "model.xml")
     except RuntimeError:
@@ -47,8 +49,8 @@ def load(spec, folder, options):
     return compile_graph(core, graph, spec, options)
 
 
-def compile_graph(core, graph, spec, run_options):
-    """An openvino.Model -> a network."""
+def compile_graph(core: Any, graph: Any, spec: ModelSpec, run_options: RunOptions) -> Callable:
+    """Return an openvino.Model as a network."""
     from openvino import AsyncInferQueue, Tensor
 
     names = [output.any_name for output in graph.outputs]
@@ -59,16 +61,16 @@ def compile_graph(core, graph, spec, run_options):
     }
 
     @functools.cache
-    def compiled(batch):  # a fixed batch is a twentieth faster than one of any size
+    def compiled(batch):  # 5 % faster for a fixed batch size than for any (-1)
         of_batch = graph.clone()
         of_batch.reshape([batch, spec.input_size, spec.input_size, 3])
         return core.compile_model(of_batch, "CPU", options)
 
-    idle = collections.defaultdict(collections.deque)  # kind -> requests that no thread uses
+    idle: dict = collections.defaultdict(collections.deque)  # the requests of each kind that no thread uses
 
     @contextlib.contextmanager
     def borrowed(kind, make):
-        """A request, or a queue of them, for one thread at a time."""
+        """Lend a request, or a queue of them, to one thread at a time."""
         try:
             mine = idle[kind].pop()  # atomic, as is append
         except IndexError:
@@ -101,13 +103,13 @@ def compile_graph(core, graph, spec, run_options):
             for i, image in enumerate(lent):
                 queue.start_async([image[np.newaxis]], i, share_inputs=True)
         finally:
-            queue.wait_all()  # what is under way reads what is lent
+            queue.wait_all()  # the requests under way still read the images
         return {name: tf.constant(np.concatenate(x)) for name, x in zip(names, zip(*answers, strict=True), strict=True)}
 
     return one_by_one if run_options.hint == "THROUGHPUT" else one_batch
 
 
-def in_place(tensor):
+def in_place(tensor: tf.Tensor) -> np.ndarray:
     """Return a tensor in main memory as a NumPy array, without a copy. Nothing may write to it.
 
     OpenVINO copies an array that NumPy calls read-only, as it calls those of TensorFlow. At 416 that copy of 2 MB takes
@@ -126,20 +128,23 @@ class _Lent:
         self.__array_interface__ = {**interface, "data": (address, False)}  # not read-only
 
 
-def import_openvino():
-    sys.modules.setdefault("openvino_telemetry", None)  # or it reports each conversion, from forks of this process
+def import_openvino() -> ModuleType:
+    """Return the package of OpenVINO. Raises UserError if it is not installed."""
+    # It would report each conversion, from forks of this process
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino
     except ImportError:
-        raise UserError("OpenVINO is not installed: pip install -r requirements/openvino.txt") from None
+        raise UserError("OpenVINO is not installed", "pip install -r requirements/openvino.txt") from None
     return openvino
 
 
-def import_nncf():
+def import_nncf() -> ModuleType:
+    """Return the package of NNCF. Raises UserError if it is not installed."""
     try:
         import nncf
     except ImportError:
-        raise UserError("INT8 needs NNCF: pip install -r requirements/openvino.txt") from None
+        raise UserError("INT8 needs NNCF", "pip install -r requirements/openvino.txt") from None
     logging.getLogger("nncf").setLevel(logging.WARNING)
     return nncf
 
@@ -147,28 +152,36 @@ def import_nncf():
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def check(precision, options):
+def check(precision: str, options: WriteOptions) -> None:
     """Raise UserError if OpenVINO or, for INT8, NNCF is not installed."""
     import_openvino()
     if precision == "INT8":
         import_nncf()
 
 
-def write(folder, source, spec, options=ANY_DROP, inputs=None, facts=()):
+def write(
+    folder: Path,
+    source: Path,
+    spec: ModelSpec,
+    options: WriteOptions = ANY_DROP,
+    inputs: Any = None,
+    facts: Iterable = (),
+) -> Written:
     """Write a SavedModel folder as an OpenVINO folder, checked against TensorFlow on a picture.
 
-    inputs, facts  what INT8 is calibrated on, and what model.json is to say of it
+    inputs  network inputs that INT8 is calibrated on
+    facts   what model.json is to say of them
     """
     graph = read_saved_model(source)
     if spec.precision == "INT8":
         try:
             graph = quantise(graph, inputs, options)
-        except RuntimeError as error:  # NNCF's own
-            raise UserError(f"NNCF does not take {source}: {str(error).strip().splitlines()[0]}") from None
+        except RuntimeError as error:  # raised by NNCF
+            raise UserError(f"NNCF cannot quantise {source}: {str(error).strip().splitlines()[0]}") from None
     with whole_folder(folder) as part:
         try:
             import_openvino().save_model(graph, part / "model.xml", compress_to_fp16=spec.precision == "BF16")
-        except RuntimeError as error:  # a full disk, in OpenVINO's words
+        except RuntimeError as error:  # what OpenVINO raises when the disk is full
             raise OSError(None, str(error).strip().splitlines()[-1]) from None
         write_about(part, spec, made_from(source), **dict(facts))
         images = sample_images(spec)
@@ -177,8 +190,8 @@ def write(folder, source, spec, options=ANY_DROP, inputs=None, facts=()):
         return Written(check_same(answers, expected, folder, TOLERANCE if spec.precision == "FP32" else np.inf))
 
 
-def read_saved_model(folder):
-    """The `serving_default` of a SavedModel folder -> openvino.Model, of any batch size."""
+def read_saved_model(folder: Path) -> Any:
+    """Return the `serving_default` of a SavedModel folder as an openvino.Model of any batch size."""
     openvino = import_openvino()
     try:
         graph = openvino.convert_model(str(savedmodel.place(folder)))
@@ -188,13 +201,15 @@ def read_saved_model(folder):
     return save_copies(graph)
 
 
-def quantise(graph, inputs, options=ANY_DROP):
-    """openvino.Model -> the same in INT8, calibrated on inputs, float32 (1, S, S, 3) each, that can be had again. With
-    a `max_drop`, all but the layers that cost the most accuracy, so many that no more is lost."""
+def quantise(graph: Any, inputs: Collection[np.ndarray], options: WriteOptions = ANY_DROP) -> Any:
+    """Return an openvino.Model in INT8, calibrated on inputs, float32 (1, S, S, 3) each, that can be iterated again.
+
+    With a `max_drop`, the layers that cost the most accuracy stay in FP32, as many as it takes.
+    """
     nncf = import_nncf()
     arguments = {
         "subset_size": len(inputs),
-        "preset": nncf.QuantizationPreset.MIXED,  # half a point better than PERFORMANCE on photographs, as fast
+        "preset": nncf.QuantizationPreset.MIXED,  # half an AP50 point better than PERFORMANCE on photographs, as fast
         "ignored_scope": nncf.IgnoredScope(names=behind_heads(graph)),
     }
     data = nncf.Dataset(inputs)
@@ -211,7 +226,7 @@ def quantise(graph, inputs, options=ANY_DROP):
         nncf.quantize_with_accuracy_control(
             graph,
             data,
-            data,  # by whose answers NNCF ranks the layers
+            data,  # on which NNCF ranks the layers
             lambda compiled, _: (measure(compiled), None),
             max_drop=options.max_drop,
             **arguments,
@@ -219,9 +234,10 @@ def quantise(graph, inputs, options=ANY_DROP):
     )
 
 
-def behind_heads(graph):
-    """The names of all operations that a raw head leads to: what follows a convolution that no other follows."""
-    leads_on, behind = {}, set()  # name -> whether a convolution follows
+def behind_heads(graph: Any) -> list[str]:
+    """Return the names of all operations that follow a raw head: a convolution that no other convolution follows."""
+    leads_on: dict[str, bool] = {}  # name of an operation: whether a convolution follows it
+    behind: set[str] = set()
     for operation in reversed(graph.get_ordered_ops()):
         followers = [reader for output in operation.outputs() for reader in readers(output)]
         names = [follower.get_friendly_name() for follower in followers]

@@ -1,32 +1,39 @@
-"""A network with all that goes before and behind it as one graph: a SavedModel that TensorFlow 2.10 and newer load.
+"""Save a network, with all that goes before and behind it, as a SavedModel that TensorFlow 2.10 and newer load.
 
-    serving_default  images float32 (N, S, S, 3) -> predictions float32 (N, boxes, 4 + classes) and, of a model with
-                     features, features float32 (N, S/16, S/16, C), the backbone's
-    detect_bytes     image_bytes string (N,), whole JPEG, PNG, BMP (8, 24 or 32 bits a pixel) or GIF files, of which the
-                     first frame counts, of any sizes and no other format -> boxes float32 (N, 100, 4), xyxy in
-                     pixels of each picture, scores (N, 100), classes int32 (N, 100), valid_detections int32 (N,): how
-                     many of the 100 rows hold a box, -1 for a file that cannot be decoded
+It has two signatures:
 
-Graph ops only, no Keras: the converters rebuild `detect_bytes` around a network of another runtime, under TensorFlow
-2.10 too.
+    serving_default  takes images, float32 (N, S, S, 3); returns predictions, float32 (N, boxes, 4 + classes), and, of a
+                     model with features, features, float32 (N, S/16, S/16, C)
+    detect_bytes     takes image_bytes, string (N,): whole JPEG, PNG, BMP (8, 24 or 32 bits a pixel) or GIF (the first
+                     frame) files of any sizes; returns boxes, float32 (N, 100, 4), xyxy in pixels of each picture,
+                     scores (N, 100), classes, int32 (N, 100), and valid_detections, int32 (N,): how many of the 100
+                     rows hold a box, -1 for a file that cannot be decoded
+
+These are TensorFlow graph ops without Keras: the converters build `detect_bytes` around the networks of other runtimes,
+under TensorFlow 2.10 too.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from yolov3.boxes import finish
+from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError
-from yolov3.images import decode_large_picture, fit
+from yolov3.fitting import fit
+from yolov3.images import decode_large_picture
 
 import tensorflow as tf
 
-ENOUGH = 3  # times the network's input: a JPEG need not be decoded larger
+ENOUGH = 3  # JPEGs are not decoded larger than so many times the network input, where that saves time
 
 
-def read_files(files, size, resize, max_pixels):
-    """Picture files' bytes, string (N,) -> images float32 (N, S, S, 3), int32 sizes (N, 2), height and width, and
-    readable bool (N,). Decoded side by side; a file that cannot be decoded gives zeros and spoils no other.
+def read_files(files: tf.Tensor, size: int, resize: str, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return images, float32 (N, S, S, 3), sizes, int32 (N, 2), height and width, and readable, bool (N,), of files.
 
-    No files give one row of zeros: oneDNN's kernels fail on an empty batch.
+    files  string (N,), the bytes of picture files, which are decoded in parallel
+    A file that cannot be decoded gives zeros and does not affect the others. An empty batch gives one row of zeros,
+    since oneDNN's kernels fail on empty batches.
     """
     count = tf.maximum(tf.size(files), 1)
 
@@ -40,11 +47,11 @@ def read_files(files, size, resize, max_pixels):
         pictures = pictures.ignore_errors()
     else:  # TensorFlow 2.10
         pictures = pictures.apply(tf.data.experimental.ignore_errors())
-    end = tf.constant([-1]), tf.zeros((1, size, size, 3)), tf.ones((1, 2), tf.int32)  # so that there is one to batch
+    end = tf.constant([-1]), tf.zeros((1, size, size, 3)), tf.ones((1, 2), tf.int32)  # so that the batch is never empty
     pictures = pictures.concatenate(tf.data.Dataset.from_tensor_slices(end))
     batch = pictures.batch(tf.cast(count, tf.int64) + 1).get_single_element()
 
-    index, images, sizes = (x[:-1] for x in batch)  # in the order in which they were ready
+    index, images, sizes = (x[:-1] for x in batch)  # in the order in which they were decoded
     rows = index[:, tf.newaxis]
     readable = tf.scatter_nd(rows, tf.ones_like(index), [count]) > 0
     images = tf.scatter_nd(rows, images, [count, size, size, 3])
@@ -52,10 +59,17 @@ def read_files(files, size, resize, max_pixels):
     return images, sizes, readable
 
 
-def with_signatures(network, spec, score_threshold, iou_threshold, max_pixels, class_agnostic=False):
-    """A network with both signatures -> tf.Module and the signatures, to save."""
+def with_signatures(
+    network: Callable,
+    spec: ModelSpec,
+    score_threshold: float,
+    iou_threshold: float,
+    max_pixels: int,
+    class_agnostic: bool = False,
+) -> tuple[tf.Module, dict[str, Callable]]:
+    """Return a module that holds a network, and its two signatures."""
     module = tf.Module()
-    module.network = network  # so that what it holds, engines for example, is saved along
+    module.network = network  # so that what the network holds, its engines for example, is saved too
 
     @tf.function(input_signature=[image_spec(spec)], autograph=False)
     def serving_default(images):
@@ -78,42 +92,53 @@ def with_signatures(network, spec, score_threshold, iou_threshold, max_pixels, c
     return module, {"serving_default": serving_default, "detect_bytes": detect_bytes}
 
 
-def image_spec(spec):
-    """The input of `serving_default`."""
+def image_spec(spec: ModelSpec) -> tf.TensorSpec:
+    """Return the input of `serving_default`."""
     return tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "images")
 
 
-def save(folder, network, spec, score_threshold, iou_threshold, max_pixels, class_agnostic=False):
-    """Writes saved_model.pb and what belongs to it into a folder."""
+def save(
+    folder: Path,
+    network: Callable,
+    spec: ModelSpec,
+    score_threshold: float,
+    iou_threshold: float,
+    max_pixels: int,
+    class_agnostic: bool = False,
+) -> None:
+    """Write saved_model.pb and what belongs to it into a folder."""
     module, signatures = with_signatures(network, spec, score_threshold, iou_threshold, max_pixels, class_agnostic)
     try:
         tf.saved_model.save(module, str(folder), signatures)
-    except tf.errors.OpError as error:  # a full disk, in TensorFlow's words
+    except tf.errors.OpError as error:  # what TensorFlow raises when the disk is full
         raise OSError(None, error.message.splitlines()[0]) from None
 
 
-def place(folder):
-    """Where a folder's saved_model.pb lies: in it, or in the subfolder of its newest version."""
+def place(folder: str | Path) -> Path:
+    """Return the folder of saved_model.pb: this one, or the subfolder with the highest version number."""
     versions = [x for x in Path(folder).glob("*/saved_model.pb") if x.parent.name.isdecimal()]
     if (Path(folder) / "saved_model.pb").exists() or not versions:
         return Path(folder)
     return max((x.parent for x in versions), key=lambda x: int(x.name))
 
 
-def load(folder, signature="serving_default"):
-    """One signature of a SavedModel folder, a function of one tensor by name -> dict of tensors. Raises UserError."""
+def load(folder: str | Path, signature: str = "serving_default") -> Any:
+    """Return a signature of a SavedModel folder: a function of a named tensor that returns a dict of tensors.
+
+    Raises UserError if the folder cannot be loaded.
+    """
     try:
         loaded = tf.saved_model.load(str(place(folder)))
         function = loaded.signatures[signature]
     except (OSError, tf.errors.OpError, KeyError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{folder} holds no SavedModel that can be loaded ({reason}): convert again") from None
-    function.held = loaded  # what the function reads lives as long as it does
+    function.held = loaded  # the variables must live as long as the function
     return function
 
 
-def load_network(folder, spec):
-    """The `serving_default` of a SavedModel folder as a network. Raises UserError if it is not that of the spec."""
+def load_network(folder: Path, spec: ModelSpec) -> Any:
+    """Return the `serving_default` of a SavedModel folder as a network. Raises UserError if it is not as in `spec`."""
     function = load(folder)
     takes, wanted = function.structured_input_signature[1].get("images"), image_spec(spec)
     if takes is None or not wanted.is_compatible_with(tf.TensorSpec(takes.shape, takes.dtype)):
@@ -124,5 +149,5 @@ def load_network(folder, spec):
     def network(images):
         return function(images=images)
 
-    network.function = function
+    network.function = function  # type: ignore[attr-defined]
     return network

@@ -1,25 +1,32 @@
-"""TensorFlow: Darknet's weights and checkpoints of weights as one frozen function, SavedModels, and writing them."""
+"""Load and write networks for TensorFlow: weights, which become one frozen function, and SavedModels."""
 
 import contextlib
 import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from yolov3.boxes import decode, finish
-from yolov3.checkpoint import is_weights, read_weights, write_about
+from yolov3.checkpoint import ModelSpec, is_weights, read_weights, write_about
 from yolov3.checks import UserError, project_path
 from yolov3.downloads import fetch_weights
 from yolov3.files import whole_folder
-from yolov3.runtimes import Written, savedmodel
+from yolov3.networks import Heads
+from yolov3.runtimes import RunOptions, Written, savedmodel
 from yolov3.runtimes.common import PICTURE, TOLERANCE, check_same, cpu_flags, in_project, sample_images
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
-RAW_HEAD = "raw_head_{}"  # what each is called in the frozen graph, behind a prefix; converters look for it
+if TYPE_CHECKING:
+    import keras
+
+RAW_HEAD = "raw_head_{}"  # their names in the frozen graph, after a prefix; converters search for them
 
 
-def load(spec, weights, options):
-    """Weights as one frozen function, or a SavedModel, which holds that same function -> network."""
+def load(spec: ModelSpec, weights: Path, options: RunOptions) -> Callable:
+    """Return the network of a .weights file, a checkpoint folder of weights or a SavedModel: one frozen function."""
     if options.precision == "BF16":
         check_bfloat16()
     if weights.is_dir() and not is_weights(weights):
@@ -30,10 +37,12 @@ def load(spec, weights, options):
     return in_mixed_precision(frozen) if options.precision == "BF16" else network
 
 
-def keras_network(spec, weights):
-    """The Keras model with the weights of a checkpoint folder or a Darknet .weights file, which is fetched if it is a
-    missing official one."""
-    from yolov3.darknet import (  # here, since only this runtime needs Keras 3
+def keras_network(spec: ModelSpec, weights: Path) -> "keras.Model":
+    """Return the Keras model with the weights of a checkpoint folder or a .weights file.
+
+    A missing official file is downloaded.
+    """
+    from yolov3.darknet import (  # imported here, since only this function needs Keras 3
         array_shapes,
         load_arrays,
         load_yolo_weights,
@@ -49,9 +58,11 @@ def keras_network(spec, weights):
     return network
 
 
-def freeze(keras_model, heads):
-    """A Keras model of raw heads, and features if it has them -> a network: one function with its weights as constants,
-    so that TensorFlow fuses convolution, normalisation and activation into one kernel."""
+def freeze(keras_model: "keras.Model", heads: Heads) -> Callable:
+    """Return a Keras model of raw heads, and features if it has them, as a network.
+
+    The weights become constants, so that TensorFlow fuses convolution, normalisation and activation into one kernel.
+    """
     trained = [variable.numpy() for variable in keras_model.trainable_variables]
     moving = [variable.numpy() for variable in keras_model.non_trainable_variables]
 
@@ -70,17 +81,18 @@ def freeze(keras_model, heads):
 # --- Where it runs ---------------------------------------------------------------------------------------------------
 
 
-def check_bfloat16():
-    """Raise UserError where oneDNN cannot do BF16: on an x86 CPU without AVX512, and no GPU to run on instead."""
+def check_bfloat16() -> None:
+    """Raise UserError if oneDNN cannot compute in BF16: on an x86 CPU without AVX512, unless there is a GPU."""
     flags = cpu_flags()
     if "avx2" in flags and "avx512f" not in flags and not tf.config.list_physical_devices("GPU"):
-        raise UserError('YOLO_PRECISION = "BF16" needs a CPU with AVX512, which this one does not have: use "FP32"')
+        problem = 'YOLO_PRECISION = "BF16" needs a CPU with AVX512, which this one does not have'
+        raise UserError(problem, 'use "FP32"')
 
 
-def in_mixed_precision(frozen):
-    """A frozen network, run with its convolutions in bfloat16 (CPU, oneDNN) or float16 (GPU).
+def in_mixed_precision(frozen: Callable) -> Callable:
+    """Return a frozen network with its convolutions in bfloat16 (CPU, oneDNN) or float16 (GPU).
 
-    The graph rewrite goes with the call, not with the process, whose other functions stay as they are.
+    TensorFlow rewrites the graph of this network only, not those of other functions of the process.
     """
     on_gpu = tf.config.list_physical_devices("GPU")
     rewrite = "auto_mixed_precision" if on_gpu else "auto_mixed_precision_onednn_bfloat16"
@@ -96,33 +108,40 @@ def in_mixed_precision(frozen):
     return network
 
 
-def allow_memory_growth():
+def allow_memory_growth() -> None:
     """Let TensorFlow take GPU memory as it needs it, rather than all of it at once."""
     for gpu in tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # TensorFlow runs already: too late to change, and no harm
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started: too late to change, but harmless
             tf.config.experimental.set_memory_growth(gpu, True)
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def check(precision, options):
-    """A SavedModel takes nothing but TensorFlow to write."""
+def check(precision: str, options: Mapping) -> None:
+    """Do nothing: to write a SavedModel takes TensorFlow only."""
 
 
-def write(folder, source, spec, options, inputs=None, facts=()):
+def write(
+    folder: Path,
+    source: Path,
+    spec: ModelSpec,
+    options: Mapping[str, Any],
+    inputs: Any = None,
+    facts: Iterable = (),
+) -> Written:
     """Write weights as a SavedModel folder, checked against the Keras model on a picture.
 
-    source  a .weights file or a checkpoint folder of weights
-    options  {"score_threshold", "iou_threshold", "max_pixels", and optionally "class_agnostic" (False), "version": the
-             number of its subfolder, or None}
+    source   a .weights file or a checkpoint folder of weights
+    options  "score_threshold", "iou_threshold", "max_pixels" and, if wanted, "class_agnostic" (False) and "version",
+             the number of the subfolder
     """
     network = keras_network(spec, source)
     baked = {"class_agnostic": False, **options}
     version = baked.pop("version", None)
     with whole_folder(folder) as part:
         place = part / str(version) if version else part
-        for other in folder.glob("*/saved_model.pb") if version else ():  # a server changes over from one to another
+        for other in folder.glob("*/saved_model.pb") if version else ():  # so that a server can switch versions
             if other.parent.name not in (place.name, "variables"):
                 shutil.copytree(other.parent, part / other.parent.name)
         savedmodel.save(place, freeze(network, spec.heads), spec, **baked)
@@ -138,13 +157,22 @@ def write(folder, source, spec, options, inputs=None, facts=()):
         return Written(worst)
 
 
-def check_bytes(part, spec, predict, folder, score_threshold, iou_threshold, max_pixels, class_agnostic):
-    """Raise UserError if a SavedModel's `detect_bytes` does not find on the sample's file what `predict` says."""
+def check_bytes(
+    part: Path,
+    spec: ModelSpec,
+    predict: Callable,
+    folder: Path,
+    score_threshold: float,
+    iou_threshold: float,
+    max_pixels: int,
+    class_agnostic: bool,
+) -> None:
+    """Raise UserError if a SavedModel's `detect_bytes` does not find in the sample file what `predict` does."""
     files = tf.constant([project_path(PICTURE).read_bytes()])
     images, sizes, readable = savedmodel.read_files(files, spec.input_size, spec.resize, max_pixels)
     found = savedmodel.load(part, "detect_bytes")(image_bytes=files)
-    if not readable:  # YOLO_MAX_PIXELS is smaller
+    if not readable:  # YOLO_MAX_PIXELS is smaller than the sample
         return
     _, scores, _, valid = finish(predict(images), sizes, score_threshold, iou_threshold, spec, class_agnostic)
     if found["valid_detections"] != valid or not np.allclose(found["scores"], scores, atol=TOLERANCE):
-        raise UserError(f"{folder} would find something else on the file {PICTURE}: it is not written")
+        raise UserError(f"{folder} finds other boxes in the file {PICTURE} than expected: it is not written")

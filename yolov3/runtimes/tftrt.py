@@ -1,12 +1,14 @@
-"""What TF-TRT, TensorFlow's own way into TensorRT, needs: checked before anything heavy.
+"""Check all that TF-TRT, TensorFlow's interface to TensorRT, needs, before any long work begins.
 
-TensorFlow opens TensorRT's libraries by name, at run time. Most of its own words for what is missing come late or end
-the process, so the questions are asked here, each answered in one line that says what to do.
+TensorFlow opens TensorRT's libraries by name, at run time. If something is missing, it mostly says so late or ends the
+process. The checks here say it in one line, with the remedy.
 """
 
 import ctypes
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 from yolov3.checks import UserError
 
@@ -14,18 +16,22 @@ import tensorflow as tf
 
 CONTAINER = "NVIDIA's container tensorflow:25.02-tf2-py3"
 INSTALL = "pip install -r requirements/trt.txt in an environment of its own, of Python 3.10 or 3.11"
-NEWEST_GPU = {(8, 5): (9, 0), (10, 8): (12, 0)}  # TensorRT, from that version on -> newest compute capability it knows
+NEWEST_GPU = {(8, 5): (9, 0), (10, 8): (12, 0)}  # highest compute capability of TensorRT from that version on
 ROOM = 1024  # MB of GPU memory beside the workspace: weights, 258 MB at most, in TensorFlow and TensorRT, and cuDNN
 
 
-def import_converter():
+def import_converter() -> ModuleType:
+    """Return TF-TRT's converter. The import also registers TRTEngineOp, the operation that runs an engine."""
     from tensorflow.python.compiler.tensorrt import trt_convert
 
     return trt_convert
 
 
-def check_tensorrt(workspace=0):
-    """Raises UserError at the first thing that TF-TRT lacks; workspace: MB of GPU memory to build engines in."""
+def check_tensorrt(workspace: int = 0) -> None:
+    """Raise UserError for the first thing that TF-TRT lacks.
+
+    workspace  MB of GPU memory to build engines in
+    """
     check_build()
     check_library()
     check_found()
@@ -33,39 +39,43 @@ def check_tensorrt(workspace=0):
     check_memory(workspace)
 
 
-# --- The checks, in their order: each is safe once those before it have passed ---------------------------------------
+# --- The checks, in their order: each relies on those before it ------------------------------------------------------
 
 
-def check_build():
+def check_build() -> None:
+    """Raise UserError if TensorFlow was built without TF-TRT."""
     if not tf.sysconfig.get_build_info().get("is_tensorrt_build"):
         raise UserError(
-            f"TensorFlow {tf.__version__} is built without TF-TRT, which 2.17 was the last to have: {INSTALL}, or use "
-            f"{CONTAINER}"
+            f"TensorFlow {tf.__version__} is built without TF-TRT, which 2.17 was the last to have",
+            f"{INSTALL}, or use {CONTAINER}",
         )
 
 
-def check_library():
+def check_library() -> None:
+    """Raise UserError if a library of TensorRT cannot be loaded."""
     for name in libraries():
         try:
             open_library(name)
         except OSError as error:
-            raise UserError(f"{name} of TensorRT {version()} cannot be loaded ({error}): {remedy()}") from None
+            raise UserError(f"{name} of TensorRT {version()} cannot be loaded ({error})", remedy()) from None
 
 
-def check_found():
+def check_found() -> None:
+    """Raise UserError if TensorFlow does not find TensorRT's libraries."""
     if not _bindings().is_tensorrt_enabled():
         raise UserError(
-            f"TensorFlow does not find TensorRT {version()}, though {libraries()[0]} can be loaded: put its folder "
-            "into LD_LIBRARY_PATH before Python starts"
+            f"TensorFlow does not find TensorRT {version()}, though {libraries()[0]} can be loaded",
+            "put its folder into LD_LIBRARY_PATH before Python starts",
         )
 
 
-def check_gpu():
+def check_gpu() -> None:
+    """Raise UserError if there is not a GPU that TensorRT supports."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         raise UserError(
-            "TensorFlow sees no NVIDIA GPU, without which TensorRT cannot run: nvidia-smi should list one (a container "
-            'needs --gpus all); on a CPU use YOLO_FRAMEWORK = "openvino" or "tf"'
+            "TensorFlow finds no NVIDIA GPU, without which TensorRT cannot run",
+            'nvidia-smi should list one (containers need --gpus all); on a CPU use YOLO_FRAMEWORK = "openvino" or "tf"',
         )
     details = tf.config.experimental.get_device_details(gpus[0])
     capability = details.get("compute_capability", (0, 0))
@@ -73,20 +83,23 @@ def check_gpu():
     if capability > newest:
         raise UserError(
             f"{details.get('device_name', 'the GPU')} has compute capability {_dotted(capability)}, but TensorRT "
-            f'{version()} knows GPUs up to {_dotted(newest)}: use {CONTAINER}, or YOLO_FRAMEWORK = "tf"'
+            f"{version()} supports GPUs up to {_dotted(newest)}",
+            f'use {CONTAINER}, or YOLO_FRAMEWORK = "tf"',
         )
 
 
-def check_memory(workspace):
+def check_memory(workspace: int) -> None:
+    """Raise UserError if too little GPU memory is free."""
     free = free_memory()
-    if free is not None and free < workspace + ROOM:
+    needed = workspace + ROOM
+    if free is not None and free < needed:
         raise UserError(
-            f"the GPU has {free:.0f} MB free, but it takes {workspace + ROOM}, {workspace} of them YOLO_TRT_WORKSPACE: "
-            "end what else runs on it (nvidia-smi lists it), or convert with a smaller workspace"
+            f"the GPU has {free:.0f} MB free, but {needed} are needed, {workspace} of them YOLO_TRT_WORKSPACE",
+            "end other programs on it (nvidia-smi lists them), or convert with a smaller workspace",
         )
 
 
-# --- What they ask ---------------------------------------------------------------------------------------------------
+# --- What the checks ask ---------------------------------------------------------------------------------------------
 
 
 def _bindings():
@@ -95,48 +108,53 @@ def _bindings():
     return _pywrap_py_utils
 
 
-def version():
-    """Of the TensorRT that TensorFlow was built for; the one it has loaded is never asked for its version, since that
-    ends the process if there is none."""
+def version() -> str:
+    """Return the version of the TensorRT that TensorFlow was built for.
+
+    TensorFlow must not be asked for the version that it has loaded: without one, that ends the process.
+    """
     return _dotted(_bindings().get_linked_tensorrt_version())
 
 
-def op_converters():
-    """The kinds of operation that TF-TRT can take."""
+def op_converters() -> set[str]:
+    """Return the kinds of operations that TF-TRT can convert."""
     return set(_bindings().get_registered_op_converters())
 
 
-def libraries():
-    """The files that TensorFlow opens, by these very names."""
+def libraries() -> list[str]:
+    """Return the names of the library files that TensorFlow opens."""
     return [f"libnvinfer.so.{version()}", f"libnvinfer_plugin.so.{version()}"]
 
 
-def open_library(name):
-    """As TensorFlow does: where the system looks, or in the two folders beside its own that it looks in too."""
+def open_library(name: str) -> ctypes.CDLL:
+    """Open a library as TensorFlow does: in the folders of the system, or in two folders beside its own."""
     packages = Path(tf.__file__).resolve().parent.parent
     places = [packages / folder / name for folder in ("tensorflow", "tensorrt")]
     return ctypes.CDLL(str(next((place for place in places if place.exists()), name)))
 
 
-def remedy():
-    """TensorRT's package for pip names its libraries by their first number only, so that TensorFlow finds none."""
+def remedy() -> str:
+    """Return what helps if a library cannot be loaded.
+
+    The names in TensorRT's pip package end in the first number of the version, so TensorFlow does not find them.
+    """
     package = importlib.util.find_spec("tensorrt_libs")
     if package is None:
         return f"{INSTALL}; if it is installed, put its folder into LD_LIBRARY_PATH before Python starts"
-    folder, major = package.submodule_search_locations[0], version().split(".")[0]
+    folder, major = (package.submodule_search_locations or [""])[0], version().split(".")[0]
     links = [f"ln -sf {name.removesuffix(version())}{major} {name}" for name in libraries()]
     return " && ".join([f"cd {folder}", *links, f"export LD_LIBRARY_PATH={folder}"]) + ", then start again"
 
 
-def newest_gpu(tensorrt):
-    """TensorRT's version -> the newest compute capability that it knows."""
+def newest_gpu(tensorrt: Iterable[int]) -> tuple[int, int]:
+    """Return the highest compute capability that a version of TensorRT supports."""
     return max((gpu for since, gpu in NEWEST_GPU.items() if since <= tuple(tensorrt)), default=(8, 6))
 
 
-def free_memory():
-    """MB free on the GPU that TensorFlow takes, the first one; None if its driver does not say.
+def free_memory() -> float | None:
+    """Return the MB that are free on the first GPU, which TensorFlow uses, or None if its driver does not say.
 
-    Asked of the driver: it counts what other processes hold, and heeds CUDA_VISIBLE_DEVICES, as nvidia-smi does not.
+    The driver counts what other processes hold and, unlike nvidia-smi, follows CUDA_VISIBLE_DEVICES.
     """
     try:
         cuda = ctypes.CDLL("libcuda.so.1")

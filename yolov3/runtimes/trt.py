@@ -1,27 +1,30 @@
-"""TensorRT on an NVIDIA GPU, by TF-TRT: a folder with engines run, and written from a SavedModel.
+"""Load and write networks for TensorRT on NVIDIA GPUs, by TF-TRT and without Keras.
 
-TensorRT gets the network up to its raw heads. The boxes' arithmetic behind them stays in TensorFlow, in float32: eight
-bits are too few for a place in pixels. No Keras.
+TensorRT gets the network up to its raw heads. TensorFlow decodes them to boxes in float32, since eight bits are too few
+for a position in pixels.
 """
 
 import contextlib
 import multiprocessing
 import tempfile
 import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
-from yolov3.checkpoint import read_about, write_about
+from yolov3.checkpoint import ModelSpec, read_about, write_about
 from yolov3.checks import UserError
 from yolov3.files import whole_folder
-from yolov3.runtimes import Written, savedmodel
+from yolov3.runtimes import RunOptions, Written, savedmodel
 from yolov3.runtimes.common import TOLERANCE, baked, check_same, made_from, sample_images
 from yolov3.runtimes.tf import allow_memory_growth
 from yolov3.runtimes.tftrt import check_tensorrt, import_converter, op_converters
 from yolov3.runtimes.tftrt_engines import (
     DEFAULTS,
     Converted,
+    Options,
     convert,
     rename_engines,
     report,
@@ -33,19 +36,21 @@ import numpy as np
 import tensorflow as tf
 
 
-def load(spec, folder, options):
-    """A folder that tools/Convert_to_TRT.py has written, on an NVIDIA GPU."""
+def load(spec: ModelSpec, folder: Path, options: RunOptions) -> Callable:
+    """Return the network of a folder that tools/Convert_to_TRT.py has written, on an NVIDIA GPU."""
     check_tensorrt()
-    import_converter()  # makes TRTEngineOp known
+    import_converter()  # registers TRTEngineOp
     sizes = read_about(folder).get("batch_sizes")
     if not isinstance(sizes, list) or not all(isinstance(size, int) and size > 0 for size in sizes) or not sizes:
         raise UserError(f"{folder}/model.json does not say which batch_sizes it has engines for: convert again")
     return in_batches(savedmodel.load_network(folder, spec), sizes)
 
 
-def in_batches(network, sizes):
-    """A network, run by batches of those sizes alone, the last one filled up: TF-TRT has no engine for others and would
-    run them in TensorFlow, in another precision and slower."""
+def in_batches(network: Callable, sizes: Sequence[int]) -> Callable:
+    """Return a network that runs in batches of those sizes only, of which the last is filled up.
+
+    TF-TRT has no engines for other sizes and would run them in TensorFlow: slower, and in another precision.
+    """
 
     def call(images):
         answers, first = [], 0
@@ -67,15 +72,23 @@ def in_batches(network, sizes):
 # --- Writing ---------------------------------------------------------------------------------------------------------
 
 
-def check(precision, options):
-    """Raise UserError at the first thing that TF-TRT lacks."""
+def check(precision: str, options: Options) -> None:
+    """Raise UserError for the first thing that TF-TRT lacks."""
     check_tensorrt(options.workspace)
 
 
-def write(folder, source, spec, options=DEFAULTS, inputs=None, facts=()):
+def write(
+    folder: Path,
+    source: Path,
+    spec: ModelSpec,
+    options: Options = DEFAULTS,
+    inputs: Any = None,
+    facts: Iterable = (),
+) -> Written:
     """Write a SavedModel folder as a TensorRT folder, checked against TensorFlow on a picture.
 
-    inputs, facts  what INT8 is calibrated on, and what model.json is to say of it
+    inputs  network inputs that INT8 is calibrated on
+    facts   what model.json is to say of them
     """
     thresholds, images = baked(source), sample_images(spec)
     sizes = ", ".join(map(str, options.batch_sizes))
@@ -99,37 +112,40 @@ def write(folder, source, spec, options=DEFAULTS, inputs=None, facts=()):
             tolerance = TOLERANCE if spec.precision == "FP32" else np.inf
             answers = zip(elsewhere(answer, part, spec, batches), expected, strict=True)
             worst = max(check_same(ours, theirs, folder, tolerance) for ours, theirs in answers)
-            return Written(worst, report(share, op_converters(), options.min_segment))
+            return Written(worst, tuple(report(share, op_converters(), options.min_segment)))
     except UserError:
         raise
-    except (tf.errors.OpError, RuntimeError, ValueError, BrokenProcessPool) as error:  # TF-TRT's and TensorRT's own
+    except (tf.errors.OpError, RuntimeError, ValueError, BrokenProcessPool) as error:  # raised by TF-TRT and TensorRT
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"TensorRT does not take {source} ({reason}): TF_CPP_MIN_LOG_LEVEL=0 says more") from None
+        raise UserError(f"TensorRT cannot convert {source} ({reason}): TF_CPP_MIN_LOG_LEVEL=0 says more") from None
 
 
-def elsewhere(function, *arguments):
-    """function(*arguments), in a process of its own: one that has engines loaded cannot load them once more."""
+def elsewhere(function: Callable, *arguments: Any) -> Any:
+    """Return function(*arguments), run in another process: a process cannot load the same engines twice."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare) as process:
         return process.submit(function, *arguments).result()
 
 
-def prepare():
+def prepare() -> None:
+    """Prepare another process for engines."""
     allow_memory_growth()
-    import_converter()  # makes TRTEngineOp known
+    import_converter()  # registers TRTEngineOp
 
 
-def add_signatures(folder, converted, spec, *baked):
+def add_signatures(folder: Path, converted: Path, spec: ModelSpec, *baked: Any) -> None:
+    """Save what TF-TRT has written as a SavedModel with our signatures."""
     savedmodel.save(folder, Converted(converted, spec), spec, *baked)
 
 
-def answer(folder, spec, batches):
+def answer(folder: Path, spec: ModelSpec, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the predictions of a SavedModel folder for each batch."""
     network = savedmodel.load_network(folder, spec)
     return [network(tf.constant(images))["predictions"].numpy() for images in batches]
 
 
 @contextlib.contextmanager
-def scratch_folder():
-    """A temporary folder that all others go into meanwhile: TF-TRT makes some, engines in them, and leaves them."""
+def scratch_folder() -> Iterator[str]:
+    """Make a temporary folder in which all others are made: TF-TRT makes some for engines and never removes them."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder
@@ -140,9 +156,9 @@ def scratch_folder():
 
 
 @contextlib.contextmanager
-def exact_float32():
-    """GPUs since Ampere round the factors of float32 convolutions to ten bits, in TensorFlow and TensorRT, unless
-    told not to."""
+def exact_float32() -> Iterator[None]:
+    """Have float32 convolutions computed exactly: by default GPUs since Ampere round their factors to ten bits, in
+    TensorFlow and in TensorRT."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:

@@ -1,7 +1,7 @@
-"""Load re-identification networks that make the embeddings by which a tracker tells objects apart, without Keras.
+"""Load re-identification networks, whose embeddings tell objects apart, without Keras.
 
-An embedder is a function (frame, boxes) -> embeddings float32 (n, d) of a frame, uint8 (H, W, 3) in RGB, and boxes
-(n, 4), xyxy in its pixels. Two embeddings are compared by the angle between them. `Detector.embed` is another one.
+An embedder is a function of a frame, uint8 (H, W, 3) in RGB, and boxes (n, 4), xyxy in its pixels, that returns their
+embeddings, float32 (n, d). Two embeddings are compared by the angle between them. `Detector.embed` is an embedder, too.
 """
 
 import os
@@ -16,9 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of red, green, blue, 0..1
+Embedder = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def load_embedder(path: str | os.PathLike) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def load_embedder(path: str | os.PathLike) -> Embedder:
     """Return the embedder of a re-identification network in a .pb or .onnx file. Raises UserError."""
     if not isinstance(path, (str, os.PathLike)) or Path(path).suffix.lower() not in NETWORK_FILES:
         raise UserError(f"TRACKER_EMBEDDER = {path!r} is not known: {CHOICES}")
@@ -48,20 +49,20 @@ def load_embedder(path: str | os.PathLike) -> Callable[[np.ndarray, np.ndarray],
     return checked
 
 
-def frozen_graph(file):
-    """Return the embedder of a frozen TensorFlow graph like Deep SORT's mars-small128.pb, which takes "images", uint8
-    (n, h, w, 3) in BGR, and answers "features" (n, d).
+def frozen_graph(file: Path) -> Embedder:
+    """Return the embedder of a frozen TensorFlow graph like Deep SORT's mars-small128.pb.
 
-    Crops get the aspect of its input about the middle of the box, as in the training of that network.
+    The graph takes "images", uint8 (n, h, w, 3) in BGR, and answers "features" (n, d). The width of a crop, about the
+    middle of its box, follows from its height by the aspect of the input, as in the training of that network.
     """
     graph_def = tf.compat.v1.GraphDef()
     try:
         graph_def.ParseFromString(file.read_bytes())
         wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
         images, features = (wrapped.graph.get_tensor_by_name(f"{name}:0") for name in ("images", "features"))
-    except Exception as error:  # protobuf's own class, or ValueError, or KeyError
+    except Exception as error:  # an error of protobuf, ValueError or KeyError
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"TRACKER_EMBEDDER: {file} is not a frozen graph, images -> features ({reason})") from None
+        raise UserError(f"TRACKER_EMBEDDER: {file} is not a frozen graph from images to features ({reason})") from None
     shape = images.shape.as_list()
     if images.dtype != tf.uint8 or not _is_picture_batch(shape, 3) or features.shape.rank != 2:
         raise UserError(
@@ -71,15 +72,17 @@ def frozen_graph(file):
     network = wrapped.prune(images, features)
 
     def embed(frame, boxes):
-        crops = cut_out(frame, boxes, shape[1], shape[2], keep_aspect=True)
+        crops = cut_crops(frame, boxes, shape[1], shape[2], keep_aspect=True)
         return network(tf.constant(crops[..., ::-1])).numpy()
 
     return embed
 
 
-def onnx_network(file):
-    """Return the embedder of an ONNX network like those of torchreid, which takes float32 (n, 3, h, w), RGB normalised
-    by ImageNet's mean and deviation, and answers (n, d)."""
+def onnx_network(file: Path) -> Embedder:
+    """Return the embedder of an ONNX network like those of torchreid.
+
+    The network takes float32 (n, 3, h, w), RGB normalised by ImageNet's mean and deviation, and answers (n, d).
+    """
     openvino = import_openvino()
     core = openvino.Core()
     try:
@@ -99,7 +102,7 @@ def onnx_network(file):
     shift = -np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_DEVIATION, np.float32)
 
     def embed(frame, boxes):
-        crops = cut_out(frame, boxes, height, width)
+        crops = cut_crops(frame, boxes, height, width)
         request.infer([np.ascontiguousarray((crops * scale + shift).transpose(0, 3, 1, 2))])
         return request.get_output_tensor().data.copy()
 
@@ -111,7 +114,7 @@ CHOICES = f'"detector", "none", or a re-identification network in a file: {", ".
 
 
 def _is_picture_batch(shape, channels_at):
-    """Whether a shape is that of pictures: four axes, three channels at the given one, height and width known."""
+    """Return whether a shape is that of pictures: four axes, three channels at axis `channels_at`, known sides."""
     return shape is not None and len(shape) == 4 and shape[channels_at] == 3 and None not in shape[1:]
 
 
@@ -119,10 +122,10 @@ def _lengths(port):
     return [side.get_length() if side.is_static else None for side in port.partial_shape]
 
 
-def cut_out(frame, boxes, height, width, keep_aspect=False):
-    """Return the crops of a frame at boxes (n, 4), xyxy in pixels, each resized: uint8 (n, height, width, 3).
+def cut_crops(frame: np.ndarray, boxes: np.ndarray, height: int, width: int, keep_aspect: bool = False) -> np.ndarray:
+    """Return the crops of a frame at boxes (n, 4), xyxy in pixels, resized: uint8 (n, height, width, 3).
 
-    keep_aspect  change the width of each box so that it has the aspect of the crop
+    keep_aspect  change the width of each box to give it the aspect of the crop
     """
     crops = np.empty((len(boxes), height, width, 3), np.uint8)
     frame_height, frame_width = frame.shape[:2]

@@ -1,6 +1,6 @@
-"""Follow what the detector finds from frame to frame: give detections numbers that stay with their objects.
+"""Give detections numbers that stay with their objects from frame to frame.
 
-The tracker itself is that of deep_sort, which knows no detector. Here its answers get names, trails and counts.
+The tracker itself is that of deep_sort, which does not know the detector. Here names, trails and counts are added.
 """
 
 from collections import Counter, deque
@@ -14,27 +14,28 @@ import numpy as np
 
 
 class Follower:
-    """Turns the detections of each frame into those of the tracks to show, with numbers, trails and counts.
+    """Turn the detections of each frame into those of the tracks to show, with numbers, trails and counts.
 
     follow = Follower(Tracker(), "detector")
     tracks = follow(frame, detections)  # tracks.numbers: [1, 2, ...]
     """
 
     def __init__(self, tracker: Tracker, embedder: Callable | str | None = None, trail: int = 45):
-        """Follow by a tracker.
+        """Follow objects with a tracker.
 
-        embedder  a function, see `tracking.embedders`; "detector": the detections' own embeddings; None: motion only
-        trail     frames that a trail goes back
+        embedder  a function, see `tracking.embedders`; "detector" for the detections' own embeddings; None for motion
+                  only
+        trail     length of a trail in frames
         """
         self.tracker, self.embedder = tracker, embedder
-        self.counts: Counter[str] = Counter()  # class name, the one first seen -> objects seen
-        self.trails: dict[int, deque] = {}  # number -> (frame, x, y), the foot of its box; of all that may be seen
+        self.counts: Counter[str] = Counter()  # class name -> objects seen, each counted for its first class
+        self.trails: dict[int, deque] = {}  # number -> (frame, x, y) of the foot of its box
         self.size: np.ndarray | None = None
         self.trail_length, self.frames = trail, 0
 
     def __call__(self, frame: Frame, detections: Detections) -> Detections:
         """Return the tracks to show after one more frame. Their boxes are not clipped to the frame."""
-        # 1. The tracker sees every frame in the size of the first: some videos change their size on the way
+        # 1. Track in pixels of the first frame: the size of some videos changes on the way
         size = np.array(frame.picture.shape[1::-1])  # width, height, as boxes have them
         self.size = size if self.size is None else self.size
         scale = np.tile(self.size / size, 2)
@@ -44,7 +45,7 @@ class Follower:
         embeddings = self._embeddings(detections, scale)
         tracks = self.tracker.update(boxes, scores, classes, embeddings, frame.picture, seconds)
 
-        # 2. Where each was, and how many there were
+        # 2. Prolong the trails and count the objects
         self.frames += 1
         boxes = np.array([track.box for track in tracks], np.float32).reshape(-1, 4)
         for track, (x1, _, x2, y2) in zip(tracks, boxes, strict=True):
@@ -64,13 +65,13 @@ class Follower:
         )
 
     def _embeddings(self, detections, scale):
-        """Return what the tracker takes as embeddings; its boxes are those of the frame times a scale."""
+        """Return the embeddings as the tracker takes them. Its boxes are those of the frame times `scale`."""
         if callable(self.embedder):
             return lambda picture, boxes: self.embedder(picture, boxes / scale)
         return detections.embeddings if self.embedder == "detector" else None
 
     def _trail(self, number):
-        """Return its points (k, 2) of the last frames, back to where it was last out of sight."""
+        """Return the points (k, 2) of a track in the last frames, since it was last out of sight."""
         points = np.array(self.trails[number]).reshape(-1, 3)
         gaps = np.flatnonzero(np.diff(points[:, 0]) > 1)
         points = points[gaps[-1] + 1 :] if len(gaps) else points

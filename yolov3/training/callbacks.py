@@ -1,50 +1,54 @@
-"""What happens beside the steps of a training: validation, the checkpoints that are kept, backups to resume from, and
-what TensorBoard shows. Keras callbacks; of several workers only the chief writes.
+"""Do what goes with the steps of a training, as Keras callbacks: validation, checkpoints, backups to resume from, and
+TensorBoard's logs. Of several workers only the chief writes.
 """
 
 import contextlib
 import json
 import math
 import time
+from collections.abc import Callable
+from pathlib import Path
 
+from yolov3.annotations import Record
 from yolov3.boxes import decode
-from yolov3.checkpoint import read_arrays, write_checkpoint
+from yolov3.checkpoint import ModelSpec, read_arrays, write_checkpoint
 from yolov3.checks import UserError, project_path
 from yolov3.darknet import get_arrays
+from yolov3.detector import Detector
 from yolov3.evaluation import evaluate
 from yolov3.files import whole_file
 from yolov3.images import read_picture
 from yolov3.media.drawing import draw_detections
-from yolov3.training.trainer import from_chief
+from yolov3.training.trainer import Trainer, from_chief
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-PICTURES = 4  # of the validation set, shown in TensorBoard with what is found on them
-PICTURE_SCORE = 0.3  # what a box must exceed to be drawn there
+PICTURES = 4  # pictures of the validation set that TensorBoard shows with their detections
+PICTURE_SCORE = 0.3  # detections with a higher score are drawn on them
 LOG_EVERY = 10  # steps
 
 
 class EpochMeans(keras.callbacks.Callback):
-    """Puts the mean of an epoch's steps in place of its last step's loss, for all callbacks after this one."""
+    """Replace the loss of an epoch's last step by the mean of all its steps, for all callbacks after this one."""
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.steps = []
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.steps: list[dict[str, float]] = []
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:
         for name, value in logs.items():
-            logs[name] = float(np.squeeze(value))  # with several devices they have a shape of (1,)
+            logs[name] = float(np.squeeze(value))  # with several devices their shape is (1,)
         self.steps.append(dict(logs))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
         logs.update({name: float(np.mean([step[name] for step in self.steps])) for name in self.steps[0]})
 
 
 class TerminateOnNaN(keras.callbacks.TerminateOnNaN):
-    """Keras' stops as if the epoch had ended well, and its broken weights would be kept."""
+    """Raise UserError if the loss is not finite. Keras' own ends the epoch as usual, and its weights would be kept."""
 
-    def on_batch_end(self, batch, logs=None):
+    def on_batch_end(self, batch: int, logs: dict) -> None:
         super().on_batch_end(batch, logs)
         if self.model.stop_training:
             raise UserError(
@@ -54,50 +58,51 @@ class TerminateOnNaN(keras.callbacks.TerminateOnNaN):
 
 
 class Validation(keras.callbacks.Callback):
-    """After each epoch: AP50 and AP of the detector, 0..1, into the logs."""
+    """Add AP50 and AP of the detector, 0..1, to the logs of each epoch."""
 
-    def __init__(self, detector, records, sizes, thresholds, batch_size, max_pixels, is_chief):
+    def __init__(
+        self,
+        detector: Detector,
+        records: list[Record],
+        sizes: list[tuple[int, int]],
+        thresholds: tuple[float, float],
+        batch_size: int,
+        max_pixels: int,
+        is_chief: bool,
+    ):
         super().__init__()
         self.detector, self.records, self.sizes, self.thresholds = detector, records, sizes, thresholds
         self.batch_size, self.max_pixels, self.is_chief = batch_size, max_pixels, is_chief
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int | None, logs: dict) -> None:
         measured = np.zeros(2)
         if self.is_chief:
-            scores = evaluate(
-                self.detector,
-                self.records,
-                self.sizes,
-                self.detector.names,
-                *self.thresholds,
-                self.batch_size,
-                self.max_pixels,
-                progress=False,
-            )
+            data = self.records, self.sizes, self.detector.names
+            scores = evaluate(self.detector, *data, *self.thresholds, self.batch_size, self.max_pixels, progress=False)
             measured = np.nan_to_num([scores.AP50, scores.AP])
         logs["AP50"], logs["AP"] = (float(x) for x in from_chief(measured))
 
 
 class Keep(keras.callbacks.Callback):
-    """Writes the averaged weights after each epoch: FOLDER when its AP50 is the best so far, and FOLDER_last.
+    """Write the averaged weights after each epoch, as FOLDER_last and, if AP50 is the best so far, as FOLDER.
 
-    patience  epochs without a better one after which training ends; 0: it does not.
+    patience  epochs without a better AP50 after which the training ends; 0: it is never ended early
     """
 
-    def __init__(self, folder, model, made_from, backup, patience):
+    def __init__(self, folder: str | Path, spec: ModelSpec, made_from: str, backup: "Backup", patience: int):
         super().__init__()
-        self.folder, self.about, self.made_from = folder, model, made_from
+        self.folder, self.spec, self.made_from = folder, spec, made_from
         self.backup, self.patience = backup, patience
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int | None, logs: dict) -> None:
         before = self.backup.progress
         is_best = logs["AP50"] > before["best_AP50"]
         if self.backup.is_chief:
             average = self.model.averages()
             arrays = list(get_arrays(self.model.network, lambda variable: average[id(variable)].numpy()))
             for folder in [f"{self.folder}_last", self.folder][: 1 + is_best]:
-                write_checkpoint(folder, self.about, arrays, self.made_from)
-        self.backup.progress = {  # not before all that is written: interrupted, it is done again
+                write_checkpoint(folder, self.spec, arrays, self.made_from)
+        self.backup.progress = {  # set only when all is written, so that an interrupted validation is repeated
             "best_AP50": max(logs["AP50"], before["best_AP50"]),
             "epochs_since_best": 0 if is_best else before["epochs_since_best"] + 1,
             "measured_step": self.model.steps_done,
@@ -110,34 +115,34 @@ class Keep(keras.callbacks.Callback):
 
 
 class Backup(keras.callbacks.Callback):
-    """Keeps all that training needs to go on at its very step in one .npz: weights, their average, optimizer, step,
+    """Keep all that a training needs to go on at the same step in one .npz: weights, their average, optimizer, step,
     best AP50. It is written beside the old one, which becomes NAME.previous.npz when the new one is whole.
 
-    Keras' BackupAndRestore begins the epoch again and takes the averaged weights for the weights.
+    Keras' BackupAndRestore would begin the epoch again and take the averaged weights for the weights.
     """
 
-    def __init__(self, trainer, path, settings, seconds, is_chief):
+    def __init__(self, trainer: Trainer, path: str | Path, settings: dict, seconds: float, is_chief: bool):
         super().__init__()
-        self.set_model(trainer)  # it may be asked to save before `fit` begins
+        self.set_model(trainer)  # since `save` may be called before `fit`
         self.file = project_path(path)
         self.previous = self.file.with_suffix(".previous.npz")
-        self.settings = json.loads(json.dumps(settings))  # of the training; tuples become lists, as when read back
+        self.settings = json.loads(json.dumps(settings))  # turns tuples into lists, as they are when read back
         self.seconds, self.is_chief = seconds, is_chief
         self.saved_at = time.monotonic()
         self.progress = {"best_AP50": -1.0, "epochs_since_best": 0, "measured_step": 0}
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:
         if time.monotonic() - self.saved_at > self.seconds and math.isfinite(logs["loss"]):
             self.save()
 
-    def save(self):
-        """Writes the state as it is between two steps."""
+    def save(self) -> None:
+        """Write the present state, between two steps, unless it holds numbers that are not finite."""
         self.saved_at = time.monotonic()
         if not self.is_chief:
             return
         arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in state_of(self.model)}
         if not all(np.isfinite(array).all() for array in arrays.values()):
-            return  # a gradient was no number: the loss will not be one either
+            return  # a gradient was not finite, so the next loss will not be either
         about = {"settings": self.settings, "progress": self.progress, "step": self.model.steps_done}
         with whole_file(self.file) as part:
             with part.open("wb") as file:
@@ -145,9 +150,8 @@ class Backup(keras.callbacks.Callback):
             if self.file.exists():
                 self.file.replace(self.previous)
 
-    def read(self):
-        """Return the newest whole backup, {name: array}; None without any. Raises UserError if it is of another
-        training."""
+    def read(self) -> dict | None:
+        """Return the newest whole backup, {name: array}, or None. Raises UserError if it is of another training."""
         network = self.model.network.variables
         shapes = {f"{kind}/{i}": tuple(x.shape) for kind in ("network", "average") for i, x in enumerate(network)}
         optimizers = {(), *shapes.values()}
@@ -163,10 +167,10 @@ class Backup(keras.callbacks.Callback):
                 state = read_arrays(file, {**shapes, "about": ()}, optimizers)
             except UserError:
                 raise
-            except Exception as error:  # zipfile, zlib, json and NumPy have some ten classes for damage
-                print(f"{file} is damaged ({str(error) or type(error).__name__}): trying the one before it")
+            except Exception as error:  # zipfile, zlib, json and NumPy raise some ten classes for damage
+                print(f"{file} is damaged ({str(error) or type(error).__name__}): trying the previous one")
                 if self.is_chief:
-                    file.unlink()  # or the next save would put it in the place of the good one
+                    file.unlink()  # otherwise the next save would replace the good one with it
                 continue
             del state["about"]
             self.progress, self.read_from = progress, file
@@ -174,9 +178,10 @@ class Backup(keras.callbacks.Callback):
         return None
 
     def _check_settings(self, file, settings):
-        """Raise UserError if a backup is of a training with other settings."""
+        """Raise UserError if a backup belongs to a training with other settings."""
         for name, value in settings.items():
-            if self.settings.get(name) == value:
+            now = self.settings.get(name)
+            if now == value:
                 continue
             remedy = "set that back to go on, or give --overwrite to begin anew"
             if name == "TRAIN_EPOCHS":
@@ -184,21 +189,18 @@ class Backup(keras.callbacks.Callback):
                     "; for more epochs let this training end, then begin one with TRAIN_FROM_CHECKPOINT = "
                     f"{file.name.removesuffix('_backup.npz')!r} and another TRAIN_MODEL_NAME"
                 )
-            raise UserError(
-                f"{file} is of an unfinished training with {name} = {value!r}, not {self.settings.get(name)!r}: "
-                f"{remedy}"
-            )
+            raise UserError(f"{file} belongs to an unfinished training with {name} = {value!r}, not {now!r}: {remedy}")
 
     def _check_progress(self, step, progress):
-        """Raise ValueError unless the step is one of this training, and its progress has the numbers of ours."""
+        """Raise ValueError if this training does not have such a step, or if the progress is not complete."""
         if type(step) is not int or not 0 <= step <= self.model.schedule.steps:
-            raise ValueError(f"step {step!r} is not one of {self.model.schedule.steps}")
+            raise ValueError(f"step {step!r} is not one of the {self.model.schedule.steps}")
         if set(progress) != set(self.progress) or not all(math.isfinite(x) for x in progress.values()):
-            raise ValueError("its progress is not readable")
+            raise ValueError("its progress cannot be read")
 
-    def restore(self, state):
-        """Put what `read` returned into the Trainer. A stage begins with an optimizer of its own, so there it has none.
-        Raises UserError, before anything is assigned, if the optimizer is another one."""
+    def restore(self, state: dict) -> None:
+        """Put what `read` returned into the Trainer; the optimizer is left out where a stage begins with a new one.
+        Raises UserError, before anything is assigned, if the optimizer is of another kind."""
         trainer = self.model
         trainer.begin(state["step"])
         begins_stage = state["step"] == trainer.schedule.freeze
@@ -208,21 +210,21 @@ class Backup(keras.callbacks.Callback):
         for name, variable in variables.items():
             if name not in state or state[name].shape != tuple(variable.shape):
                 raise UserError(
-                    f"{self.read_from} is of another optimizer ({name} does not fit), perhaps of another version of "
-                    "Keras: go on with that version, or give --overwrite to begin anew"
+                    f"{self.read_from} holds another optimizer ({name} does not fit), perhaps that of another Keras "
+                    "version: go on with that version, or give --overwrite to begin anew"
                 )
         for name, variable in variables.items():
             variable.assign(state[name])
 
-    def discard(self):
-        """Removes the backups: the training is done."""
+    def discard(self) -> None:
+        """Remove the backups."""
         if self.is_chief:
-            self.previous.unlink(missing_ok=True)  # first: alone it would be gone on with
+            self.previous.unlink(missing_ok=True)  # first: left alone, it would be restored by the next training
             self.file.unlink(missing_ok=True)
 
 
-def state_of(trainer):
-    """(name, variable) of all that a training changes, but its step."""
+def state_of(trainer: Trainer) -> list[tuple[str, tf.Variable]]:
+    """Return the names and variables of all that a training changes, except its step."""
     groups = {
         "network": trainer.network.variables,
         "average": trainer.average,
@@ -232,22 +234,22 @@ def state_of(trainer):
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Loss terms and learning rate every few steps; AP50 and pictures with what is found on them every epoch.
+    """Log loss terms and learning rate every few steps; AP50, AP and pictures with their detections every epoch.
 
-    Keras' own counts its steps from 0 again after a resume.
+    Keras' own callback would count steps from 0 again when a training is resumed.
     """
 
-    def __init__(self, folder, validation):
+    def __init__(self, folder: str | Path, validation: Validation):
         super().__init__()
         self.folder, self.validation = folder, validation
         self.writer = tf.summary.create_file_writer(str(project_path(folder)))
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict) -> None:
         step = self.model.steps_done
         if step % LOG_EVERY == 0:
             self.write({**{f"loss/{x}": logs[x] for x in logs}, "learning_rate": self.model.learning_rate()}, step)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int | None, logs: dict) -> None:
         step = self.model.steps_done
         self.write({f"validation/{name}": logs[name] for name in ("AP50", "AP")}, step)
         for i, record in enumerate(self.validation.records[:PICTURES]):
@@ -258,7 +260,8 @@ class TensorBoard(keras.callbacks.Callback):
         with self._writing():
             self.writer.flush()
 
-    def write(self, scalars, step):
+    def write(self, scalars: dict[str, float], step: int) -> None:
+        """Log some numbers by name."""
         with self._writing():
             for name, value in scalars.items():
                 tf.summary.scalar(name, value, step)
@@ -267,7 +270,7 @@ class TensorBoard(keras.callbacks.Callback):
     def _writing(self):
         """Turn TensorFlow's errors into a UserError that names the folder.
 
-        Those of a full disk have the class of a GPU's full memory, those of a file-size limit that of a dataset's end.
+        A full disk raises the error class of a GPU's full memory, a limit of file sizes that of a dataset's end.
         """
         try:
             with self.writer.as_default():
@@ -278,10 +281,10 @@ class TensorBoard(keras.callbacks.Callback):
             raise UserError(f"TRAIN_LOGDIR: {self.folder} cannot be written: {reason}") from None
 
 
-def averaged_network(trainer, size):
-    """The averaged weights of a Trainer as a network for `Detector`: float32 (N, S, S, 3) -> predictions.
+def averaged_network(trainer: Trainer, size: int) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """Return a network for `Detector`, which takes float32 (N, S, S, 3), with the averaged weights of a Trainer.
 
-    They are read at each call, so it always is the network of the latest step.
+    It reads them at each call, so its answers are always those of the latest step.
     """
     average = trainer.averages()
     weights = [
