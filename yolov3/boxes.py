@@ -58,8 +58,8 @@ def decode(raw_heads: Sequence[tf.Tensor], heads: Heads) -> tf.Tensor:
     sees their parts outside, too.
     """
     decoded = []
-    for raw, *head in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
-        boxes, objectness, classes = decode_head(raw, *head, heads.new_coords)
+    for raw, stride, anchors, scale_x_y in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
+        boxes, objectness, classes = decode_head(raw, stride, anchors, scale_x_y, heads.new_coords)
         decoded.append(tf.concat([boxes, objectness * classes], -1))
     return tf.concat(decoded, 1)
 

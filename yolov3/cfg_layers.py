@@ -30,19 +30,21 @@ def build(
     if height and width:
         map_sizes(cfg, (height, width))
 
-    conv, maps, raw_heads = Convolutions(), [], {}
+    conv = Convolutions()
+    maps: list[keras.KerasTensor] = []
+    raw_heads: dict[int, keras.KerasTensor] = {}
     yolos = {row.inputs[0]: row for row in cfg.head_rows}
     for row in cfg.rows:
         inputs = [maps[number] if number >= 0 else pictures for number in row.inputs]
         if row.number in yolos:
-            kernel = (row.options[name] for name in ("size", "stride", "padding"))
+            kernel = {name: row.options[name] for name in ("size", "stride", "padding")}
             anchors = len(yolos[row.number].options["anchors"])
-            raw_heads[row.number] = conv.head(*inputs, classes, anchors, *kernel)
+            raw_heads[row.number] = conv.head(inputs[0], classes, anchors, **kernel)
             maps.append(ACTIVATIONS[row.options["activation"]](raw_heads[row.number]))
         else:
             maps.append(MAKERS[row.name](conv, row, *inputs))
     embedded = embedding_row(cfg)
-    embedding = embedding_map(maps[embedded.number], int(embedded.stride)) if embedded else None
+    embedding = embedding_map(maps[embedded.number], int(embedded.stride or 0)) if embedded else None
     return [raw_heads[number] for number in yolos], embedding
 
 

@@ -115,7 +115,7 @@ def map_sizes(cfg: Cfg, size: tuple[int, int]) -> list[tuple[int, int]]:
             raise row.section.error(f"its map of {theirs[0][0]} x {theirs[0][1]} is smaller than its window")
         if height * width * row.channels > MOST_NUMBERS:
             raise row.section.error(f"its map of {height} x {width} x {row.channels} is too large")
-        if row.name == "yolo" and (height * row.stride, width * row.stride) != size:
+        if row.name == "yolo" and row.stride and (height * row.stride, width * row.stride) != size:
             text = f"its {height} x {width} cells do not divide an input of {size[0]} x {size[1]} pixels: make that a "
             raise row.section.error(f"{text}multiple of {cfg.multiple} (width and height in [net])")
     return sizes

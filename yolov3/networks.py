@@ -45,7 +45,7 @@ class Network(NamedTuple):
     tiny: bool  # TRAIN_YOLO_TINY
     builder: str  # module:function; `build` says what it takes and returns
     heads: Heads  # those that the published weights were trained with
-    weights: str | None = None  # the constant in configs.py that names its Darknet weights
+    weights: str = ""  # the constant in configs.py that names its Darknet weights
     official: Official | None = None
     backbone: int | None = None  # number of convolutions in the backbone, which come first
     multiple: int = 32  # what height and width of the input must be multiples of: the pixels of the largest cell
