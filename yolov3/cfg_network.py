@@ -95,8 +95,7 @@ def _heads(rows):
         tuple(int(row.stride) for row in yolos),
         tuple(x["anchors"] for x in options),
         tuple(x["scale_x_y"] for x in options),
-        last.options["nms"],  # Darknet goes by the last
-        last.options["new_coords"],
+        *(last.options[name] for name in ("nms", "beta_nms", "new_coords")),  # Darknet goes by the last
     )
     return heads, tuple(yolos), last.options["classes"]
 

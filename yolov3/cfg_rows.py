@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 from yolov3.cfg import Section
 from yolov3.cfg_options import choice, square_stride
-from yolov3.networks import LARGEST_ANCHOR
+from yolov3.networks import BETA_NMS, LARGEST_ANCHOR, MOST_BETA_NMS
 
-NMS = {"default": "iou", "greedynms": "diou", "diounms": "diou"}  # nms_kind: one of networks.NMS_KINDS
-BETA_NMS = 0.6  # of nms_kind=diounms: with it, it is what greedynms does whatever its beta_nms
+NMS = {"default": "iou", "cornersnms": "iou", "greedynms": "diou", "diounms": "diou"}  # nms_kind: one of NMS_KINDS
 ACTIVATIONS = ("linear", "leaky", "mish", "swish", "logistic", "relu")
 SCALING_ACTIVATIONS = ("linear", "leaky", "logistic", "relu")  # Darknet has no others in [scale_channels]
 
@@ -161,11 +160,19 @@ def yolo(section, rows):
     scale = section.real("scale_x_y", 1.0)
     if scale <= 0:
         raise section.error(f"scale_x_y={scale:g} must be above 0", "scale_x_y")
-    kind = choice(section, "nms_kind", "default", tuple(NMS))
-    if kind == "diounms" and section.real("beta_nms", BETA_NMS) != BETA_NMS:
-        text = f"beta_nms={section.word('beta_nms', '')} is not implemented with diounms: {BETA_NMS} is"
-        raise section.error(text, "beta_nms")
-    options = {"anchors": anchors, "scale_x_y": scale, "nms": NMS[kind], "new_coords": new_coords, "classes": classes}
+    kind, beta = choice(section, "nms_kind", "default", tuple(NMS)), BETA_NMS
+    if kind == "diounms":  # Darknet's other kinds do not heed it
+        beta = section.real("beta_nms", BETA_NMS)
+    if not 0 <= beta <= MOST_BETA_NMS:
+        raise section.error(f"beta_nms={beta:g} must be from 0 to {MOST_BETA_NMS}", "beta_nms")
+    options = {
+        "anchors": anchors,
+        "scale_x_y": scale,
+        "nms": NMS[kind],
+        "beta_nms": beta,
+        "new_coords": new_coords,
+        "classes": classes,
+    }
     return Row(section, (before.number,), before.channels, before.stride, options)
 
 

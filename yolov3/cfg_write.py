@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from yolov3.cfg import Section, lines_of
-from yolov3.cfg_rows import BETA_NMS
-from yolov3.networks import Heads
+from yolov3.networks import BETA_NMS, Heads
 
 if TYPE_CHECKING:
     from yolov3.cfg_network import Cfg
@@ -150,7 +149,8 @@ def cfg_text(model: "keras.Model", heads: Heads, classes: int, input_size: int) 
             lines.append(f"mask={','.join(str(first + i) for i in range(len(heads.anchors[head])))}")
             lines += [f"anchors={_listed(heads.anchors)}", f"classes={classes}", f"num={sum(map(len, heads.anchors))}"]
             lines.append(f"scale_x_y={heads.scale_x_y[head]:.9g}")
-            lines += ["nms_kind=greedynms", f"beta_nms={BETA_NMS}"] if heads.nms == "diou" else []
+            kind = "greedynms" if heads.beta_nms == BETA_NMS else "diounms"
+            lines += [f"nms_kind={kind}", f"beta_nms={heads.beta_nms:.9g}"] if heads.nms == "diou" else []
         for option, value in options.items():
             is_of_layers = option in ("layers", "from")  # counted back from this one
             written = ",".join(str(layer - number) for layer in value) if is_of_layers else value
