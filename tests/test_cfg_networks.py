@@ -234,7 +234,7 @@ def test_a_checkpoint_folder_says_what_its_network_is(configured, tmp_path, monk
     whole = cfg.read_text()
     for spoilt, said in (
         (whole.replace("stride=2", "stride=two", 1), r"kept/network.cfg, section 0 .* stride=two must be a number"),
-        (whole.replace("size=5", "size=3", 1), r"kept/weights.npz cannot be read .*not of its model.json"),
+        (whole.replace("size=5", "size=3", 1), r"kept/weights.npz cannot be read .*does not belong to its model.json"),
         (whole.replace("mask=0", "mask=0,1").replace("filters=8\nsize=3", "filters=16\nsize=3"), "anchors is wrong"),
         (None, "kept/network.cfg is missing"),
     ):
@@ -361,13 +361,13 @@ def test_a_frozen_backbone_ends_where_the_cfg_stops_going_backward(configured, m
     with pytest.raises(
         UserError, match="mine.cfg does not say which layers are the backbone: write stopbackward=1 into"
     ):
-        train.configured_model()
+        train.configured_spec()
     configured.write_text(cfgs.MIXED.replace("[avgpool]", "[avgpool]\nstopbackward=1"))
-    spec = train.configured_model()
+    spec = train.configured_spec()
     assert (spec.name, spec.input_size, len(spec.classes), spec.network.backbone) == ("mine", 64, 3, 5)
     monkeypatch.setattr(configs, "TRAIN_ANCHORS", (((1, 2), (3, 4)),) * 3)
     with pytest.raises(UserError, match=r"TRAIN_ANCHORS must be None or 3 heads of 1, 4, 2 \(width, height\) for mine"):
-        train.configured_model()
+        train.configured_spec()
 
 
 def test_the_cfg_beside_darknets_weights_gives_a_training_its_anchors_only_if_it_is_of_that_network(
@@ -386,3 +386,31 @@ def test_names_of_any_characters_name_a_network(written):
     file = written(cfgs.NEW_COORDS, "我的 network (2)")
     found = Load_Yolo_model(file.with_suffix(".weights"), ("a", "b"), framework="tf", features=True)
     assert found.spec.name == "我的 network (2)"
+
+
+# --- tools/Describe_cfg.py -----------------------------------------------------------------------------------------
+
+
+def test_a_cfg_is_described_and_whether_weights_fit_it(written, monkeypatch, capsys):
+    import Describe_cfg
+
+    file = written(cfgs.ONE_HEAD)
+    monkeypatch.setattr(sys, "argv", ["Describe_cfg.py", str(file), str(file.with_suffix(".weights"))])
+    Describe_cfg.main()
+    said = capsys.readouterr().out.splitlines()
+    # by hand: 2 * 9 * 3 * 12 * 48^2, 2 * 9 * 12 * 16 * 12^2 and 2 * 16 * 54 * 12^2 operations
+    assert "mine: 5 layers, 3,082 parameters, 0.00 GFLOPs" in said
+    assert [line.split()[1:8] for line in said[1:6]] == [
+        ["convolutional", "48", "x", "48", "x", "12", "0.001"],
+        ["maxpool", "24", "x", "24", "x", "12", "0.000"],
+        ["convolutional", "12", "x", "12", "x", "16", "0.000"],
+        ["convolutional", "12", "x", "12", "x", "54", "0.000"],
+        ["yolo", "12", "x", "12", "x", "54", "0.000"],
+    ]
+    assert Describe_cfg.operations(read_network(file).cfg) == [1_492_992, 0, 497_664, 248_832, 0]
+    assert "input: 96 x 96 pixels (height, width), or other multiples of 16" in said
+    assert sum(line.startswith("head of 1 class at stride 8") for line in said) == 1
+    assert said[-1] == f"{file.with_suffix('.weights')} fits"
+    file.with_suffix(".weights").write_bytes(file.with_suffix(".weights").read_bytes()[:-4])
+    with pytest.raises(SystemExit, match="error: weights file .* of another network than that of the cfg"):
+        Describe_cfg.main()
