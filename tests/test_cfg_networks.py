@@ -353,7 +353,7 @@ def test_a_network_of_a_cfg_learns(written, name):
 
 
 def test_a_frozen_backbone_ends_where_the_cfg_stops_going_backward(configured, monkeypatch):
-    import train
+    from yolov3.training import configured as training
 
     monkeypatch.setattr(configs, "TRAIN_ANCHORS", None)
     monkeypatch.setattr(configs, "TRAIN_FREEZE_EPOCHS", 1)
@@ -361,13 +361,13 @@ def test_a_frozen_backbone_ends_where_the_cfg_stops_going_backward(configured, m
     with pytest.raises(
         UserError, match="mine.cfg does not say which layers are the backbone: write stopbackward=1 into"
     ):
-        train.configured_spec()
+        training.configured_spec()
     configured.write_text(cfgs.MIXED.replace("[avgpool]", "[avgpool]\nstopbackward=1"))
-    spec = train.configured_spec()
+    spec = training.configured_spec()
     assert (spec.name, spec.input_size, len(spec.classes), spec.network.backbone) == ("mine", 64, 3, 5)
     monkeypatch.setattr(configs, "TRAIN_ANCHORS", (((1, 2), (3, 4)),) * 3)
     with pytest.raises(UserError, match=r"TRAIN_ANCHORS must be None or 3 heads of 1, 4, 2 \(width, height\) for mine"):
-        train.configured_spec()
+        training.configured_spec()
 
 
 def test_the_cfg_beside_darknets_weights_gives_a_training_its_anchors_only_if_it_is_of_that_network(

@@ -464,7 +464,7 @@ def test_what_is_no_source_or_output_is_refused(tmp_path):
         with pytest.raises(UserError, match=f"no Ray cluster answers at --address {address}: "):
             detect(DIGITS[0], "--output", tmp_path / "out", "--address", address)
     for source, output, message in (
-        (DIGITS[0], tmp_path, "holds files but no run.json"),
+        (DIGITS[0], tmp_path, "holds files but not run.json"),
         (DIGITS[0], "s3://bucket/out", "is not a folder"),
         ("https://example.com/", tmp_path / "out", "cannot be listed"),
         ("s3://", tmp_path / "out", "does not name a bucket"),

@@ -133,10 +133,10 @@ def test_names_and_annotations_are_both_written_or_neither(convert, tmp_path, mo
     write(tmp_path / "out.names", "older\n")
     write(tmp_path / "out.txt", "older\n")
 
-    def full_disk(path, records):
+    def full_disk(records, folder):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(importlib.import_module("yolov3.annotation_cli"), "write_annotations", full_disk)
+    monkeypatch.setattr(importlib.import_module("yolov3.annotation_cli"), "annotation_text", full_disk)
     with pytest.raises(SystemExit, match="^error: output .* cannot be written: No space left"):
         convert("Darknet_to_YOLOv3", tmp_path / "in", "--classes", names)
     assert {x.name: x.read_text() for x in tmp_path.glob("out*")} == {"out.names": "older\n", "out.txt": "older\n"}

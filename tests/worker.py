@@ -10,12 +10,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import train
 from yolov3 import configs
 from yolov3.checkpoint import ModelSpec
 from yolov3.networks import NETWORKS
 from yolov3.training.callbacks import EpochMeans
-from yolov3.training.trainer import Schedule, Trainer, choose_strategy, from_chief, make_network, place_among_workers
+from yolov3.training.configured import make_batches
+from yolov3.training.trainer import (
+    Schedule,
+    Trainer,
+    choose_strategy,
+    from_chief,
+    make_network,
+    place_among_workers,
+    train,
+)
 
 import keras
 import tensorflow as tf
@@ -50,7 +58,7 @@ def main(folder, steps, devices):
     records = read_annotations(Path(folder) / "annotations.txt")
     with strategy.scope():
         trainer.begin()
-    train.train(trainer, train.make_batches(records, model, strategy), steps, [EpochMeans(), Losses()], strategy)
+    train(trainer, make_batches(records, model, strategy), steps, [EpochMeans(), Losses()], strategy)
     with strategy.scope():
         shared = from_chief([0.25 if index == 0 else 0.0, 0.5 if index == 0 else 0.0])
     print(json.dumps({"workers": workers, "index": index, "losses": losses, "shared": [float(x) for x in shared]}))

@@ -4,9 +4,10 @@ Each holds model.json (what the model is: type, classes, anchors, ...) beside we
 order and axes) or beside what a converter writes for a runtime. It is written whole or not at all.
 """
 
+import functools
 import json
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,7 @@ def read_weights(folder: str | Path, shapes: Iterable[tuple[int, ...]]) -> list[
     file = Path(folder) / "weights.npz"
     expected = {f"arr_{i}": shape for i, shape in enumerate(shapes)}
     try:
+        check_shapes(read_headers(file, len(expected)), expected)
         arrays = read_arrays(file, expected)
     except (OSError, ValueError) as error:
         raise UserError(
@@ -179,42 +181,56 @@ def read_weights(folder: str | Path, shapes: Iterable[tuple[int, ...]]) -> list[
     return [arrays[name].astype(np.float32) for name in expected]
 
 
-def read_arrays(
-    file: Path, shapes: Mapping[str, tuple[int, ...]], others: Collection[tuple[int, ...]] = frozenset()
-) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz file, {name: array}: numbers of those shapes, {name: shape}, or strings of shape ().
+def damage_is_a_value_error(function: Callable) -> Callable:
+    """Decorate what reads an .npz file: it raises ValueError for damage, for which zipfile, zlib and NumPy have some
+    ten classes, and OSError for a file that cannot be opened."""
 
-    others  shapes that arrays of other names may have
-    Raises ValueError, before an array is read, if the file is damaged or has arrays of another kind, and OSError if it
-    cannot be opened.
-    """
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"{file} is not a file" if Path(file).exists() else f"{file} is missing")
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            if not set(shapes) <= set(names) or (set(names) != set(shapes) and not others):
-                raise ValueError(f"it holds {len(names)} arrays, not the {len(shapes)} of the network")
-            for name in names:
-                with archive.open(f"{name}.npy") as member:
-                    _check_header(member, {tuple(shapes[name])} if name in shapes else others, name)
-        with np.load(file) as arrays:
-            return {name: arrays[name] for name in names}
-    except OSError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy raise some ten classes for damage
-        raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+    @functools.wraps(function)
+    def read(file, *args):
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"{file} is not a file" if Path(file).exists() else f"{file} is missing")
+        try:
+            return function(file, *args)
+        except OSError:
+            raise
+        except Exception as error:
+            raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+
+    return read
 
 
-def _check_header(member, allowed, name):
-    version = np.lib.format.read_magic(member)
+@damage_is_a_value_error
+def read_headers(file: Path, most: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Return {name: (shape, dtype)} of the arrays in an .npz file of at most `most` arrays, without reading them."""
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise ValueError(f"array {name} is of version {version}")
-    found, _, dtype = readers[version](member)
-    is_text = found == () and dtype.kind == "U" and dtype.itemsize <= MOST_JSON
-    if found not in allowed or not (is_text or dtype.kind in "fiu"):
-        raise ValueError(f"array {name} is {dtype} {found}, where the network has {' or '.join(map(str, allowed))}")
+    headers = {}
+    with zipfile.ZipFile(file) as archive:
+        if len(archive.namelist()) > most:
+            raise ValueError(f"it holds {len(archive.namelist())} arrays, more than the {most} of the network")
+        for name in (name.removesuffix(".npy") for name in archive.namelist()):
+            with archive.open(f"{name}.npy") as member:
+                version = np.lib.format.read_magic(member)
+                if version not in readers:
+                    raise ValueError(f"array {name} is of version {version}")
+                shape, _, dtype = readers[version](member)
+                headers[name] = shape, dtype
+    return headers
+
+
+def check_shapes(headers: Mapping[str, tuple], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless an .npz file with those headers holds just the arrays {name: shape}, of numbers."""
+    if set(headers) != set(shapes):
+        raise ValueError(f"it holds {len(headers)} arrays, not the {len(shapes)} of the network")
+    for name, (shape, dtype) in headers.items():
+        if shape != tuple(shapes[name]) or dtype.kind not in "fiu":
+            raise ValueError(f"array {name} is {dtype} {shape}, where the network has {tuple(shapes[name])}")
+
+
+@damage_is_a_value_error
+def read_arrays(file: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return {name: array} of an .npz file whose headers have been checked."""
+    with np.load(file) as arrays:
+        return {name: arrays[name] for name in names}
 
 
 def write_checkpoint(

@@ -104,7 +104,9 @@ NEURON_TRANSFER = "float16"  # of pictures and scores between host and chip: "fl
 # As cloned digits are learnt. model_data/yolov4-tiny-digits was made by these constants and YOLO_TYPE = "yolov4".
 TRAIN_CLASSES = "model_data/digits/digits.names"  # its classes, one name a line
 TRAIN_ANNOT_PATH = "model_data/digits/digits_train.txt"  # its pictures and boxes: path x1,y1,x2,y2,class ... a line
-TEST_ANNOT_PATH = "model_data/digits/digits_test.txt"  # those it is measured on, in the same format
+TRAIN_VAL_PATH = None  # those that choose the best epoch, in the same format; None: a part of TRAIN_ANNOT_PATH
+TRAIN_VAL_SPLIT = 0.1  # 0..1, how large that part is; TRAIN_SEED says which pictures are in it
+TEST_ANNOT_PATH = "model_data/digits/digits_test.txt"  # those the result is measured on; None: it is not
 TRAIN_MODEL_NAME = "yolo_custom"  # its checkpoint: checkpoints/{TRAIN_MODEL_NAME}, and _Tiny for a tiny one
 TRAIN_CHECKPOINTS_FOLDER = "checkpoints"
 
