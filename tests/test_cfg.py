@@ -324,7 +324,7 @@ def test_the_cfg_may_be_named_by_a_constant(mine, text, tmp_path, monkeypatch):
     monkeypatch.setattr(configs, "YOLO_CFG", str(tmp_path / "elsewhere.txt"))
     assert configured_model(mine, NAMES)[0].input_size == 96
     monkeypatch.setattr(configs, "YOLO_CFG", "nowhere.cfg")
-    with pytest.raises(UserError, match="cfg .*nowhere.cfg is missing"):
+    with pytest.raises(UserError, match="cfg .*nowhere.cfg is missing: name a Darknet .cfg"):
         configured_model(mine, NAMES)
 
 

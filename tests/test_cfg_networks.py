@@ -236,7 +236,7 @@ def test_a_checkpoint_folder_says_what_its_network_is(configured, tmp_path, monk
         (whole.replace("stride=2", "stride=two", 1), r"kept/network.cfg, section 0 .* stride=two must be a number"),
         (whole.replace("size=5", "size=3", 1), r"kept/weights.npz cannot be read .*does not belong to its model.json"),
         (whole.replace("mask=0", "mask=0,1").replace("filters=8\nsize=3", "filters=16\nsize=3"), "anchors is wrong"),
-        (None, "kept/network.cfg is missing"),
+        (None, "kept/network.cfg is missing: write the checkpoint again"),
     ):
         cfg.write_text(spoilt) if spoilt else cfg.unlink()
         with pytest.raises(UserError, match=said):

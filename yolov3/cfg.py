@@ -75,9 +75,9 @@ class Section:
         return text if len(text) <= 60 else f"{text[:60]} ..."
 
 
-def read_text(file: Path) -> str:
-    """Return the text of a cfg. Comments may be in any encoding. Raises UserError."""
-    data = read_file(file, MOST_BYTES, "cfg")
+def read_text(file: Path, remedy: str = "") -> str:
+    """Return the text of a cfg. Comments may be in any encoding. Raises UserError, with the remedy if it is missing."""
+    data = read_file(file, MOST_BYTES, "cfg", remedy)
     if b"\0" in data:
         raise UserError(f"{file} is not a Darknet cfg: it is not a text file")
     return data.decode("utf-8-sig", "replace")

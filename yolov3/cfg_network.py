@@ -146,7 +146,7 @@ def _map_size(row, theirs):
 
 def read_network(file: Path) -> Network:
     """Return the network of a cfg, named like the file. Raises UserError."""
-    return network_of(read_text(file), file, file.stem)
+    return network_of(read_text(file, "name a Darknet .cfg, in YOLO_CFG in yolov3/configs.py or else"), file, file.stem)
 
 
 @lru_cache(16)

@@ -102,7 +102,7 @@ def read_model(folder: str | Path) -> ModelSpec:
     """Return the ModelSpec in the model.json of a checkpoint folder. Raises UserError if it is damaged."""
     about = {**BEFORE, **read_about(folder)}
     if about["cfg"] is not None:
-        about["cfg"] = read_text(Path(folder) / CFG)
+        about["cfg"] = read_text(Path(folder) / CFG, "write the checkpoint again")
         network_of(about["cfg"], Path(folder) / CFG, str(about.get("type")))
     try:
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
