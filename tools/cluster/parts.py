@@ -57,7 +57,7 @@ def describe_run(
 
 
 def model_digest(model: ModelSpec, weights: Path) -> str:
-    """Return the digest of a weights file, or of all files of a checkpoint folder, and of its classes, heads and cfg."""
+    """Return the digest of a weights file, or of all files of a checkpoint folder, its classes, heads and cfg."""
     files = sorted(x for x in weights.rglob("*") if x.is_file()) if weights.is_dir() else [weights]
     try:
         return digest(
