@@ -213,6 +213,11 @@ def test_one_constant_names_the_network(configured, monkeypatch):
     assert Create_Yolo().output_shape == [(None, 12, 12, 8), (None, 6, 6, 32), (None, 3, 3, 16)]
     assert Create_Yolo(yolo_type="yolov3", tiny=True).name == "yolov3-tiny"
     assert Create_Yolo(64, CLASSES=1).output_shape[0] == (None, 8, 8, 6)
+    configured.rename(configured.with_name("alone.cfg"))
+    monkeypatch.setattr(configs, "YOLO_CFG", str(configured.with_name("alone.cfg")))
+    with pytest.raises(UserError, match="does not fit .*alone.cfg: put its weights beside it as alone.weights"):
+        Load_Yolo_model()
+    configured.with_name("alone.cfg").rename(configured)
     monkeypatch.setattr(configs, "YOLO_CFG", None)  # beside the weights it need not be named
     by_weights = Load_Yolo_model(configured.with_suffix(".weights"))
     assert_same_detections(by_weights([picture()])[0], detector([picture()])[0], 0)

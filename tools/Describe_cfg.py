@@ -51,8 +51,8 @@ def main() -> None:
     print("layer kind            height, width, channels  GFLOPs")
     for row, size, count in zip(cfg.rows, sizes, counts, strict=True):
         print(describe_row(row, size, count))
-    parameters, (height, width) = sum(row.parameters for row in cfg.rows), cfg.size
-    total = f"{parameters:,} parameters, {sum(counts) / 1e9:.2f} GFLOPs"
+    height, width = cfg.size
+    total = f"{cfg.parameters:,} parameters, {sum(counts) / 1e9:.2f} GFLOPs"
     print(f"\n{printable(network.name)}: {len(cfg.rows)} layers, {total}")
     print(f"input: {height} x {width} pixels (height, width), or other multiples of {network.multiple}")
     heads = network.heads

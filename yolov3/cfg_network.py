@@ -38,6 +38,11 @@ class Cfg(NamedTuple):
         return self.net.file
 
     @property
+    def parameters(self) -> int:
+        """Return how many numbers its .weights file holds."""
+        return sum(row.parameters for row in self.rows)
+
+    @property
     def multiple(self) -> int:
         """What height and width of the input must be multiples of."""
         return math.lcm(*(row.stride.numerator for row in self.rows if row.stride is not None))

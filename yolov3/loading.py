@@ -30,6 +30,7 @@ import tensorflow as tf
 
 PRECISIONS = ("FP32", "BF16")
 HINTS = ("LATENCY", "THROUGHPUT")
+HEADERS = (16, 20)  # bytes of the two headers that a .weights file may have
 SHIPPED = "model_data/yolov4-tiny-digits"  # trained on drawn digits: the worked example of training
 
 
@@ -128,6 +129,9 @@ def configured_model(
         weights = find(custom, _configured(tiny, "TRAIN_YOLO_TINY"), configs.TRAIN_CHECKPOINTS_FOLDER)
     elif weights.is_dir():
         raise UserError(f"{network.weights} = {str(weights)!r} is a folder: name a Darknet .weights file")
+    elif network.cfg and weights.exists() and weights.stat().st_size - 4 * network.cfg.parameters not in HEADERS:
+        there = f"put its weights beside it as {network.cfg.file.with_suffix('.weights').name}"
+        raise UserError(f"{weights} does not fit {network.cfg.file}: {there}, or name them in YOLO_CUSTOM_WEIGHTS")
 
     if not weights.is_dir():
         _check_framework(f"{weights} is a file of weights, which", "tf", framework)
