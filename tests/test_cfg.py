@@ -264,7 +264,6 @@ WRONG = {  # what is replaced, by what -> what is said behind the file's name
 }
 EVERYWHERE = ("an odd size", "YOLOv2", "a classifier", "not square")  # replaced at each place
 LAST = ("unknown suppression", "a negative power", "mask too far")
-IN_ANOTHER_LINE = ("num too small", "classes forgotten", "classes apart", "mask too long", "half new coordinates")
 
 
 @pytest.mark.parametrize("wrong", WRONG)
