@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from yolov3.annotations import check_annotations
-from yolov3.cfg import read_cfg
-from yolov3.cfg_layers import cfg_text
+from yolov3.cfg_network import read_network
+from yolov3.cfg_write import cfg_text
 from yolov3.checkpoint import read_model, read_weights
 from yolov3.checks import PROJECT, UserError, printable
 from yolov3.darknet import array_shapes, get_arrays
@@ -79,7 +79,7 @@ class Cfg(Kind):
         super().__init__(folder, "network.cfg", text.encode())
 
     def read(self):
-        read_cfg(self.file, "yolov4-tiny")
+        read_network(self.file)
 
 
 class Picture(Kind):
