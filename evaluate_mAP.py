@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.annotation_cli import check_names, read_pictures, tell_left_out
-from yolov3.annotations import largest_class
+from yolov3.annotations.cli import check_names, read_pictures, tell_left_out
+from yolov3.annotations.format import largest_class
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import (
     as_given,

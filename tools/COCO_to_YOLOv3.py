@@ -13,11 +13,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import _path
-from yolov3.annotation_cli import annotation_parser, parse, write_converted
-from yolov3.annotations import read_text, shortened
+from yolov3.annotations.cli import annotation_parser, parse, write_converted
+from yolov3.annotations.datasets import first_that, read_names, tails
+from yolov3.annotations.format import read_text, shortened
+from yolov3.annotations.picture_sizes import Labelled, declared_size
 from yolov3.checks import UserError, check_class_names, say_it_in_one_line
-from yolov3.dataset_files import first_that, read_names, tails
-from yolov3.labelled import Labelled, declared_size
 
 import numpy as np
 

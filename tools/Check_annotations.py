@@ -8,10 +8,10 @@ import sys
 
 import _path
 from yolov3 import configs
-from yolov3.annotation_cli import describe_data_set
-from yolov3.annotations import check_annotations
+from yolov3.annotations.cli import describe_data_set
+from yolov3.annotations.datasets import read_names
+from yolov3.annotations.format import check_annotations
 from yolov3.checks import as_given, printable, say_it_in_one_line
-from yolov3.dataset_files import read_names
 from yolov3.settings import ScriptParser
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import _path
 from yolov3 import configs
-from yolov3.annotation_cli import check_names, read_pictures
+from yolov3.annotations.cli import check_names, read_pictures
 from yolov3.checks import check_amount, choose, read_class_names, say_it_in_one_line
 from yolov3.conversion import convert, make_parser, read_source
 from yolov3.detector import Detector

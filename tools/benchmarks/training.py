@@ -20,8 +20,8 @@ from pathlib import Path
 
 from tools.benchmarks.measuring import describe_machine, markdown, measure_memory, run_in_rounds
 from yolov3 import checks, configs, layers
-from yolov3.annotation_cli import read_pictures
-from yolov3.annotations import Record
+from yolov3.annotations.cli import read_pictures
+from yolov3.annotations.format import Record
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError
 from yolov3.dataset import training_batches

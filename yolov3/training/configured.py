@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from yolov3 import annotation_cli, configs
-from yolov3.annotations import Record, draw_share
+from yolov3 import configs
+from yolov3.annotations.cli import read_pictures, tell_left_out
+from yolov3.annotations.format import Record, draw_share
 from yolov3.checkpoint import ModelSpec, find, read_model, read_weights
 from yolov3.checks import (
     UserError,
@@ -74,18 +75,18 @@ class Pictures(NamedTuple):
 def configured_pictures(class_count: int) -> tuple[Pictures, Pictures, Pictures | None]:
     """Return the pictures to train on, those that choose the best epoch, and those that the result is measured on."""
     share = check_threshold("TRAIN_VAL_SPLIT", configs.TRAIN_VAL_SPLIT)
-    training = read_pictures(configs.TRAIN_ANNOT_PATH, class_count)
-    tested = None if configs.TEST_ANNOT_PATH is None else read_pictures(configs.TEST_ANNOT_PATH, class_count)
+    training = readable_pictures(configs.TRAIN_ANNOT_PATH, class_count)
+    tested = None if configs.TEST_ANNOT_PATH is None else readable_pictures(configs.TEST_ANNOT_PATH, class_count)
     if configs.TRAIN_VAL_PATH is not None:
-        return training, read_pictures(configs.TRAIN_VAL_PATH, class_count), tested
+        return training, readable_pictures(configs.TRAIN_VAL_PATH, class_count), tested
     return *split(training, share, configs.TRAIN_SEED), tested
 
 
-def read_pictures(path: str, class_count: int) -> Pictures:
+def readable_pictures(path: str, class_count: int) -> Pictures:
     """Return the records of an annotation file whose pictures can be read."""
-    checked = annotation_cli.read_pictures(path, class_count)
+    checked = read_pictures(path, class_count)
     good, problems = readable(checked.records, configs.YOLO_MAX_PIXELS)
-    annotation_cli.tell_left_out(problems)
+    tell_left_out(problems)
     size_of = dict(zip((record.picture for record in checked.records), checked.sizes, strict=True))
     return Pictures(good, [size_of[record.picture] for record in good])
 
