@@ -12,10 +12,10 @@ from yolov3.checks import (
     check_amount,
     check_count,
     check_input_size,
+    check_path,
     check_threshold,
     choose,
     project_path,
-    read_class_names,
 )
 from yolov3.darknet import array_shapes, convolutions, load_arrays, transfer_yolo_weights
 from yolov3.dataset import readable, training_batches
@@ -24,6 +24,7 @@ from yolov3.fitting import RESIZES
 from yolov3.heads import configured_heads, configured_network, default_weights, heads_to_train, tell_unofficial
 from yolov3.networks import Network
 from yolov3.runtimes.common import in_project
+from yolov3.settings import configured_names
 from yolov3.training.augment import AUGMENTED, PLAIN
 from yolov3.training.trainer import Schedule, as_distributed, place_among_workers
 
@@ -41,6 +42,8 @@ COUNTS = (  # constants that are whole numbers, and the least value of each
 AMOUNTS = "TRAIN_WARMUP_EPOCHS", "TRAIN_BACKUP_SECONDS"
 FRACTIONS = "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC", "TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD"
 SWITCHES = "TRAIN_FLIP", "TRAIN_DATA_AUG"
+PATHS = "TRAIN_ANNOT_PATH", "TRAIN_MODEL_NAME", "TRAIN_CHECKPOINTS_FOLDER", "TRAIN_LOGDIR"
+PATHS_OR_NONE = "TRAIN_VAL_PATH", "TEST_ANNOT_PATH"
 # fmt: off
 CONTINUE_WITH = (  # an interrupted training goes on only if these constants have not changed
     "YOLO_TYPE", "TRAIN_YOLO_TINY", "YOLO_ANCHORS", "TRAIN_ANCHORS", "YOLO_CFG", "YOLO_RESIZE", "TRAIN_CLASSES",
@@ -54,7 +57,7 @@ CONTINUE_WITH = (  # an interrupted training goes on only if these constants hav
 def configured_spec() -> ModelSpec:
     """Return the ModelSpec to train."""
     network = configured_network()
-    classes, size = read_class_names(configs.TRAIN_CLASSES), configured_sizes(network.multiple)[0]
+    classes, size = configured_names(), configured_sizes(network.multiple)[0]
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
     heads = heads_to_train(network, transfers())
     if configs.TRAIN_ANCHORS is not None:
@@ -115,7 +118,9 @@ def check_constants() -> None:
     name = configs.TRAIN_MODEL_NAME
     if not isinstance(name, str) or not name.strip(" ."):
         raise UserError(f"TRAIN_MODEL_NAME = {name!r} cannot name a folder: use yolo_custom, for example")
-    project_path(name)  # raises UserError for a name that the file system does not accept
+    for constant in PATHS + PATHS_OR_NONE:
+        if constant in PATHS or getattr(configs, constant) is not None:
+            check_path(constant, getattr(configs, constant))
 
 
 def configured_sizes(multiple: int) -> list[int]:
