@@ -28,8 +28,12 @@ def read_coco(path: Path) -> tuple[list, list, list]:
     try:
         content = json.loads(text)
         parts = tuple(content[key] for key in ("images", "annotations", "categories"))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is not a COCO file of boxes ({type(error).__name__}: {error})") from None
+    except RecursionError:
+        raise UserError(f"{path} is not a COCO file of boxes: it is nested too deeply") from None
+    except KeyError as error:
+        raise UserError(f"{path} is not a COCO file of boxes: it does not have {error}") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a COCO file of boxes: {error}") from None
     if not all(isinstance(part, list) for part in parts):
         raise UserError(f"{path} is not a COCO file of boxes: images, annotations and categories must be lists")
     return parts
