@@ -106,7 +106,8 @@ def main() -> None:
         rows[-1] += [f"{out:.1f}", f"{100 * (1 - network / out):.1f}%"]
         rows[-1] += [f"{sum(map(len, files[:batch])) / batch / 1e3:.0f}", f"{images.numpy().nbytes / batch / 1e3:.0f}"]
 
-    report = f"{model.name} at {size_name(model.input_size)}, {model.framework} {model.precision}\n\n{markdown(HEADER, rows)}\n"
+    measured = f"{model.name} at {size_name(model.input_size)}, {model.framework} {model.precision}"
+    report = f"{measured}\n\n{markdown(HEADER, rows)}\n"
     print(f"\n{describe_machine()}\n\n{report}")
     if arguments.markdown:
         with whole_file(arguments.markdown) as part:
