@@ -67,13 +67,12 @@ def frames():
 
 
 def test_a_wide_input_is_the_square_one_without_its_grey_bars(frames):
-    """Bars of whole cells move no box, if it is far from them."""
-    frame = np.ascontiguousarray(frames[1][:192, :256])
-    square, wide = (Load_Yolo_model(SHIPPED, input_size=size) for size in (256, (192, 256)))
-    np.testing.assert_array_equal(square.fit([frame])[:, 32:224], wide.fit([frame]))
-    (theirs,), (ours,) = square([frame], 0.3), wide([frame], 0.3)
-    assert theirs.labels[0] == ours.labels[0]
-    np.testing.assert_allclose(ours.boxes[0], theirs.boxes[0], atol=4)
+    frame = frames[1]  # 339 x 559: 252 rows of 416
+    square, wide = (Load_Yolo_model(SHIPPED, input_size=size) for size in (416, (256, 416)))
+    np.testing.assert_array_equal(square.fit([frame])[:, 82:334], wide.fit([frame])[:, 2:254])
+    (theirs,), (ours,) = square([frame], 0.5), wide([frame], 0.5)
+    assert len(theirs) >= 4 and ours.labels == theirs.labels
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=4)
 
 
 @pytest.mark.parametrize("framework", FOLDERS)
