@@ -31,7 +31,7 @@ def Object_tracking(
     Yolo: Detector,
     video_path: str | os.PathLike | int,
     output_path: str | os.PathLike = "",
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     show: bool = False,
     CLASSES: str | Collection | None = None,
     score_threshold: float | None = None,

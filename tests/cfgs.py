@@ -7,7 +7,8 @@ def section(name, **options):
 
 
 def net(size=96):
-    return section("net", batch=1, subdivisions=1, width=size, height=size, channels=3, momentum=0.9, angle=0)
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return section("net", batch=1, subdivisions=1, width=width, height=height, channels=3, momentum=0.9, angle=0)
 
 
 def conv(filters, size=3, stride=1, activation="leaky", normalise=1, **options):

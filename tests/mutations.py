@@ -75,7 +75,7 @@ class ModelJson(Kind):
 class Cfg(Kind):
     def __init__(self, folder):
         network = Create_Yolo(64, "yolov4", True, 2)
-        text = cfg_text(network, NETWORKS["yolov4-tiny"].heads, 2, 64)
+        text = cfg_text(network, NETWORKS["yolov4-tiny"].heads, 2, (64, 64))
         super().__init__(folder, "network.cfg", text.encode())
 
     def read(self):

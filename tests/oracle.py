@@ -31,9 +31,9 @@ def random_weights(model, path, seed=1):
     return path
 
 
-def random_picture(size):
-    """A network input, float32 (1, S, S, 3), the same on any machine."""
-    return np.random.RandomState(size).rand(1, size, size, 3).astype(np.float32)
+def random_picture(size, width=None):
+    """A network input, float32 (1, h, w, 3), the same on any machine; a square without a width."""
+    return np.random.RandomState(size).rand(1, size, width or size, 3).astype(np.float32)
 
 
 # --- OpenCV's Darknet importer -------------------------------------------------------------------------------------
@@ -72,15 +72,16 @@ def corner_form(boxes):
 
 
 def darknet_placement(height, width, size, resize):
-    """Darknet's letterbox_image: (height, width, top, left) of the picture within the network input."""
+    """Darknet's letterbox_image: (height, width, top, left) of the picture within the network input, whose size is
+    (height, width)."""
     if resize == "stretch":
-        return size, size, 0, 0
-    if size / width < size / height:
-        new_width, new_height = size, (height * size) // width
+        return *size, 0, 0
+    if size[1] / width < size[0] / height:
+        new_width, new_height = size[1], (height * size[1]) // width
     else:
-        new_width, new_height = (width * size) // height, size
+        new_width, new_height = (width * size[0]) // height, size[0]
     new_width, new_height = max(new_width, 1), max(new_height, 1)  # Darknet stops at 0
-    return new_height, new_width, (size - new_height) // 2, (size - new_width) // 2
+    return new_height, new_width, (size[0] - new_height) // 2, (size[1] - new_width) // 2
 
 
 def iou(a, b):

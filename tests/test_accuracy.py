@@ -71,7 +71,7 @@ def test_boxes_are_those_of_opencvs_importer(detector, photographs, shared):
     compared = 0
     for frame in [*pictures, *list(photographs.values())[::4]]:
         _, rows = importer_answers(net, detector.fit([frame]).numpy())
-        height, width, top, left = darknet_placement(*frame.shape[:2], SIZE, detector.spec.resize)
+        height, width, top, left = darknet_placement(*frame.shape[:2], (SIZE, SIZE), detector.spec.resize)
         boxes = in_fractions_of_the_picture(corner_form(rows[:, :4]), height, width, top, left)
         pixels = np.array([frame.shape[1], frame.shape[0]] * 2)
         theirs = [
@@ -108,7 +108,7 @@ def test_every_answer_of_darknet_is_found(detector, photographs, shared):
     assert answers.keys() == photographs.keys()
     found, near_ties = 0, 0
     for name, frame in photographs.items():
-        height, width, top, left = darknet_placement(*frame.shape[:2], SIZE, resize)
+        height, width, top, left = darknet_placement(*frame.shape[:2], (SIZE, SIZE), resize)
         predictions = detector.network(detector.fit([frame]))["predictions"].numpy()
         half_margins = (SIZE - height) / 2, (SIZE - width) / 2
         boxes = in_fractions_of_the_picture(predictions[..., :4], height, width, *half_margins)

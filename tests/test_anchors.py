@@ -20,10 +20,12 @@ def test_iou_of_sizes_by_hand():
 
 def test_box_sizes_are_those_in_the_letterboxed_input():
     records = [type("R", (), {"boxes": np.float32([[0, 0, 640, 480], [64, 48, 128, 96]])})]
-    sizes = anchors.box_sizes(records, [(480, 640)], 416, "letterbox")
+    sizes = anchors.box_sizes(records, [(480, 640)], (416, 416), "letterbox")
     np.testing.assert_allclose(sizes, [[416, 312], [41.6, 31.2]], rtol=1e-6)
-    sizes = anchors.box_sizes(records, [(480, 640)], 416, "stretch")
+    sizes = anchors.box_sizes(records, [(480, 640)], (416, 416), "stretch")
     np.testing.assert_allclose(sizes, [[416, 416], [41.6, 41.6]], rtol=1e-6)
+    sizes = anchors.box_sizes(records, [(480, 640)], (240, 416), "letterbox")
+    np.testing.assert_allclose(sizes, [[320, 240], [32, 24]], rtol=1e-6)
 
 
 def test_finds_the_sizes_that_boxes_gather_about():

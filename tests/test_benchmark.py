@@ -72,7 +72,7 @@ def test_a_checkpoint_on_annotated_pictures(tmp_path):
     heads = NETWORKS["yolov4-tiny"].heads._replace(
         anchors=(((14, 20), (20, 27), (27, 37)), ((38, 51), (54, 73), (89, 119)))
     )
-    model = ModelSpec("yolov4", True, ("red", "green"), 96, "letterbox", heads)
+    model = ModelSpec("yolov4", True, ("red", "green"), (96, 96), "letterbox", heads)
     write_checkpoint(tmp_path / "mine", model, get_arrays(Create_Yolo(96, "yolov4", True, 2)), "a test")
     (tmp_path / "mine.txt").write_text("\n".join(draw_red_and_green(tmp_path)))
     options = "--weights mine --sizes 64 --frameworks openvino opencv --precisions INT8 --rounds 1"
@@ -103,7 +103,7 @@ def test_a_row_says_why_a_contender_is_missing_but_not_what_to_do():
 def test_noise_is_as_much_as_pictures_and_the_same_each_time(monkeypatch):
     from tools.benchmarks.materials import Calibration, Material
 
-    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
+    model = ModelSpec("yolov4", True, ("a", "b"), (64, 64), "letterbox", NETWORKS["yolov4-tiny"].heads)
     material = Material(model, None, Calibration("", (), 3), PROJECT, np.full((60, 80, 3), 255, np.uint8))
     noise = material.calibration_inputs(on_noise=True)
     once, again = list(noise), list(noise)
@@ -122,7 +122,7 @@ def test_opencv_gets_a_cfg_with_the_anchors_of_the_model(name, shared, monkeypat
     published = row.heads
     anchors = tuple(tuple((100 * i + j, 7) for j in range(3)) for i in range(len(published.strides)))
     model = ModelSpec(
-        NETWORKS[name].type, NETWORKS[name].tiny, ("a", "b"), 64, "letterbox", published._replace(anchors=anchors)
+        NETWORKS[name].type, NETWORKS[name].tiny, ("a", "b"), (64, 64), "letterbox", published._replace(anchors=anchors)
     )
     cfg = fitting_cfg(model, shared / "darknet")
 
@@ -140,7 +140,7 @@ def test_budgets_are_ratios_of_what_was_measured(monkeypatch):
     from tools.benchmarks.figures import Row, check_budgets
 
     kinds = {contender.name: contender for contender in CONTENDERS}
-    setup = Setup("yolov4-tiny", 416, PROJECT, None)
+    setup = Setup("yolov4-tiny", (416, 416), PROJECT, None)
     tf = Row(kinds["tf FP32"], setup, network=20.0, frame=24.0, AP50=0.95)
     int8 = Row(kinds["openvino INT8"], setup, network=5.0, frame=9.0, AP50=0.93)
     trt = Row(kinds["trt INT8"], setup, note="not available: no GPU")

@@ -149,7 +149,7 @@ def test_the_power_of_dious_penalty_is_the_cfgs():
     for beta in (0, 0.2, 0.6, 1, 3):
         spared.append(assert_equal_to_the_plain_loop(predictions, 0.6, 0.45, "diou", beta=beta).sum())
     assert spared == sorted(spared, reverse=True) and len(set(spared)) > 3
-    spec = ModelSpec("yolov4", True, ("a", "b", "c"), 64, "stretch", NETWORKS["yolov4-tiny"].heads)
+    spec = ModelSpec("yolov4", True, ("a", "b", "c"), (64, 64), "stretch", NETWORKS["yolov4-tiny"].heads)
     for beta, expected in ((0.2, spared[1]), (0.6, spared[2])):
         own = replace(spec, heads=spec.heads._replace(beta_nms=beta))
         assert finish(predictions, np.full((2, 2), 64), 0.6, 0.45, own)[3].numpy().sum() == expected

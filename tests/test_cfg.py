@@ -27,7 +27,7 @@ def network():
 @pytest.fixture(scope="module")
 def text(network):
     """A good cfg: yolov4-tiny with 2 classes at 96 x 96 pixels and its published heads."""
-    return cfg_text(network, NETWORKS["yolov4-tiny"].heads, 2, 96)
+    return cfg_text(network, NETWORKS["yolov4-tiny"].heads, 2, (96, 96))
 
 
 @pytest.fixture
@@ -68,9 +68,9 @@ def test_darknets_own_cfgs_say_what_the_project_has_published_and_writes(shared,
     file = shared / "darknet" / f"{name if name != 'yolov3-tiny' else 'yolov3-tiny-mask123'}.cfg"
     network, published = read_network(file), NETWORKS[name]
     assert network.heads == published.heads
-    assert (network.cfg.classes, cfg_size(network)) == (80, 608 if name == "yolov4" else 416)
+    assert (network.cfg.classes, cfg_size(network)) == (80, (608, 608) if name == "yolov4" else (416, 416))
     ours = Create_Yolo(32, published.type, published.tiny, 80, features=True)
-    (tmp_path / "ours.cfg").write_text(cfg_text(ours, published.heads, 80, 32))
+    (tmp_path / "ours.cfg").write_text(cfg_text(ours, published.heads, 80, (32, 32)))
     assert rows_of(read_network(tmp_path / "ours.cfg").cfg) == rows_of(network.cfg)
 
 
@@ -103,7 +103,7 @@ WAYS_TO_WRITE = {
 @pytest.mark.parametrize("way", WAYS_TO_WRITE)
 def test_a_cfg_may_be_written_in_many_ways(cfg, text, way):
     said = read_network(cfg(WAYS_TO_WRITE[way](text)))
-    assert (said.heads, said.cfg.classes, cfg_size(said)) == (NETWORKS["yolov4-tiny"].heads, 2, 96)
+    assert (said.heads, said.cfg.classes, cfg_size(said)) == (NETWORKS["yolov4-tiny"].heads, 2, (96, 96))
     assert rows_of(said.cfg) == rows_of(read_network(cfg(text)).cfg)
 
 
@@ -123,7 +123,7 @@ def test_suppression_is_the_last_yolo_sections(cfg, text, network, kind, nms, be
     first, last = text.rsplit("nms_kind=greedynms\nbeta_nms=0.6\n", 1)
     heads = read_network(cfg(f"{first}{kind}\n{last}")).heads
     assert (heads.nms, heads.beta_nms) == (nms, beta)
-    assert read_network(cfg(cfg_text(network, heads, 2, 96))).heads == heads
+    assert read_network(cfg(cfg_text(network, heads, 2, (96, 96)))).heads == heads
 
 
 def test_other_numbers_are_written_where_they_stood(cfg, text):
@@ -253,7 +253,7 @@ WRONG = {  # what is replaced, by what -> what is said behind the file's name
         "[upsample]\nstride=1000000\n[maxpool]\nstride=1000000\n[upsample]",
         r"its map of .* is too large",
     ),
-    "not square": ("height=96", "height=64", r"section \[net\], line \d+: width=96 and height=64 must be the same"),
+    "too wide": ("width=96", "width=8192", r"height and width in .*\) is \(96, 8192\): make each side 4096 at most"),
     "no width": ("width=96", "hue=1", r"section \[net\], line \d+: width= must be a whole number, 1 or more"),
     "grey": ("channels=3", "channels=1", r"section \[net\], line \d+: channels=1 is not implemented: 3 is"),
     "an odd size": ("96", "100", r"its 4 x 4 cells do not divide an input of 100 x 100 pixels: .*multiple of 32"),
@@ -262,7 +262,7 @@ WRONG = {  # what is replaced, by what -> what is said behind the file's name
     "binary": ("[net]", "\0[net]", "it is not a text file"),
     "ten thousand sections": ("[net]", "[net]\n" + "[dropout]\n" * 10_000, "has 10,039 sections; a cfg may have 2,000"),
 }
-EVERYWHERE = ("an odd size", "YOLOv2", "a classifier", "not square")  # replaced at each place
+EVERYWHERE = ("an odd size", "YOLOv2", "a classifier")  # replaced at each place
 LAST = ("unknown suppression", "a negative power", "mask too far")
 
 
@@ -307,7 +307,7 @@ def test_a_cfg_beside_the_weights_speaks_for_them(mine, text, cfg, monkeypatch, 
     file = cfg(text.replace("scale_x_y=1.05", "scale_x_y=1.2").replace("anchors=23", "anchors=24"))
     for _ in range(2):
         model, _ = configured_model(mine, NAMES)
-        assert model.input_size == 96
+        assert model.input_size == (96, 96)
         assert model.heads.anchors[0] == ((24, 27), (37, 58), (81, 82))
         assert model.heads.scale_x_y == (1.2, 1.2)
     assert capsys.readouterr().out == (
@@ -315,13 +315,13 @@ def test_a_cfg_beside_the_weights_speaks_for_them(mine, text, cfg, monkeypatch, 
         "YOLO_INPUT_SIZE = 64\n"
     )
     model, _ = configured_model(mine, NAMES, input_size=128)  # what is said at the call goes before
-    assert model.input_size == 128
+    assert model.input_size == (128, 128)
 
 
 def test_the_cfg_may_be_named_by_a_constant(mine, text, tmp_path, monkeypatch):
     (tmp_path / "elsewhere.txt").write_text(text)
     monkeypatch.setattr(configs, "YOLO_CFG", str(tmp_path / "elsewhere.txt"))
-    assert configured_model(mine, NAMES)[0].input_size == 96
+    assert configured_model(mine, NAMES)[0].input_size == (96, 96)
     monkeypatch.setattr(configs, "YOLO_CFG", "nowhere.cfg")
     with pytest.raises(UserError, match="cfg .*nowhere.cfg is missing: name a Darknet .cfg"):
         configured_model(mine, NAMES)
@@ -359,15 +359,15 @@ def test_trained_weights_with_their_cfg_get_the_anchors_they_were_trained_with(s
     mine.rename(weights)
     weights.with_suffix(".cfg").write_bytes(cfg.read_bytes())
     model, _ = configured_model(weights, shared / "weights" / "classes7.names", yolo_type="yolov3", tiny=True)
-    assert (model.heads.anchors, model.input_size, model.heads.nms) == (ANCHORS, 416, "iou")
+    assert (model.heads.anchors, model.input_size, model.heads.nms) == (ANCHORS, (416, 416), "iou")
 
 
 def test_a_converter_looks_for_the_folder_of_the_cfgs_size(mine, text, cfg, monkeypatch):
     monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", str(mine))
     monkeypatch.setattr(configs, "TRAIN_CLASSES", NAMES)
-    assert conversion.configured_source().input_size == 64
+    assert conversion.configured_source().input_size == (64, 64)
     cfg(text)
-    assert conversion.configured_source().input_size == configured_model(mine, NAMES)[0].input_size == 96
+    assert conversion.configured_source().input_size == configured_model(mine, NAMES)[0].input_size == (96, 96)
     monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", "checkpoints/yolov4-tiny-trt-INT8-64")
     assert conversion.configured_source() is None  # it is not there yet
 

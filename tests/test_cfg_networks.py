@@ -93,7 +93,7 @@ def test_a_network_computes_what_darknet_does(written, name, size):
 def test_the_cfgs_of_our_networks_give_bit_for_bit_what_they_do(tmp_path, name):
     row = NETWORKS[name]
     model = make_model(row, 64, 3)
-    (tmp_path / "ours.cfg").write_text(cfg_text(model, row.heads, 3, 64))
+    (tmp_path / "ours.cfg").write_text(cfg_text(model, row.heads, 3, (64, 64)))
     by_cfg = Create_Yolo(cfg=tmp_path / "ours.cfg")
     for each in model, by_cfg:
         load_yolo_weights(each, random_weights(model, tmp_path / "random.weights"))
@@ -209,7 +209,7 @@ def assert_same_detections(ours, theirs, atol=1e-3):
 
 def test_one_constant_names_the_network(configured, monkeypatch):
     detector = Load_Yolo_model()
-    assert (detector.spec.name, detector.spec.input_size, detector.names) == ("mine", 96, ("a", "b", "c"))
+    assert (detector.spec.name, detector.spec.input_size, detector.names) == ("mine", (96, 96), ("a", "b", "c"))
     assert Create_Yolo().output_shape == [(None, 12, 12, 8), (None, 6, 6, 32), (None, 3, 3, 16)]
     assert Create_Yolo(yolo_type="yolov3", tiny=True).name == "yolov3-tiny"
     assert Create_Yolo(64, CLASSES=1).output_shape[0] == (None, 8, 8, 6)
@@ -254,7 +254,7 @@ def test_a_checkpoint_with_other_anchors_and_classes_is_a_cfg_of_its_own(configu
     network = read_network(configured)
     anchors = tuple(tuple((w * 2, h + 1) for w, h in head) for head in network.heads.anchors)
     heads = network.heads._replace(anchors=anchors)
-    spec = ModelSpec("mine", False, ("x", "y"), 128, "letterbox", heads, cfg=network.text)
+    spec = ModelSpec("mine", False, ("x", "y"), (128, 128), "letterbox", heads, cfg=network.text)
     model = make_model(spec.network, 128, 2)
     load_yolo_weights(model, random_weights(model, tmp_path / "two.weights"))
     write_checkpoint(tmp_path / "two", spec, get_arrays(model), "a test")
@@ -369,7 +369,7 @@ def test_a_frozen_backbone_ends_where_the_cfg_stops_going_backward(configured, m
         training.configured_spec()
     configured.write_text(cfgs.MIXED.replace("[avgpool]", "[avgpool]\nstopbackward=1"))
     spec = training.configured_spec()
-    assert (spec.name, spec.input_size, len(spec.classes), spec.network.backbone) == ("mine", 64, 3, 5)
+    assert (spec.name, spec.input_size, len(spec.classes), spec.network.backbone) == ("mine", (64, 64), 3, 5)
     monkeypatch.setattr(configs, "TRAIN_ANCHORS", (((1, 2), (3, 4)),) * 3)
     with pytest.raises(UserError, match=r"TRAIN_ANCHORS must be None or 3 heads of 1, 4, 2 \(width, height\) for mine"):
         training.configured_spec()

@@ -35,7 +35,7 @@ def script(monkeypatch, tmp_path):
 
 
 def test_draws_what_runs_and_says_why_the_rest_does_not(script, tmp_path, capsys):
-    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
+    model = ModelSpec("yolov4", True, ("a", "b"), (64, 64), "letterbox", NETWORKS["yolov4-tiny"].heads)
     arrays = list(get_arrays(Create_Yolo(64, "yolov4", True, 2)))
     for name in "one", "two":
         write_checkpoint(tmp_path / name, model, arrays, "a test")
@@ -53,7 +53,7 @@ def test_draws_what_runs_and_says_why_the_rest_does_not(script, tmp_path, capsys
 def test_by_default_the_configured_weights_and_all_conversions_of_their_type_and_size(script, tmp_path):
     assert script.choose_checkpoints([]) == [None]  # without a folder too
     for name, size, weights in ("fits", 64, False), ("larger", 96, False), ("trained", 64, True):
-        model = ModelSpec("yolov4", True, ("a", "b"), size, "letterbox", NETWORKS["yolov4-tiny"].heads)
+        model = ModelSpec("yolov4", True, ("a", "b"), (size, size), "letterbox", NETWORKS["yolov4-tiny"].heads)
         folder = tmp_path / "checkpoints" / name
         write_checkpoint(folder, model, [], "a test")
         if not weights:

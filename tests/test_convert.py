@@ -396,7 +396,7 @@ def test_calibration_pictures_come_from_a_folder_a_glob_or_annotations_the_same_
     assert chosen == choose_pictures(SAMPLES / "*.jpg", 5, 10**9)
     assert len(set(chosen)) == 5 and chosen != sorted(chosen)
     assert set(choose_pictures(SAMPLES / "digits.txt", 24, 10**9)) == set(choose_pictures(SAMPLES, 24, 10**9))
-    inputs = CalibrationInputs(chosen, SIZE, "letterbox", 10**9)
+    inputs = CalibrationInputs(chosen, (SIZE, SIZE), "letterbox", 10**9)
     for _ in range(2):  # NNCF goes through them more than once
         arrays = list(inputs)
         assert [(x.shape, x.dtype.name) for x in arrays] == [((1, SIZE, SIZE, 3), "float32")] * len(inputs)

@@ -73,17 +73,18 @@ def scenes(tmp_path_factory):
 
 
 @pytest.mark.parametrize("resize", RESIZES)
-def test_plain_pictures_are_what_the_detector_sees_and_their_boxes_come_back(resize, scenes):
-    images, truth = batches(scenes, 1, batch_size=len(scenes), resize=resize)[0]
+@pytest.mark.parametrize("size", [(96, 96), (64, 96)])
+def test_plain_pictures_are_what_the_detector_sees_and_their_boxes_come_back(resize, size, scenes):
+    images, truth = batches(scenes, 1, (size,), len(scenes), resize)[0]
     assert images.dtype == truth.dtype == np.float32
     assert truth.shape == (len(scenes), max(len(item.classes) for item in scenes), 5)
     assert (truth[truth[..., 4] < 0] == [0, 0, 0, 0, -1]).all()
     for item in scenes:
         picture = read_picture(item.picture, 10**6)
-        expected = fit(picture, 96, resize).numpy()
+        expected = fit(picture, size, resize).numpy()
         (row,) = (i for i, image in enumerate(images) if np.array_equal(image, expected))
         boxes = boxes_of(truth[row])
-        back = unfit(boxes[np.newaxis, :, :4], np.array([picture.shape[:2]]), 96, resize)[0]
+        back = unfit(boxes[np.newaxis, :, :4], np.array([picture.shape[:2]]), size, resize)[0]
         np.testing.assert_allclose(back, item.boxes, atol=0.001)
         np.testing.assert_array_equal(boxes[:, 4], item.classes)
 
@@ -121,7 +122,7 @@ def test_every_picture_comes_once_an_epoch_each_time_in_another_order(batch_size
 
 def test_going_on_at_a_step_is_bit_for_bit_as_if_never_interrupted(scenes):
     """Through mosaics and changes of size, and across epochs."""
-    options = {"sizes": (32, 64), "batch_size": 3, "augmentation": AUGMENTED}
+    options = {"sizes": (32, (64, 96)), "batch_size": 3, "augmentation": AUGMENTED}
     whole = batches(scenes, 6 * SIZE_STEPS, **options)
     stages = np.reshape([len(images[0]) for images, _ in whole], (6, SIZE_STEPS))
     assert (stages == stages[:, :1]).all() and set(stages[:, 0]) == {32, 64}
@@ -227,14 +228,16 @@ def find(image):
     return areas
 
 
-@pytest.mark.parametrize("resize", RESIZES)
-def test_boxes_follow_their_pictures_to_a_pixel(resize, rectangles):
+@pytest.mark.parametrize(
+    ("resize", "size"), [("letterbox", (256, 256)), ("stretch", (256, 256)), ("letterbox", (192, 288))]
+)
+def test_boxes_follow_their_pictures_to_a_pixel(resize, size, rectangles):
     """A batch is an epoch here: the quadrants of a mosaic are four pictures."""
-    size, compared = 256, 0
+    compared = 0
     for images, truth in batches(rectangles, 40, (size,), 4, resize, MOVED._replace(mosaic=0.5)):
         for image, rows in zip(images, truth, strict=True):
             for i, found in enumerate(find(image)):
-                boxes = rows[rows[:, 4] == i, :4] * size
+                boxes = rows[rows[:, 4] == i, :4] * [*size[::-1], *size[::-1]]
                 if len(boxes):
                     (box,), ((place, area),) = boxes, found
                     np.testing.assert_allclose(box, place, atol=1)

@@ -39,7 +39,7 @@ def detector(tmp_path_factory):
             conv.bias.assign(np.tile([0, 0, 0, 0, 1, 2, -9, -9], 3))
     weights = tmp_path_factory.mktemp("weights") / "random.weights"
     save_yolo_weights(network, weights)
-    model = ModelSpec("yolov4", True, NAMES, 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
+    model = ModelSpec("yolov4", True, NAMES, (64, 64), "letterbox", NETWORKS["yolov4-tiny"].heads)
     return Detector(load(model, weights, RunOptions()), model, 0.3, 0.45)
 
 

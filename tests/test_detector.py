@@ -28,7 +28,7 @@ from oracle import random_weights, stored_arrays
 
 NAMES = ("cat", "dog", "cup")
 SIZE = 64
-MODEL = ModelSpec("yolov4", True, NAMES, SIZE, "letterbox", NETWORKS["yolov4-tiny"].heads)
+MODEL = ModelSpec("yolov4", True, NAMES, (SIZE, SIZE), "letterbox", NETWORKS["yolov4-tiny"].heads)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_without_arguments_configs_decide_at_call_time(configured, detector):
     configured(YOLO_SCORE_THRESHOLD=0.2, YOLO_IOU_THRESHOLD=0.6, YOLO_RESIZE="stretch", YOLO_INPUT_SIZE=96)
     loaded = Load_Yolo_model()
     assert (loaded.score_threshold, loaded.iou_threshold) == (0.2, 0.6)
-    assert (loaded.spec.resize, loaded.spec.input_size, loaded.names) == ("stretch", 96, NAMES)
+    assert (loaded.spec.resize, loaded.spec.input_size, loaded.names) == ("stretch", (96, 96), NAMES)
     assert loaded.fit(frames((48, 80))).shape == (1, 96, 96, 3)
 
 
@@ -477,6 +477,9 @@ def test_a_header_that_claims_terabytes_is_refused_before_anything_is_read(netwo
         ("classes", {"0": "cat"}),
         ("input_size", 1e308),
         ("input_size", 2**31),
+        ("input_size", [64, 96, 3]),
+        ("input_size", [64, 100]),
+        ("input_size", []),
         ("tiny", "yes"),
         ("type", ["yolov4"]),
         ("features", []),
@@ -547,7 +550,7 @@ def test_a_checkpoint_whose_replacing_was_killed_between_its_two_renames_is_put_
 
 
 def test_a_full_disk_leaves_the_checkpoint_as_it_was(tmp_path):
-    model = ModelSpec("yolov4", True, ("a",), 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
+    model = ModelSpec("yolov4", True, ("a",), (64, 64), "letterbox", NETWORKS["yolov4-tiny"].heads)
     write_checkpoint(tmp_path / "mine", model, [np.ones(9)], "a test")
     before = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

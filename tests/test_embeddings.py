@@ -82,10 +82,11 @@ def test_every_network_has_features_beside_its_heads(name):
 
 
 @pytest.mark.parametrize("resize", ["letterbox", "stretch"])
-def test_refit_is_the_inverse_of_unfit(resize):
+@pytest.mark.parametrize("size", [(416, 416), (256, 416)])
+def test_refit_is_the_inverse_of_unfit(resize, size):
     sizes = tf.constant([(480, 640), (1080, 607)])
     boxes = tf.constant([[[10.0, 20, 300, 400]], [[0, 0, 607, 1080]]])
-    np.testing.assert_allclose(unfit(refit(boxes, sizes, 416, resize), sizes, 416, resize), boxes, atol=1e-3)
+    np.testing.assert_allclose(unfit(refit(boxes, sizes, size, resize), sizes, size, resize), boxes, atol=1e-3)
 
 
 def test_detections_have_the_embeddings_of_their_boxes(detector):

@@ -325,7 +325,7 @@ def model(tmp_path_factory):
         if norm is None:
             conv.bias.assign(np.tile([0, 0, 0, 0, 1, 2, -9, -9], 3))
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    about = ModelSpec("yolov4", True, NAMES, 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
+    about = ModelSpec("yolov4", True, NAMES, (64, 64), "letterbox", NETWORKS["yolov4-tiny"].heads)
     write_checkpoint(folder, about, get_arrays(network), "a test")
     return folder
 

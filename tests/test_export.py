@@ -20,7 +20,7 @@ from oracle import centre_form, importer_answers, random_picture, random_weights
 HEADS = NETWORKS["yolov4-tiny"].heads._replace(
     anchors=(((14, 20), (20, 27), (27, 37)), ((38, 51), (54, 73), (89, 119)))
 )
-MODEL = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", HEADS)
+MODEL = ModelSpec("yolov4", True, ("a", "b"), (64, 64), "letterbox", HEADS)
 
 
 @pytest.fixture
@@ -50,14 +50,14 @@ def own_anchors(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_opencv_finds_the_same_boxes_by_the_files_as_they_are_written(export, tmp_path, name):
     yolo_type, _, tiny = name.partition("-")
-    network, heads = Create_Yolo(64, yolo_type, bool(tiny), 3), own_anchors(name)
+    network, heads = Create_Yolo((64, 96), yolo_type, bool(tiny), 3), own_anchors(name)
     load_yolo_weights(network, random_weights(network, tmp_path / "random.weights"))
-    model = ModelSpec(yolo_type, bool(tiny), ("a", "b", "c"), 64, "letterbox", heads)
+    model = ModelSpec(yolo_type, bool(tiny), ("a", "b", "c"), (64, 96), "letterbox", heads)
     write_checkpoint(tmp_path / "trained", model, get_arrays(network), "a test")
     export(tmp_path / "mine.weights")
 
     net = cv2.dnn.readNetFromDarknet(str(tmp_path / "mine.cfg"), str(tmp_path / "mine.weights"))
-    picture = random_picture(64)
+    picture = random_picture(64, 96)
     raw, theirs = importer_answers(net, picture)
     for mine, other in zip(network(picture), raw, strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-4)
@@ -68,7 +68,7 @@ def test_opencv_finds_the_same_boxes_by_the_files_as_they_are_written(export, tm
     np.testing.assert_allclose(mine[:, 4:][shown], theirs[:, 5:][shown], atol=1e-4)
 
     cfg = read_network(tmp_path / "mine.cfg").cfg
-    assert (cfg.classes, cfg.size) == (3, (64, 64))
+    assert (cfg.classes, cfg.size) == (3, (64, 96))
     np.testing.assert_allclose(np.array(cfg.heads.anchors), np.array(heads.anchors), rtol=1e-8)
     assert cfg.heads._replace(anchors=None) == heads._replace(anchors=None)
 

@@ -284,7 +284,7 @@ SIZES = [(1, 1), (1, 10000), (10000, 1), (375, 500), (500, 333), (416, 416), (97
 
 
 @pytest.mark.parametrize("resize", RESIZES)
-@pytest.mark.parametrize("size", [96, 416])
+@pytest.mark.parametrize("size", [(96, 96), (416, 416), (256, 416), (96, 64)])
 def test_a_picture_lies_where_darknet_puts_it(resize, size):
     for height, width in SIZES:
         placed = [int(x) for x in placement(tf.constant(height), tf.constant(width), size, resize)]
@@ -293,27 +293,29 @@ def test_a_picture_lies_where_darknet_puts_it(resize, size):
 
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("shape", SIZES)
-def test_fit_is_darknets_bilinear_resize_with_grey_around(resize, shape):
+@pytest.mark.parametrize("size", [(96, 96), (64, 96)])
+def test_fit_is_darknets_bilinear_resize_with_grey_around(resize, shape, size):
     picture = scene(*shape)
-    height, width, top, left = darknet_placement(*shape, 96, resize)
-    expected = np.full((96, 96, 3), 0.5, np.float32)
+    height, width, top, left = darknet_placement(*shape, size, resize)
+    expected = np.full((*size, 3), 0.5, np.float32)
     resized = resize_image(picture, height, width)
     expected[top : top + height, left : left + width] = resized / 255
-    fitted = fit(picture, 96, resize).numpy()
+    fitted = fit(picture, size, resize).numpy()
     assert fitted.dtype == np.float32
     np.testing.assert_allclose(fitted, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("resize", RESIZES)
-def test_unfit_is_the_inverse_of_fit(resize):
+@pytest.mark.parametrize("size", [(416, 416), (256, 416), (96, 64)])
+def test_unfit_is_the_inverse_of_fit(resize, size):
     random = np.random.RandomState(1)
-    size, boxes, fitted = 416, [], []
+    boxes, fitted = [], []
     for height, width in SIZES:
         corners = np.sort(random.rand(20, 2, 2), 1).reshape(20, 4) * (width, height, width, height)
         new_height, new_width, top, left = darknet_placement(height, width, size, resize)
         x, y = corners[:, 0::2] * new_width / width + left, corners[:, 1::2] * new_height / height + top
         boxes.append(corners)
-        fitted.append(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], -1) / size)
+        fitted.append(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], -1) / [*size[::-1], *size[::-1]])
     back = unfit(tf.constant(fitted, tf.float32), tf.constant(SIZES), size, resize).numpy()
     for ours, expected, (height, width) in zip(back, boxes, SIZES, strict=True):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * max(height, width) + 1e-5)
@@ -322,20 +324,22 @@ def test_unfit_is_the_inverse_of_fit(resize):
 def test_boxes_are_clipped_to_the_picture():
     whole = tf.constant([[[-0.2, -9, 1.3, 9]]] * 2)
     for resize in RESIZES:
-        boxes = unfit(whole, tf.constant([(375, 500), (10000, 1)]), 416, resize).numpy()
+        boxes = unfit(whole, tf.constant([(375, 500), (10000, 1)]), (416, 416), resize).numpy()
         np.testing.assert_array_equal(boxes, [[[0, 0, 500, 375]], [[0, 0, 1, 10000]]])
 
 
 def test_a_box_in_the_grey_margin_has_no_area():
     margin = tf.constant([[[0.1, 0.0, 0.9, 0.1]]])  # 500 x 375 in 416: the picture begins at row 52 of 416
-    x1, y1, x2, y2 = unfit(margin, tf.constant([(375, 500)]), 416, "letterbox").numpy()[0, 0]
+    x1, y1, x2, y2 = unfit(margin, tf.constant([(375, 500)]), (416, 416), "letterbox").numpy()[0, 0]
     assert (y1, y2) == (0, 0)
 
 
 def test_picture_scale_turns_lengths_into_fractions_of_the_picture():
     sizes = tf.constant([(375, 500), (500, 333), (416, 416)])
-    letterbox = picture_scale(sizes, 416, "letterbox").numpy()
+    letterbox = picture_scale(sizes, (416, 416), "letterbox").numpy()
     assert letterbox.shape == (3, 1, 4)
     np.testing.assert_allclose(letterbox[:, 0, :2], [(1, 416 / 312), (416 / 277, 1), (1, 1)], rtol=1e-6)
     np.testing.assert_array_equal(letterbox[..., :2], letterbox[..., 2:])
-    np.testing.assert_array_equal(picture_scale(sizes, 416, "stretch").numpy(), np.ones((3, 1, 4)))
+    np.testing.assert_array_equal(picture_scale(sizes, (416, 416), "stretch").numpy(), np.ones((3, 1, 4)))
+    wide = picture_scale(sizes, (256, 416), "letterbox").numpy()[:, 0, :2]
+    np.testing.assert_allclose(wide, [(416 / 341, 1), (416 / 170, 1), (416 / 256, 1)], rtol=1e-6)

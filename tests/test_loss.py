@@ -16,7 +16,8 @@ EMPTY = -1.0
 
 
 def raw_heads(size, pictures=1, fill=0.0):
-    return [np.full((pictures, size // s, size // s, 3 * (5 + CLASSES)), fill, np.float32) for s in HEADS.strides]
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return [np.full((pictures, height // s, width // s, 3 * (5 + CLASSES)), fill, np.float32) for s in HEADS.strides]
 
 
 def truth_of(*boxes):
@@ -64,7 +65,8 @@ def test_ciou_of_boxes_apart_still_tells_near_from_far():
 
 def owners_of(width, height, iou_thresh, size=320):
     box = tf.constant([[[0.0, 0.0, width / size, height / size]]])
-    found = responsible_anchors(box, tf.constant([[True]]), HEADS.anchors, tf.constant(float(size)), iou_thresh)
+    sides = tf.constant([size, size], tf.float32)
+    found = responsible_anchors(box, tf.constant([[True]]), HEADS.anchors, sides, iou_thresh)
     found = [(anchors, owners.numpy()) for anchors, owners in zip(HEADS.anchors, found, strict=True)]
     return {anchors[anchor] for anchors, owners in found for _, _, anchor in np.argwhere(owners)}
 
@@ -85,7 +87,9 @@ def test_the_best_answers_however_bad_it_is():
 
 
 def test_nobody_answers_for_padding():
-    found = responsible_anchors(tf.zeros((1, 2, 4)), tf.zeros((1, 2), tf.bool), HEADS.anchors, tf.constant(320.0), 0.2)
+    found = responsible_anchors(
+        tf.zeros((1, 2, 4)), tf.zeros((1, 2), tf.bool), HEADS.anchors, tf.constant([320.0, 320.0]), 0.2
+    )
     assert not any(owners.numpy().any() for owners in found)
 
 
@@ -151,42 +155,45 @@ def test_an_empty_cell_with_a_good_box_is_not_told_off():
     assert loss_of(raw, truth, options)["objectness"] == pytest.approx([0], abs=1e-6)
 
 
-def test_the_whole_loss_is_that_of_plain_loops():
+@pytest.mark.parametrize("size", [(96, 96), (64, 128)])
+def test_the_whole_loss_is_that_of_plain_loops(size):
     random = np.random.default_rng(0)
-    raw = [random.normal(0, 1, head.shape).astype(np.float32) for head in raw_heads(96, pictures=2)]
+    raw = [random.normal(0, 1, head.shape).astype(np.float32) for head in raw_heads(size, pictures=2)]
     corners = random.uniform(0.02, 0.9, (2, 6, 2))
     sides = random.uniform(0.05, 0.8, (2, 6, 2))
     truth = np.concatenate([corners, np.minimum(corners + sides, 1), random.integers(0, CLASSES, (2, 6, 1))], -1)
     truth[1, 4:] = 0, 0, 0, 0, EMPTY
     loss = loss_of(raw, truth.astype(np.float32))
     for picture in range(2):
-        expected = loss_in_loops([head[picture] for head in raw], truth[picture], 96)
+        expected = loss_in_loops([head[picture] for head in raw], truth[picture], size)
         for name, value in expected.items():
             assert loss[name][picture] == pytest.approx(value, rel=1e-4), name
 
 
 def loss_in_loops(raw, truth, size):
-    """One picture."""
-    rows, at = [], {}  # each row: box, logits of objectness and classes
+    """One picture; size is (height, width)."""
+    (height, width), rows, at = size, [], {}  # each row: box, logits of objectness and classes
     for i, (head, stride) in enumerate(zip(raw, HEADS.strides, strict=True)):
-        cells = size // stride
-        for y, x, a in np.ndindex(cells, cells, 3):
+        down, across = height // stride, width // stride
+        for y, x, a in np.ndindex(down, across, 3):
             t = head[y, x, a * 8 : a * 8 + 8].astype(float)
-            centre = [(c + 1.05 / (1 + math.exp(-v)) - 0.025) / cells for c, v in ((x, t[0]), (y, t[1]))]
-            half = [math.exp(v) * side / size / 2 for v, side in zip(t[2:4], HEADS.anchors[i][a], strict=True)]
+            shifts = (x, t[0], across), (y, t[1], down)
+            centre = [(c + 1.05 / (1 + math.exp(-v)) - 0.025) / cells for c, v, cells in shifts]
+            sides = zip(t[2:4], HEADS.anchors[i][a], (width, height), strict=True)
+            half = [math.exp(v) * anchor / side / 2 for v, anchor, side in sides]
             at[i, y, x, a] = len(rows)
             rows.append((centre[0] - half[0], centre[1] - half[1], centre[0] + half[0], centre[1] + half[1], *t[4:]))
 
     boxes = [box for box in truth if box[4] >= 0]
     terms, owned = {"box": 0.0, "objectness": 0.0, "class": 0.0}, set()
     for box in boxes:
-        shape = (0, 0, (box[2] - box[0]) * size, (box[3] - box[1]) * size)
+        shape = (0, 0, (box[2] - box[0]) * width, (box[3] - box[1]) * height)
         overlaps = {(i, a): iou(shape, (0, 0, *HEADS.anchors[i][a])) for i in range(2) for a in range(3)}
         best = max(overlaps.values())
         for (i, a), overlap in overlaps.items():
             if overlap == best or overlap > DEFAULTS.iou_thresh:
-                cells = size // HEADS.strides[i]
-                row = at[i, int((box[1] + box[3]) / 2 * cells), int((box[0] + box[2]) / 2 * cells), a]
+                down, across = height // HEADS.strides[i], width // HEADS.strides[i]
+                row = at[i, int((box[1] + box[3]) / 2 * down), int((box[0] + box[2]) / 2 * across), a]
                 owned.add(row)
                 terms["box"] += 1 - ciou_in_loops(rows[row][:4], box)
                 for c, logit in enumerate(rows[row][5:]):
@@ -196,7 +203,7 @@ def loss_in_loops(raw, truth, size):
         if i in owned:
             terms["objectness"] += softplus(row[4]) - row[4]
         elif max(iou(row[:4], box) for box in boxes) <= DEFAULTS.ignore_thresh:
-            terms["objectness"] += softplus(row[4]) * (REFERENCE_SIZE / size) ** 2
+            terms["objectness"] += softplus(row[4]) * REFERENCE_SIZE**2 / (height * width)
     return {name: weight * terms[name] for name, weight in zip(terms, DEFAULTS.weights, strict=True)}
 
 

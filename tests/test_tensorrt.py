@@ -41,7 +41,7 @@ TAKEN = {
 def source(tmp_path_factory):
     """The shipped model as a SavedModel -> its folder and Model."""
     folder = tmp_path_factory.mktemp("source")
-    model = replace(read_model(PROJECT / SHIPPED), input_size=SIZE)
+    model = replace(read_model(PROJECT / SHIPPED), input_size=(SIZE, SIZE))
     savedmodel.save(folder, freeze(keras_network(model, PROJECT / SHIPPED), model.heads), model, 0.3, 0.45, 10**8)
     write_about(folder, model, SHIPPED, score_threshold=0.3, iou_threshold=0.45, max_pixels=10**8)
     return folder, model
@@ -241,7 +241,7 @@ def test_tftrt_has_a_converter_for_all_of_every_network(name):
 
 
 def test_features_come_along(picture, tmp_path):
-    model = replace(read_model(PROJECT / SHIPPED), input_size=SIZE, features=True)
+    model = replace(read_model(PROJECT / SHIPPED), input_size=(SIZE, SIZE), features=True)
     source, made = tmp_path / "source", tmp_path / "made"
     savedmodel.save(source, freeze(keras_network(model, PROJECT / SHIPPED), model.heads), model, 0.3, 0.45, 10**8)
     tftrt_engines.save_raw_heads(tmp_path / "heads", source, model)
@@ -386,7 +386,7 @@ def save_with_engine(folder, number, shapes):
 
 
 def test_engines_are_saved_along_under_a_name_of_their_own(tmp_path):
-    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", NETWORKS["yolov4-tiny"].heads)
+    model = ModelSpec("yolov4", True, ("a", "b"), (64, 64), "letterbox", NETWORKS["yolov4-tiny"].heads)
     images, shapes = tf.zeros((2, 64, 64, 3)), tftrt_engines.head_shapes(model)
     saved = save_with_engine(tmp_path, 1.5, shapes)
     tftrt_engines.rename_engines(saved, "trt01234567")

@@ -95,7 +95,7 @@ def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv
     assert re.search(r"mine_Tiny: AP50 \d+\.\d; python detection_custom.py uses", out)
     made = folder / "checkpoints" / "mine_Tiny"
     model = read_model(made)
-    assert (model.name, model.classes, model.input_size) == ("yolov4-tiny", ("red", "green"), 64)
+    assert (model.name, model.classes, model.input_size) == ("yolov4-tiny", ("red", "green"), (64, 64))
     assert read_model(folder / "checkpoints" / "mine_Tiny_last") == model
     assert not list((folder / "checkpoints").glob("*backup*"))
     assert custom_weights() == made
@@ -121,7 +121,7 @@ def test_it_begins_with_a_checkpoint_or_with_darknet_weights(folder, eager, monk
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     source = Create_Yolo(64, "yolov4", True, 2)
     first = [array.copy() for array in get_arrays(source)]
-    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", configured_spec().heads)
+    model = ModelSpec("yolov4", True, ("a", "b"), (64, 64), "letterbox", configured_spec().heads)
     write_checkpoint(folder / "start", model, first, "a test")
     save_yolo_weights(source, folder / "start.weights")
     for constants in (
@@ -142,7 +142,7 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
     whole = random_weights(Create_Yolo(64, "yolov4", True, 20), folder / "whole.weights").read_bytes()
     (folder / "yolov4-tiny.conv.29").write_bytes(whole[:19_789_716])
     heads = configured_spec().heads._replace(anchors=(((1, 2), (3, 4), (5, 6)), ((7, 8), (9, 10), (11, 12))))
-    (folder / "any.cfg").write_text(cfg_text(Create_Yolo(64, "yolov4", True, 20), heads, 20, 416))
+    (folder / "any.cfg").write_text(cfg_text(Create_Yolo(64, "yolov4", True, 20), heads, 20, (416, 416)))
     for name, value in {
         "TRAIN_TRANSFER": True,
         "YOLO_V4_TINY_WEIGHTS": str(folder / "yolov4-tiny.conv.29"),
@@ -150,7 +150,7 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
         "TRAIN_EPOCHS": 1,
     }.items():
         monkeypatch.setattr(configs, name, value)
-    assert configured_spec().input_size == 64  # TRAIN_INPUT_SIZE, whatever the cfg says
+    assert configured_spec().input_size == (64, 64)  # TRAIN_INPUT_SIZE, whatever the cfg says
     train.main()
     assert f"TRAIN_TRANSFER: 17 of 21 convolutions begin with {folder}/yolov4-tiny.conv.29" in capsys.readouterr().out
     made = read_model(folder / "checkpoints" / "mine")
@@ -291,11 +291,11 @@ def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, 
     heads = configured_spec().heads
     for made, said in (
         (
-            ModelSpec("yolov4", True, ("a",), 64, "letterbox", heads),
+            ModelSpec("yolov4", True, ("a",), (64, 64), "letterbox", heads),
             "yolov4-tiny with 1 classes, not yolov4-tiny with 2",
         ),
         (
-            ModelSpec("yolov3", True, ("a", "b"), 64, "letterbox", heads),
+            ModelSpec("yolov3", True, ("a", "b"), (64, 64), "letterbox", heads),
             "yolov3-tiny with 2 classes, not yolov4-tiny with 2",
         ),
     ):

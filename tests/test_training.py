@@ -39,7 +39,7 @@ from oracle import stored_arrays
 
 SIZE, BATCH, STEPS = 64, 4, 6
 HEADS = NETWORKS["yolov4-tiny"].heads
-MODEL = ModelSpec("yolov4", True, ("red", "green"), SIZE, "letterbox", HEADS)
+MODEL = ModelSpec("yolov4", True, ("red", "green"), (SIZE, SIZE), "letterbox", HEADS)
 SCHEDULE = Schedule(steps=STEPS, warm_up=2, freeze=0, lr_init=1e-3, lr_end=1e-4, ema=0.9, backbone=15)
 
 
@@ -51,7 +51,7 @@ def checked(tmp_path_factory):
     return check_annotations(folder / "annotations.txt", 2, 10**6)
 
 
-def make_trainer(schedule=SCHEDULE, precision="FP32", size=SIZE):
+def make_trainer(schedule=SCHEDULE, precision="FP32", size=(SIZE, SIZE)):
     parts = make_network(NETWORKS["yolov4-tiny"], 2, size, precision, seed=3)
     return Trainer(*parts, HEADS, BATCH, schedule)
 
@@ -156,7 +156,7 @@ def test_mixed_precision_learns_with_float32_weights(checked, precision):
 def test_one_network_learns_at_several_sizes(checked):
     trainer = make_trainer(size=None)
     trainer.begin()
-    for size in (64, 96):
+    for size in (64, 96, (64, 96)):
         assert np.isfinite(fit(trainer, checked, 1, sizes=(size,)).history["loss"][0])
 
 
@@ -443,7 +443,7 @@ def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(chec
     trainer = make_trainer()
     backup = make_backup(tmp_path, trainer)
     trainer.begin()
-    detector = Detector(averaged_network(trainer, SIZE), MODEL, 0.001, 0.45)
+    detector = Detector(averaged_network(trainer, (SIZE, SIZE)), MODEL, 0.001, 0.45)
     keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
     validation = Validation(detector, checked.records, checked.sizes, (0.001, 0.45), 2, 10**6, True)
     fit(trainer, checked, 2, [backup, validation, keep])
@@ -460,7 +460,7 @@ def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(chec
 def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, tmp_path):
     trainer = make_trainer(SCHEDULE._replace(steps=20))
     trainer.begin()
-    detector = Detector(averaged_network(trainer, SIZE), MODEL, 0.001, 0.45)
+    detector = Detector(averaged_network(trainer, (SIZE, SIZE)), MODEL, 0.001, 0.45)
     validation = Validation(detector, checked.records, checked.sizes, (0.001, 0.45), 2, 10**6, True)
     fit(trainer, checked, 20, [validation, TensorBoard(tmp_path, validation)])
     tags = {}

@@ -48,7 +48,7 @@ def main(folder, steps, devices):
         network = NETWORKS["yolov4-tiny"]
         parts = make_network(network, CLASSES, None, "FP32", seed=7 + index)  # the first worker's weights count
     trainer = Trainer(*parts, network.heads, BATCH, Schedule(steps, 5, 0, LEARNING_RATE, LEARNING_RATE / 10, 0.99))
-    model = ModelSpec("yolov4", True, ("a", "b"), SIZE, "letterbox", NETWORKS["yolov4-tiny"].heads)
+    model = ModelSpec("yolov4", True, ("a", "b"), (SIZE, SIZE), "letterbox", NETWORKS["yolov4-tiny"].heads)
     losses = []
 
     class Losses(keras.callbacks.Callback):

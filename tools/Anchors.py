@@ -13,6 +13,7 @@ from yolov3.checks import as_given, check_input_size, check_path, say_it_in_one_
 from yolov3.heads import configured_network
 from yolov3.networks import NETWORKS, network_name
 from yolov3.settings import ScriptParser, configured_names
+from yolov3.sizes import size_name, size_of
 
 
 @say_it_in_one_line
@@ -20,7 +21,7 @@ def main() -> None:
     parser = ScriptParser(__doc__)
     parser.add_argument("annotations", nargs="?", help="file (TRAIN_ANNOT_PATH)")
     parser.add_argument("--classes", metavar="NAMES", help="names file (TRAIN_CLASSES)")
-    parser.add_argument("--size", type=int, help="size of the network input, pixels (TRAIN_INPUT_SIZE)")
+    parser.add_argument("--size", type=size_of, help="network input, pixels: 416 or 256x416 (TRAIN_INPUT_SIZE)")
     parser.add_argument("--heads", type=int, choices=(2, 3), help="2 for tiny networks, else 3 (TRAIN_YOLO_TINY)")
     parser.add_argument("--seed", type=int, default=0, help="another may fit a little better (%(default)s)")
     arguments = parser.parse_args()
@@ -37,7 +38,7 @@ def main() -> None:
     heads = fit_heads(sizes, [len(head) for head in published], arguments.seed)
 
     left_out = f", {len(checked.problems)} problems left out: see tools/Check_annotations.py" * bool(checked.problems)
-    print(f"{len(sizes)} boxes of {len(checked.records)} pictures at {size}{left_out}")
+    print(f"{len(sizes)} boxes of {len(checked.records)} pictures at {size_name(size)}{left_out}")
     before = mean_iou(sizes, sum(published, ()))
     print(f"best IoU, on average: {before:.3f} with the published anchors of {network.name}")
     print(f"                      {mean_iou(sizes, sum(heads, ())):.3f} with\nTRAIN_ANCHORS = {heads}")

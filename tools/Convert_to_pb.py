@@ -7,8 +7,8 @@ python tools/Convert_to_pb.py --version 1      writes into a subfolder 1, where 
 It converts what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names or, if that is None, Darknet's weights of the configured
 type. The SavedModel has two signatures:
 
-    serving_default  takes images, float32 (N, S, S, 3) in RGB, 0..1; answers predictions, float32 (N, boxes,
-                     4 + classes), and, with YOLO_FEATURES, features, float32 (N, S/16, S/16, C), from which
+    serving_default  takes images, float32 (N, h, w, 3) in RGB, 0..1; answers predictions, float32 (N, boxes,
+                     4 + classes), and, with YOLO_FEATURES, features, float32 (N, h/16, w/16, C), from which
                      object_tracker.py makes embeddings
     detect_bytes     takes image_bytes, string (N,), picture files; answers boxes (N, 100, 4) in pixels, scores, classes
                      and valid_detections. YOLO_SCORE_THRESHOLD, YOLO_IOU_THRESHOLD, YOLO_CLASS_AGNOSTIC and YOLO_RESIZE

@@ -14,7 +14,9 @@ ROUNDS = 100  # most iterations of a run
 MAX_BOXES = 20_000  # a larger data set is sampled down to this many
 
 
-def box_sizes(records: list[Record], sizes: list[tuple[int, int]], input_size: int, resize: str) -> np.ndarray:
+def box_sizes(
+    records: list[Record], sizes: list[tuple[int, int]], input_size: tuple[int, int], resize: str
+) -> np.ndarray:
     """Return the width and height of every box in pixels of the network input, float (n, 2).
 
     sizes  (height, width) of each picture

@@ -16,9 +16,9 @@ MOST_TOLD = 5  # pictures that cannot be read are named up to this number
 
 
 class CalibrationInputs:
-    """Iterate over the network inputs, float32 (1, S, S, 3), of pictures, which are decoded anew at each iteration."""
+    """Iterate over the network inputs, float32 (1, h, w, 3), of pictures, which are decoded anew at each iteration."""
 
-    def __init__(self, paths: list[Path], size: int, resize: str, max_pixels: int):
+    def __init__(self, paths: list[Path], size: tuple[int, int], resize: str, max_pixels: int):
         self.paths, self.size, self.resize, self.max_pixels = paths, size, resize, max_pixels
 
     def __len__(self) -> int:

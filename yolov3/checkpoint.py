@@ -8,7 +8,7 @@ import functools
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from yolov3.networks import (
     Network,
     network_name,
 )
+from yolov3.sizes import size_name, written_size
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class ModelSpec:
     type: str  # "yolov3" or "yolov4"; or the name of the cfg
     tiny: bool
     classes: tuple[str, ...]  # their names
-    input_size: int  # pixels
+    input_size: tuple[int, int]  # height and width, pixels
     resize: str  # "letterbox" or "stretch"
     heads: Heads
     framework: str = "tf"  # the runtime that its folder is for, see `runtimes.RUNTIMES`
@@ -70,7 +71,7 @@ class ModelSpec:
     def __str__(self) -> str:
         """Return a line like: yolov3-tiny, 80 classes (person, bicycle, car ...), tf FP32, 416 letterbox"""
         classes = ", ".join(self.classes[:SHOWN]) + (" ..." if len(self.classes) > SHOWN else "")
-        kind = f"{self.framework} {self.precision}, {self.input_size} {self.resize}"
+        kind = f"{self.framework} {self.precision}, {size_name(self.input_size)} {self.resize}"
         return f"{self.name}, {len(self.classes)} class{'es' * (len(self.classes) > 1)} ({classes}), {kind}"
 
 
@@ -108,8 +109,9 @@ def read_model(folder: str | Path) -> ModelSpec:
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
         facts = {field.name: _tuples(about[field.name]) for field in fields(ModelSpec) if field.name != "heads"}
         spec = ModelSpec(**facts, heads=heads)
+        size = check_input_size(spec.input_size, "input_size", spec.network.multiple)
         _check(spec)
-        return spec
+        return replace(spec, input_size=size)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(_damaged(folder, error)) from None
 
@@ -117,7 +119,6 @@ def read_model(folder: str | Path) -> ModelSpec:
 def _check(spec):
     """Raise ValueError if this project would not write such a ModelSpec."""
     heads, published = spec.heads, spec.network.heads
-    check_input_size(spec.input_size, "input_size", spec.network.multiple)
     right = {
         "classes": isinstance(spec.classes, tuple) and 0 < len(spec.classes) <= MOST_CLASSES,
         "resize": spec.resize in RESIZES,
@@ -249,7 +250,8 @@ def write_checkpoint(
 def write_about(folder: str | Path, spec: ModelSpec, made_from: str, **more: Any) -> None:
     """Write model.json: the ModelSpec, what the folder was made from, and more facts by name; and beside it the cfg of
     a network that came from one."""
-    about = {**vars(spec), **spec.heads._asdict(), "made_from": made_from, **more}
+    about = {**vars(spec), **spec.heads._asdict(), "input_size": written_size(spec.input_size)}
+    about |= {"made_from": made_from, **more}
     del about["heads"]
     if spec.cfg is not None:
         (Path(folder) / CFG).write_text(own_cfg(spec), encoding="utf-8")
@@ -259,8 +261,7 @@ def write_about(folder: str | Path, spec: ModelSpec, made_from: str, **more: Any
 
 def own_cfg(spec: ModelSpec) -> str:
     """Return the text of the cfg of a model that came from one, with its own anchors, classes and input size."""
-    size = (spec.input_size, spec.input_size)
-    return rewrite(spec.network.cfg, spec.heads, len(spec.classes), size)
+    return rewrite(spec.network.cfg, spec.heads, len(spec.classes), spec.input_size)
 
 
 def check_replaceable(folder: str | Path, made_from: str | None = None) -> None:

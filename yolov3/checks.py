@@ -68,21 +68,23 @@ def choose(constant: str, value: Any, choices: Collection) -> Any:
     return value
 
 
-def check_input_size(size: Any, constant: str = "YOLO_INPUT_SIZE", multiple: int = 32) -> int:
-    """Return a size of the network input in pixels. Raise UserError if it is not a multiple of the pixels that one cell
-    of the coarsest map sees, or is larger than any network can use."""
-    if isinstance(size, (tuple, list)):
-        raise UserError(
-            f"the input size ({constant}) is {size!r}: inputs are square, so give one number, 416 for example"
-        )
-    if not _is(numbers.Integral, size) or size < multiple or size % multiple:
-        wanted = size if _is(numbers.Integral, size) else 416
-        near = max(multiple, round(min(wanted, MOST_PIXELS) / multiple) * multiple)
-        text = f"make it a multiple of {multiple}, {near} for example"
-        raise UserError(f"the input size ({constant}) is {size!r}: {text}")
-    if size > MOST_PIXELS:
-        raise UserError(f"the input size ({constant}) is {size}: make it {MOST_PIXELS} at most, 416 for example")
-    return int(size)
+def check_input_size(size: Any, constant: str = "YOLO_INPUT_SIZE", multiple: int = 32) -> tuple[int, int]:
+    """Return height and width of the network input in pixels, of one number, for a square, or of such a pair.
+
+    Raise UserError if one is not a multiple of the pixels that one cell of the coarsest map sees, or is larger than any
+    network can use.
+    """
+    is_pair, text = isinstance(size, (tuple, list)), f"the input size ({constant}) is {size!r}"
+    sides, it, example = (size, "each side", "(256, 416)") if is_pair else ((size, size), "it", "416")
+    if len(sides) != 2:
+        raise UserError(f"{text}: give one number or (height, width), 416 or (256, 416) for example")
+    if not all(_is(numbers.Integral, side) and side >= multiple and side % multiple == 0 for side in sides):
+        wanted = [min(side, MOST_PIXELS) if _is(numbers.Integral, side) else 416 for side in sides]
+        near = tuple(max(multiple, round(side / multiple) * multiple) for side in wanted)
+        raise UserError(f"{text}: make {it} a multiple of {multiple}, {near if is_pair else near[0]} for example")
+    if max(sides) > MOST_PIXELS:
+        raise UserError(f"{text}: make {it} {MOST_PIXELS} at most, {example} for example")
+    return int(sides[0]), int(sides[1])
 
 
 def _is(kind, value):

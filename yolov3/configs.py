@@ -11,7 +11,7 @@ has them, win over the constants.
 YOLO_TYPE = "yolov3"  # "yolov3" or "yolov4"
 TRAIN_YOLO_TINY = True  # True: the tiny version of that type, eight times faster; False: the full one
 YOLO_CFG = None  # a Darknet .cfg: any other network, in place of these two; None: them, or the .cfg beside .weights
-YOLO_INPUT_SIZE = 416  # pixels, a multiple of 32; larger sees smaller things and is slower: 320, 416, 512, 608
+YOLO_INPUT_SIZE = 416  # pixels, a multiple of 32, or (height, width): 320, 608, (256, 416); larger sees smaller things
 YOLO_ANCHORS = None  # None: the published ones; or per head, smallest stride first, three (width, height) in pixels
 
 # --- Its weights ---------------------------------------------------------------------------------------------------
@@ -82,7 +82,8 @@ TRACKER_VELOCITY_NOISE = 1 / 200  # box heights a frame: what one frame adds to 
 # --- Conversion ----------------------------------------------------------------------------------------------------
 
 # tools/Convert_to_pb.py writes checkpoints/{type}[-tiny]-{size}; the others convert that folder further, to
-# checkpoints/{type}[-tiny]-trt-{mode}-{size} and checkpoints/{type}[-tiny]-openvino-{mode}-{size}.
+# checkpoints/{type}[-tiny]-trt-{mode}-{size} and checkpoints/{type}[-tiny]-openvino-{mode}-{size}. The size is 416, or
+# 256x416 for (256, 416).
 YOLO_TRT_WORKSPACE = 2048  # MB of GPU memory that TensorRT may use beside weights and pictures; more can be faster
 YOLO_TRT_BATCH_SIZES = (1,)  # pictures at a time that engines are built for; the detector fills batches up to these
 YOLO_TRT_MIN_SEGMENT = 3  # operations in a row, fewer stay in TensorFlow
@@ -117,7 +118,7 @@ TRAIN_TRANSFER = False  # True: begin with the Darknet weights of the type, any 
 TRAIN_FROM_CHECKPOINT = None  # begin with all weights of a checkpoint folder or its bare name; None: do not
 TRAIN_FREEZE_EPOCHS = 0  # the first so many leave the backbone as it is; for few pictures and TRAIN_TRANSFER
 
-TRAIN_INPUT_SIZE = 416  # pixels, a multiple of 32
+TRAIN_INPUT_SIZE = 416  # pixels, a multiple of 32, or (height, width)
 TRAIN_MULTISCALE = None  # None, or more input sizes to change to every ten steps: (320, 352, 384, 448)
 TRAIN_ANCHORS = (((14, 20), (20, 27), (27, 37)), ((38, 51), (54, 73), (89, 119)))  # tools/Anchors.py; None: published
 TRAIN_BATCH_SIZE = 16  # pictures a step, on all devices together
@@ -141,5 +142,5 @@ TRAIN_BACKUP_SECONDS = 60  # how often the state of a training is saved; at most
 
 TEST_SCORE_THRESHOLD = 0.001  # 0..1; AP counts what is found at any score
 TEST_IOU_THRESHOLD = 0.45  # 0..1, of suppression
-TEST_INPUT_SIZE = None  # pixels, a multiple of 32; None: YOLO_INPUT_SIZE
+TEST_INPUT_SIZE = None  # pixels, a multiple of 32, or (height, width); None: YOLO_INPUT_SIZE
 TEST_BATCH_SIZE = 4  # pictures detected at a time

@@ -18,6 +18,7 @@ from yolov3.loading import configured_model
 from yolov3.runtimes import RUNTIMES, savedmodel
 from yolov3.runtimes.common import folder_name, folder_size, in_project, made_from
 from yolov3.settings import ScriptParser, configured_names, write_settings
+from yolov3.sizes import size_name
 
 if TYPE_CHECKING:
     from yolov3.runtimes.tftrt_engines import Options
@@ -77,14 +78,15 @@ def read_source() -> tuple[Path, ModelSpec]:
     name, size = network.name, configured.input_size if configured else None
     if size is None:
         size = cfg_size(network) if network.cfg else check_input_size(configs.YOLO_INPUT_SIZE)
-    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size}"
+    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size_name(size)}"
     convert = "python tools/Convert_to_pb.py writes it"
     if not folder.exists():
         raise UserError(f"{folder} is missing: {convert}")
     spec = read_model(folder)
     if (spec.framework, spec.name, spec.input_size) != ("tf", name, size):
-        there = f"{spec.framework}, {spec.name} at {spec.input_size}"
-        raise UserError(f"{folder} is {there}, but yolov3/configs.py says {name} at {size}: {convert} anew")
+        there = f"{spec.framework}, {spec.name} at {size_name(spec.input_size)}"
+        ours = f"{name} at {size_name(size)}"
+        raise UserError(f"{folder} is {there}, but yolov3/configs.py says {ours}: {convert} anew")
     if not (savedmodel.place(folder) / "saved_model.pb").exists():
         raise UserError(f"{folder} holds no saved_model.pb: {convert} anew")
     if configured and configured.classes != spec.classes:

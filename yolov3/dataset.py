@@ -23,7 +23,7 @@ PURPOSES = ("size", "order", "place", "colour", "mosaic")  # of random numbers; 
 
 def training_batches(
     records: Sequence[Record],
-    input_sizes: Sequence[int],
+    input_sizes: Sequence[int | tuple[int, int]],
     batch_size: int,
     resize: str,
     augmentation: Augmentation,
@@ -32,21 +32,21 @@ def training_batches(
     shard: tuple[int, int] = (0, 1),
     max_pixels: int = MAX_PIXELS,
 ) -> tf.data.Dataset:
-    """Return endless batches: images, float32 (B, S, S, 3), RGB, 0..1, and truth, float32 (B, K, 5).
+    """Return endless batches: images, float32 (B, h, w, 3), RGB, 0..1, and truth, float32 (B, K, 5).
 
     Rows of truth are x1, y1, x2, y2 in fractions of the network input, then the class; rows of class -1 are padding.
-    input_sizes  S; with several sizes it changes at random every SIZE_STEPS steps
+    input_sizes  pixels, or (height, width); of several, one is chosen at random every SIZE_STEPS steps
     shard        (index, count): which part of each step's batch to return, if `count` workers share it
     batch_size   samples of this part
     Of n pictures each comes once in n samples. One that cannot be decoded comes grey and without boxes.
     """
     choose("YOLO_RESIZE", resize, RESIZES)
     sizes = [check_input_size(size) for size in input_sizes]
-    static = sizes[0] if len(sizes) == 1 else None
+    static = sizes[0] if len(sizes) == 1 else (None, None)
     load = loader(records, max_pixels)
 
     def sample(row):
-        """Return an image (S, S, 3), boxes (1 + k, 4) in its pixels, not clipped, classes (1 + k,), and draws."""
+        """Return an image (h, w, 3), boxes (1 + k, 4) in its pixels, not clipped, classes (1 + k,), and draws."""
         step = row // batch_size
         number = (step * shard[1] + shard[0]) * batch_size + row % batch_size
         which = tf.cast(uniform(seed, "size", step // SIZE_STEPS, 1)[0] * len(sizes), tf.int32)
@@ -59,7 +59,7 @@ def training_batches(
         image = recolour(cut_out(picture, crop, target), augmentation, uniform(seed, "colour", number, 3))
         image, boxes = paste(image, boxes, crop, target, size, augmentation.flip & (draws[5] < 0.5))
         draws = uniform(seed, "mosaic", number, 11 + max(batch_size - 1, 3))
-        return tf.ensure_shape(image, (static, static, 3)), boxes, classes, draws
+        return tf.ensure_shape(image, (*static, 3)), boxes, classes, draws
 
     def finish(*batch):
         return mosaic(*batch, augmentation.mosaic)

@@ -21,6 +21,7 @@ from yolov3.media.sources import Pictures, Video, open_source
 from yolov3.media.threads import ReadAhead, Signals, WriteBehind
 from yolov3.media.video import CODECS, VideoFile
 from yolov3.media.window import open_window
+from yolov3.sizes import written_size
 
 import numpy as np
 from tqdm import tqdm
@@ -30,7 +31,7 @@ def detect_image(
     Yolo: Detector,
     image_path: str | os.PathLike,
     output_path: str | os.PathLike = "",
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     show: bool = False,
     CLASSES: str | Collection | None = None,
     score_threshold: float | None = None,
@@ -57,7 +58,7 @@ def detect_video(
     Yolo: Detector,
     video_path: str | os.PathLike | int,
     output_path: str | os.PathLike = "",
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     show: bool = False,
     CLASSES: str | Collection | None = None,
     score_threshold: float | None = None,
@@ -73,7 +74,7 @@ def detect_video(
 def detect_realtime(
     Yolo: Detector,
     output_path: str | os.PathLike = "",
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     show: bool = False,
     CLASSES: str | Collection | None = None,
     score_threshold: float | None = None,
@@ -218,8 +219,9 @@ class Job:
 
     def _check_fits(self, detector, input_size, classes):
         """Return the names to label with. Refuses what is not the detector's before it ends in wrong boxes."""
-        if input_size not in (None, detector.spec.input_size):
-            raise UserError(f"input_size is {input_size}, but the detector was loaded for {detector.spec.input_size}")
+        size = detector.spec.input_size
+        if input_size not in (None, size, written_size(size)):
+            raise UserError(f"input_size is {input_size}, but the detector was loaded for {written_size(size)}")
         names = detector.names if classes is None else class_names(classes)
         if len(names) != len(detector.names):
             raise UserError(f"CLASSES has {len(names)} names, but the detector knows {len(detector.names)} classes")

@@ -130,7 +130,7 @@ class Detector:
         return self if self.class_agnostic else Detector(*self._made_from, class_agnostic=True)
 
     def fit(self, frames: Sequence[np.ndarray]) -> tf.Tensor:
-        """Return frames, uint8 (H, W, 3), RGB, of any sizes as network inputs, float32 (N, S, S, 3)."""
+        """Return frames, uint8 (H, W, 3), RGB, of any sizes as network inputs, float32 (N, h, w, 3)."""
         for frame in frames:
             is_picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
             if not (is_picture and frame.shape[2] == 3 and frame.size):

@@ -9,6 +9,7 @@ from yolov3.cfg.network import read_network
 from yolov3.checks import UserError, are_like, check_input_size, project_path
 from yolov3.downloads import OFFICIAL, is_official
 from yolov3.networks import LARGEST_ANCHOR, NETWORKS, Heads, Network, network_name
+from yolov3.sizes import written_size
 
 
 def configured_network() -> Network:
@@ -29,12 +30,11 @@ def default_weights(network: Network) -> Path:
     return project_path(getattr(configs, network.weights))
 
 
-def cfg_size(network: Network) -> int:
-    """Return width and height of the input of a cfg, which must be the same, in pixels. Raises UserError."""
-    net, (height, width) = network.cfg.net, network.cfg.size
-    if width != height:
-        raise net.error(f"width={width} and height={height} must be the same", "height")
-    return check_input_size(width, f"width and height in {net.file}", network.multiple)
+def cfg_size(network: Network) -> tuple[int, int]:
+    """Return height and width of the input of a cfg in pixels. Raises UserError."""
+    height, width = network.cfg.size
+    size = width if width == height else (height, width)
+    return check_input_size(size, f"height and width in {network.cfg.file}", network.multiple)
 
 
 def configured_heads(network: Network, constant: str = "YOLO_ANCHORS") -> Heads:
@@ -75,7 +75,9 @@ def network_of_file(weights: Path, network: Network) -> Network:
     return read_network(file) if file else network
 
 
-def heads_of_file(weights: Path, network: Network, size: int | None) -> tuple[Heads, int | None]:
+def heads_of_file(
+    weights: Path, network: Network, size: int | tuple[int, int] | None
+) -> tuple[Heads, int | tuple[int, int] | None]:
     """Return what a .weights file of a network is decoded with, and the input size: `size`, or that of its cfg if it is
     None.
 
@@ -88,8 +90,9 @@ def heads_of_file(weights: Path, network: Network, size: int | None) -> tuple[He
     passed_over = ["YOLO_ANCHORS"] * (configs.YOLO_ANCHORS is not None)
     if size is None:
         size = cfg_size(network)
-        given.append(f"an input of {size} x {size} pixels")
-        passed_over += [f"YOLO_INPUT_SIZE = {configs.YOLO_INPUT_SIZE}"] * (size != configs.YOLO_INPUT_SIZE)
+        given.append(f"an input of {size[0]} x {size[1]} pixels")
+        is_other = configs.YOLO_INPUT_SIZE not in (size, written_size(size))
+        passed_over += [f"YOLO_INPUT_SIZE = {configs.YOLO_INPUT_SIZE}"] * is_other
     instead = f", in place of {' and '.join(passed_over)}" if passed_over else ""
     _say_once(f"{network.cfg.file} gives the network, its anchors, {', '.join(given)}{instead}")
     return network.heads, size

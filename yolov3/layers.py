@@ -184,7 +184,7 @@ def upsample(x: KerasTensor, times: int = 2) -> KerasTensor:
 
 
 def embedding_map(x: KerasTensor, stride: int = 4) -> KerasTensor:
-    """Return the map that embeddings are pooled from, (N, S/16, S/16, 4c), of features at stride 4, (N, S/4, S/4, c),
+    """Return the map that embeddings are pooled from, (N, h/16, w/16, 4c), of features at stride 4, (N, h/4, w/4, c),
     or 8.
 
     It holds their means over 8 x 8 pixels. The means of the four quarters of a cell lie side by side in its channels,

@@ -37,7 +37,7 @@ SHIPPED = "model_data/yolov4-tiny-digits"  # trained on drawn digits: the worked
 def Load_Yolo_model(
     weights: str | os.PathLike | None = None,
     CLASSES: str | os.PathLike | Collection[str] | None = None,
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     yolo_type: str | None = None,
     tiny: bool | None = None,
     framework: str | None = None,
@@ -79,11 +79,11 @@ def Load_Yolo_model(
 
     allow_memory_growth()
     network = RUNTIMES[spec.framework].module.load(spec, source, options)
-    answered = network(tf.zeros((1, spec.input_size, spec.input_size, 3)))["predictions"].shape[-1] - 4
+    answered = network(tf.zeros((1, *spec.input_size, 3)))["predictions"].shape[-1] - 4
     if answered != len(spec.classes):
         raise UserError(f"{source} answers {answered} classes, but its model.json names {len(spec.classes)}")
     detector = Detector(network, spec, score_threshold, iou_threshold, source.name, class_agnostic)
-    detector([np.zeros((spec.input_size, spec.input_size, 3), np.uint8)])  # compiled here, not at the first frame
+    detector([np.zeros((*spec.input_size, 3), np.uint8)])  # compiled here, not at the first frame
     detector.timings = Timings()
     return detector
 
@@ -150,9 +150,9 @@ def configured_model(
     size = check_input_size(_configured(input_size, "YOLO_INPUT_SIZE"), multiple=made.network.multiple)
     if made.input_size != size and not is_weights(weights):
         raise UserError(
-            f"{weights} takes {made.input_size} x {made.input_size} pixels, but YOLO_INPUT_SIZE or TEST_INPUT_SIZE in "
-            f"yolov3/configs.py is {size}: change it, or convert for that size: python "
-            f"{RUNTIMES[made.framework].converter}"
+            f"{weights} takes {' x '.join(map(str, made.input_size))} pixels, but YOLO_INPUT_SIZE or TEST_INPUT_SIZE "
+            f"in yolov3/configs.py is {_configured(input_size, 'YOLO_INPUT_SIZE')}: change it, or convert for that "
+            f"size: python {RUNTIMES[made.framework].converter}"
         )
     if is_weights(weights):
         return replace(made, input_size=size, resize=resize, features=wanted), weights

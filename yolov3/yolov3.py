@@ -1,7 +1,7 @@
 """Darknet-53, YOLOv3 and YOLOv3-tiny (Redmon and Farhadi, 2018), layer for layer as in Darknet's cfg files.
 
-A builder takes the picture batch (N, S, S, 3) and the number of classes. It returns the raw heads
-(N, S/stride, S/stride, 3 * (5 + classes)), smallest stride first, and the embedding map, which is made of the first
+A builder takes the picture batch (N, h, w, 3) and the number of classes. It returns the raw heads
+(N, h/stride, w/stride, 3 * (5 + classes)), smallest stride first, and the embedding map, which is made of the first
 features at stride 4: deeper layers keep that something is a person and lose the colour of the shirt.
 """
 
@@ -18,7 +18,7 @@ DARKNET53 = (  # (filters, residual blocks) after each halving of the picture
 
 def darknet53(conv, x):
     """Return the features at strides 8, 16 and 32 (256, 512 and 1024 channels), and the embedding map (512 channels),
-    of a picture batch (N, S, S, 3)."""
+    of a picture batch (N, h, w, 3)."""
     x = conv(x, 32, 3)
     entries, features = [], []
     for filters, repeats in DARKNET53:

@@ -1,7 +1,7 @@
 """CSPDarknet-53, YOLOv4 and YOLOv4-tiny (Bochkovskiy et al., 2020), and `Create_Yolo`, which makes any network.
 
-A builder takes the picture batch (N, S, S, 3) and the number of classes. It returns the raw heads
-(N, S/stride, S/stride, 3 * (5 + classes)), smallest stride first, and the embedding map, which is made of the first
+A builder takes the picture batch (N, h, w, 3) and the number of classes. It returns the raw heads
+(N, h/stride, w/stride, 3 * (5 + classes)), smallest stride first, and the embedding map, which is made of the first
 features at stride 4: deeper layers keep that something is a person and lose the colour of the shirt.
 """
 
@@ -29,7 +29,7 @@ CSP_DARKNET53 = (  # (filters, channels of each half, inner channels of a residu
 
 def csp_darknet53(conv, x):
     """Return the features at strides 8, 16 and 32 (256, 512 and 1024 channels), and the embedding map (512 channels),
-    of a picture batch (N, S, S, 3)."""
+    of a picture batch (N, h, w, 3)."""
     x = conv(x, 32, 3)
     entries, features = [], []
     for filters, half, inner, repeats in CSP_DARKNET53:
@@ -91,7 +91,7 @@ def yolov4_tiny(x, classes):
 
 
 def Create_Yolo(
-    input_size: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
     yolo_type: str | None = None,
     tiny: bool | None = None,
     CLASSES: str | Path | Sequence[str] | int | None = None,
@@ -103,15 +103,16 @@ def Create_Yolo(
     model = Create_Yolo(416, "yolov4", tiny=True, CLASSES=80)
     fine, coarse = model(images)  # (N, 26, 26, 255), (N, 13, 13, 255)
 
-    input_size  S, pixels, a multiple of 32; None: YOLO_INPUT_SIZE as configs.py has it now, or that of a cfg
+    input_size  pixels, a multiple of 32, or a pair of them, (height, width); None: YOLO_INPUT_SIZE as configs.py has it
+                now, or that of a cfg
     yolo_type   "yolov3" or "yolov4"; None: YOLO_TYPE
     tiny        whether it is the tiny version; None: TRAIN_YOLO_TINY
     CLASSES     a names file, a list of names, or their number; None: YOLO_COCO_CLASSES, or as many as a cfg has
-    features    True: the embedding map, float32 (N, S/16, S/16, C), is one more output, the last
+    features    True: the embedding map, float32 (N, h/16, w/16, C), is one more output, the last
     cfg         a Darknet cfg, which says what the network is; None: YOLO_CFG, unless yolo_type or tiny is given
 
-    The model takes float32 (N, S, S, 3), RGB, 0..1. It returns its raw heads, a list of float32
-    (N, S/stride, S/stride, anchors * (5 + classes)), smallest stride first; a single one comes without a list. Each
+    The model takes float32 (N, h, w, 3), RGB, 0..1. It returns its raw heads, a list of float32
+    (N, h/stride, w/stride, anchors * (5 + classes)), smallest stride first; a single one comes without a list. Each
     anchor has tx, ty, tw, th, objectness and classes before their sigmoids, as Darknet's last convolutions give them.
     Raises UserError for a bad value.
     """
@@ -129,10 +130,12 @@ def Create_Yolo(
     return make_model(network, input_size, count_classes(CLASSES), features)
 
 
-def make_model(network: Network, input_size: int, classes: int, features: bool = False) -> keras.Model:
+def make_model(
+    network: Network, input_size: int | tuple[int, int], classes: int, features: bool = False
+) -> keras.Model:
     """Return a network of the table or of a cfg with fresh weights, as `Create_Yolo` does. Raises UserError."""
     size = check_input_size(input_size, multiple=network.multiple)
-    pictures = keras.Input((size, size, 3), name="images")
+    pictures = keras.Input((*size, 3), name="images")
     heads, embedding = network.build(pictures, classes)
     if features and embedding is None:
         text = 'has no layer at stride 4 or 8, of which TRACKER_EMBEDDER = "detector" and YOLO_FEATURES are made'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tools.benchmarks.figures import Row
 from tools.benchmarks.measuring import load_pyplot
 from yolov3.files import whole_file
+from yolov3.sizes import size_name
 
 if TYPE_CHECKING:  # Matplotlib is imported where it is needed
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def label_points(figure: "Figure", ax: "Axes", rows: list[Row]) -> None:
     taken = [ax.get_legend().get_window_extent(), *points]
     for row, place in zip(rows, places, strict=True):
         name = row.contender.name.replace("calibrated on ", "")
-        label = " ".join([name, *([row.setup.type] if several_types else []), str(row.setup.size)])
+        label = " ".join([name, *([row.setup.type] if several_types else []), size_name(row.setup.size)])
         style = {"fontsize": 6, "color": COLOURS[row.contender.framework], "path_effects": halo}
         text = ax.annotate(label, place, (0, 0), textcoords="offset points", **style)
         tried = []  # (how much it covers, where)
@@ -102,7 +103,7 @@ def draw_bars(plt: ModuleType, rows: list[Row]) -> "Figure":
             label = row.note or f"{frame:.1f} ms, {1000 / frame:.1f} FPS, {row.peak:.0f} MB"
             ax.annotate(label, (max(frame, p99), name), (4, 0), textcoords="offset points", va="center", fontsize=8)
         ax.set_xlim(0, 1.4 * max(row.p99 or 1 for row in panel))
-        ax.set_title(f"{panel[0].setup.type} at {panel[0].setup.size}", loc="left", fontweight="bold")
+        ax.set_title(f"{panel[0].setup.type} at {size_name(panel[0].setup.size)}", loc="left", fontweight="bold")
         ax.invert_yaxis()
         ax.spines[["top", "right"]].set_visible(False)
     ax.set_xlabel(

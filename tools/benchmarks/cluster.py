@@ -36,6 +36,7 @@ from yolov3.images import read_picture
 from yolov3.loading import Load_Yolo_model, configured_model
 from yolov3.networks import NETWORKS
 from yolov3.settings import ScriptParser
+from yolov3.sizes import size_name
 
 import numpy as np
 import tensorflow as tf
@@ -153,7 +154,7 @@ def main() -> None:
     rows = [[name, f"{medians[name]:.2f}", f"{min(rates[name]):.2f} to {max(rates[name]):.2f}"] for name in rates]
     report = [
         describe_machine("ray", "pyarrow", "openvino"),
-        f"{shlex.join(['python', *sys.argv])}: {detector.spec.name} at {detector.spec.input_size}, "
+        f"{shlex.join(['python', *sys.argv])}: {detector.spec.name} at {size_name(detector.spec.input_size)}, "
         f"{detector.spec.framework} {detector.spec.precision}, {arguments.cpus} threads each, batches of "
         f"{arguments.batch_size}, {len(names)} pictures in parts of {arguments.part_size}, {arguments.rounds} rounds",
         markdown("pictures a second|median|of all rounds", rows),

@@ -63,7 +63,7 @@ def choose_checkpoints(named: list[str]) -> list[str | Path | None]:
     return [None, *(folder for folder in folders if kind(folder) == wanted)]
 
 
-def kind(folder: Path) -> tuple[str, int] | None:
+def kind(folder: Path) -> tuple[str, tuple[int, int]] | None:
     """Return the network and input size of a conversion, None of any other folder."""
     try:
         model = read_model(folder)

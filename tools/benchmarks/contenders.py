@@ -23,7 +23,7 @@ class Setup:
     """Describe one network at one size without objects of TensorFlow, which would have to be imported."""
 
     type: str  # yolov3, yolov3-tiny, yolov4, yolov4-tiny
-    size: int  # pixels
+    size: tuple[int, int]  # height and width of the input, pixels
     saved_model: Path  # a folder that this run has made
     frame: np.ndarray  # uint8 (H, W, 3), RGB
 
@@ -66,7 +66,7 @@ def our_detector(setup: Setup, folder: Path, precision: str) -> Calls:
 
     precision = precision if precision in PRECISIONS else None  # any other precision is fixed in the folder
     detector = Load_Yolo_model(folder, input_size=setup.size, precision=precision)
-    images = detector.fit([setup.frame])  # (1, S, S, 3)
+    images = detector.fit([setup.frame])  # (1, h, w, 3)
     on_gpu = tf.config.list_physical_devices("GPU")
 
     def network():
@@ -84,14 +84,15 @@ def keras_predict(setup: Setup, weights: Path, _: str | None) -> Calls:
 
     import keras
 
-    about, frame, size = read_model(setup.saved_model), setup.frame, setup.size
+    about, frame = read_model(setup.saved_model), setup.frame
+    size = np.array(setup.size[::-1])  # width, height
     model = keras_network(replace(about, features=False), weights)
     sides = np.array(frame.shape[1::-1])  # width, height
 
     def letterboxed():
-        width, height = sides * size // sides.max()
-        left, top = (size - width) // 2, (size - height) // 2
-        images = np.full((1, size, size, 3), 0.5, np.float32)
+        width, height = fitted = np.minimum(size, sides * size[::-1] // sides[::-1])
+        left, top = (size - fitted) // 2
+        images = np.full((1, *setup.size, 3), 0.5, np.float32)
         images[0, top : top + height, left : left + width] = cv2.resize(frame, (width, height)) / np.float32(255)
         return images
 
@@ -99,7 +100,8 @@ def keras_predict(setup: Setup, weights: Path, _: str | None) -> Calls:
         raw_heads = keras.tree.flatten(model.predict(letterboxed(), verbose=0))
         boxes, scores, classes = decode_heads(raw_heads, about.heads, configs.YOLO_SCORE_THRESHOLD)
         keep = greedy_nms(boxes + classes[:, np.newaxis] * 100, scores, configs.YOLO_IOU_THRESHOLD)  # per class
-        boxes = boxes[keep] * sides.max() - np.tile((sides.max() - sides) / 2, 2)
+        whole = size * max(sides / size)  # the input in pixels of the frame
+        boxes = boxes[keep] * np.tile(whole, 2) - np.tile((whole - sides) / 2, 2)
         return boxes.clip(0, np.tile(sides, 2)), scores[keep], classes[keep]
 
     images = letterboxed()
@@ -114,11 +116,11 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def decode_heads(
     raw_heads: list[np.ndarray], heads: Heads, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the boxes (n, 4), xyxy in fractions, scores (n,) and classes (n,) of raw heads (1, g, g, A * (5 + C))."""
+    """Return the boxes (n, 4), xyxy in fractions, scores (n,) and classes (n,) of raw heads (1, h, w, A * (5 + C))."""
     boxes, scores = [], []
     for raw, stride, anchors, scale_x_y in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
-        cells = raw.shape[1]
-        raw = raw.reshape(cells, cells, len(anchors), -1)
+        cells = np.array(raw.shape[2:0:-1])  # across, down
+        raw = raw.reshape(*raw.shape[1:3], len(anchors), -1)
         y, x, anchor = np.nonzero(sigmoid(raw[..., 4]) >= threshold)  # the others cannot exceed the threshold
         raw = raw[y, x, anchor]  # (k, 5 + C)
         centre = (sigmoid(raw[:, :2]) * scale_x_y - (scale_x_y - 1) / 2 + np.stack([x, y], -1)) / cells
@@ -150,7 +152,7 @@ def opencv_dnn(setup: Setup, folder: Path, _: str | None) -> Calls:
     outputs, frame = net.getUnconnectedOutLayersNames(), setup.frame
 
     def blob():
-        return cv2.dnn.blobFromImage(frame, 1 / 255, (setup.size, setup.size))
+        return cv2.dnn.blobFromImage(frame, 1 / 255, setup.size[::-1])
 
     def network(images):
         net.setInput(images)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tools.benchmarks.contenders import Contender, Setup
 from yolov3.files import whole_file
+from yolov3.sizes import size_name
 
 HEADER = "contender|type|size|network ms|ms a frame|p99 ms|FPS|AP50|AP|peak MB"
 CSV_HEADER = [
@@ -62,14 +63,14 @@ class Row:
         name = f"{self.contender.name}: {self.note}" if self.note else self.contender.name
         decimals = 2, 2, 2, 1, 1, 1, 0
         texts = ("-" if x is None else f"{x:.{n}f}" for x, n in zip(self.figures, decimals, strict=True))
-        return [name, self.setup.type, str(self.setup.size), *texts]
+        return [name, self.setup.type, size_name(self.setup.size), *texts]
 
     @property
     def record(self) -> list:
         """Return the row of the CSV file."""
         name, framework, precision, *_ = self.contender
         figures = ("" if x is None else f"{x:.6g}" for x in self.figures)
-        return [name, framework, precision or "", self.setup.type, self.setup.size, *figures, self.note]
+        return [name, framework, precision or "", self.setup.type, size_name(self.setup.size), *figures, self.note]
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:
@@ -100,4 +101,4 @@ def _judged(setup, measured, sign, budget):
     if measured is not None:
         text = f"{measured:.2f}"
         met = "yes" if (measured <= budget if sign == "at most" else measured >= budget) else "NO"
-    return [setup.type, str(setup.size), text, f"{sign} {budget:.2f}", met]
+    return [setup.type, size_name(setup.size), text, f"{sign} {budget:.2f}", met]

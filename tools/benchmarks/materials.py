@@ -42,7 +42,7 @@ class Material:
         return f"{self.spec.name}: {self.weights or 'random weights'}, {pictures}"
 
     def calibration_inputs(self, on_noise: bool) -> Iterable[np.ndarray]:
-        """Return network inputs, float32 (1, S, S, 3), that can be iterated over several times."""
+        """Return network inputs, float32 (1, h, w, 3), that can be iterated over several times."""
         size, resize = self.spec.input_size, self.spec.resize
         if on_noise:
             return Noise(size, self.calibration.count)
@@ -54,7 +54,7 @@ class Material:
 class Noise:
     """Iterate over network inputs of uniform noise, the same each time."""
 
-    def __init__(self, size: int, count: int):
+    def __init__(self, size: tuple[int, int], count: int):
         self.size, self.count = size, count
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class Noise:
     def __iter__(self) -> Iterator[np.ndarray]:
         numbers = np.random.default_rng(0)
         for _ in range(self.count):
-            yield numbers.random((1, self.size, self.size, 3), np.float32)
+            yield numbers.random((1, *self.size, 3), np.float32)
 
 
 def choose_materials(arguments: argparse.Namespace, frame: np.ndarray, with_int8: bool) -> list[Material]:
@@ -91,7 +91,7 @@ def choose_materials(arguments: argparse.Namespace, frame: np.ndarray, with_int8
 
 
 def choose_model(
-    name: str, size: int, weights: Path | None, arguments: argparse.Namespace
+    name: str, size: tuple[int, int], weights: Path | None, arguments: argparse.Namespace
 ) -> tuple[ModelSpec, Path | None]:
     """Return the ModelSpec of a network and the path of its weights, None for random weights."""
     row = NETWORKS.get(name) or configured_network()

@@ -23,6 +23,7 @@ from yolov3.images import read_picture
 from yolov3.media.sources import Pictures, open_source
 from yolov3.runtimes import savedmodel
 from yolov3.settings import ScriptParser
+from yolov3.sizes import size_name
 
 import cv2
 import numpy as np
@@ -45,15 +46,15 @@ def make_jpegs(source: str, count: int) -> list[bytes]:
     return [files[i % len(files)] for i in range(count)]
 
 
-def outside(serving_default: Callable, files: list[bytes], size: int, about: dict) -> list[tuple]:
+def outside(serving_default: Callable, files: list[bytes], size: tuple[int, int], about: dict) -> list[tuple]:
     """Detect as a program does that has only the network: with decoding, letterbox and suppression of its own.
 
     Return the boxes, scores and classes of each file.
     """
-    scale = size / max(JPEG_HEIGHT, JPEG_WIDTH)
-    images = np.full((len(files), size, size, 3), 0.5, np.float32)
+    scale = min(size[0] / JPEG_HEIGHT, size[1] / JPEG_WIDTH)
+    images = np.full((len(files), *size, 3), 0.5, np.float32)
     height, width = round(JPEG_HEIGHT * scale), round(JPEG_WIDTH * scale)
-    left, top = (size - width) // 2, (size - height) // 2
+    left, top = (size[1] - width) // 2, (size[0] - height) // 2
     for image, data in zip(images, files, strict=True):
         picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         image[top : top + height, left : left + width] = cv2.resize(picture, (width, height)) / np.float32(255)
@@ -62,7 +63,7 @@ def outside(serving_default: Callable, files: list[bytes], size: int, about: dic
         which, classes = np.nonzero(rows[:, 4:] > about["score_threshold"])
         boxes, scores = rows[which, :4], rows[which, 4 + classes]
         keep = greedy_nms(boxes + 100 * classes[:, np.newaxis], scores, about["iou_threshold"])[:100]
-        answers.append(((boxes[keep] * size - [left, top] * 2) / scale, scores[keep], classes[keep]))
+        answers.append(((boxes[keep] * (size[::-1] * 2) - [left, top] * 2) / scale, scores[keep], classes[keep]))
     return answers
 
 
@@ -105,7 +106,8 @@ def main() -> None:
         rows[-1] += [f"{out:.1f}", f"{100 * (1 - network / out):.1f}%"]
         rows[-1] += [f"{sum(map(len, files[:batch])) / batch / 1e3:.0f}", f"{images.numpy().nbytes / batch / 1e3:.0f}"]
 
-    report = f"{model.name} at {model.input_size}, {model.framework} {model.precision}\n\n{markdown(HEADER, rows)}\n"
+    measured = f"{model.name} at {size_name(model.input_size)}, {model.framework} {model.precision}"
+    report = f"{measured}\n\n{markdown(HEADER, rows)}\n"
     print(f"\n{describe_machine()}\n\n{report}")
     if arguments.markdown:
         with whole_file(arguments.markdown) as part:

@@ -97,7 +97,7 @@ def fitting_cfg(spec: ModelSpec, cfg_folder: Path) -> str:
         if not file.exists():
             raise NotAvailable(f"{file.name} is missing in the folder of cfg files {cfg_folder}")
         cfg = read_network(file).cfg
-    return rewrite(cfg, spec.heads, len(spec.classes), (spec.input_size, spec.input_size))
+    return rewrite(cfg, spec.heads, len(spec.classes), spec.input_size)
 
 
 MAKERS = {

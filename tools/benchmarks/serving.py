@@ -23,6 +23,7 @@ from yolov3.evaluation import score
 from yolov3.runtimes import savedmodel
 from yolov3.runtimes.neuron import import_compiler
 from yolov3.settings import ScriptParser
+from yolov3.sizes import size_name
 
 import numpy as np
 import tensorflow as tf
@@ -95,7 +96,8 @@ def main() -> None:
 
     # 3. Report
     percentiles = ", ".join(f"p{p} {1000 * np.percentile(latencies, p):.1f} ms" for p in (50, 90, 95, 99))
-    print(f"{model.name} at {model.input_size}, {model.framework} {model.precision}, {arguments.threads} threads")
+    served = f"{model.name} at {size_name(model.input_size)}, {model.framework} {model.precision}"
+    print(f"{served}, {arguments.threads} threads")
     print(f"{len(answers)} pictures, {len(answers) - len(found)} of them damaged, in {len(latencies)} requests")
     print(f"{len(answers) / seconds:.1f} pictures a second; a request: {percentiles}")
     scores = score(found, checked.records, checked.sizes, model.classes, seconds, [])

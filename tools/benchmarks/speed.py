@@ -40,6 +40,7 @@ from yolov3 import checks, configs
 from yolov3.checks import UserError
 from yolov3.files import check_output, whole_file
 from yolov3.settings import ScriptParser
+from yolov3.sizes import size_of
 
 if TYPE_CHECKING:  # these modules import TensorFlow
     from tools.benchmarks.materials import Material
@@ -143,7 +144,7 @@ def parse_arguments() -> argparse.Namespace:
     what.add_argument("--classes", metavar="FILE", help="class names of a .weights file (TRAIN_CLASSES)")
     what.add_argument("--types", nargs="+", help="networks: yolov3, yolov3-tiny, yolov4, yolov4-tiny")
     what.add_argument("--random", action="store_true", help="use random weights, to measure speed only")
-    what.add_argument("--sizes", nargs="+", type=int, help="network input, pixels, multiples of 32 (YOLO_INPUT_SIZE)")
+    what.add_argument("--sizes", nargs="+", type=size_of, help="network input, pixels: 416 256x416 (YOLO_INPUT_SIZE)")
     what.add_argument("--frameworks", nargs="+", default=FRAMEWORKS, help=", ".join(FRAMEWORKS))
     what.add_argument("--precisions", nargs="+", default=PRECISIONS, help=", ".join(PRECISIONS))
     what.add_argument("--noise", action="store_true", help="also measure INT8 calibrated on noise")

@@ -28,6 +28,7 @@ from yolov3.dataset import training_batches
 from yolov3.files import check_output, whole_file
 from yolov3.runtimes.tf import allow_memory_growth
 from yolov3.settings import ScriptParser
+from yolov3.sizes import size_name, size_of
 from yolov3.training.augment import AUGMENTED
 from yolov3.training.backup import Backup
 from yolov3.training.callbacks import EpochMeans, TensorBoard, TerminateOnNaN
@@ -205,7 +206,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="rounds that are counted (5)")
     parser.add_argument("--steps", type=int, default=10, help="steps of each contender in a round (10)")
     parser.add_argument("--batch", type=int, default=configs.TRAIN_BATCH_SIZE, help="pictures (TRAIN_BATCH_SIZE)")
-    parser.add_argument("--size", type=int, help="network input in pixels, a multiple of 32 (TRAIN_INPUT_SIZE)")
+    parser.add_argument("--size", type=size_of, help="network input, pixels: 416 or 256x416 (TRAIN_INPUT_SIZE)")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="also write the tables to this file")
     arguments = parser.parse_args()
 
@@ -237,7 +238,7 @@ def main() -> None:
 
     model = setup.model
     report = (
-        f"{describe_machine()}\n\n{model.name} at {model.input_size}, {len(model.classes)} classes, batch "
+        f"{describe_machine()}\n\n{model.name} at {size_name(model.input_size)}, {len(model.classes)} classes, batch "
         f"{setup.batch}, {arguments.rounds} rounds of {arguments.steps} steps; peak memory of the whole process\n\n"
         f"{markdown('contender|precision|median ms a step|pictures/s|peak MB', rows)}\n\n"
         f"{markdown('ratio of step rates|precision|measured|budget|met', budgets)}\n"

@@ -15,6 +15,7 @@ from tools.cluster.listing import Files, Rows
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError
 from yolov3.files import check_writable, whole_file
+from yolov3.sizes import written_size
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,7 +47,7 @@ def describe_run(
         "type": model.name,
         "framework": model.framework,
         "precision": model.precision,
-        "input_size": model.input_size,
+        "input_size": written_size(model.input_size),
         "resize": model.resize,
         **thresholds,
         "max_pixels": max_pixels,

@@ -134,11 +134,11 @@ def _strides_of(layers):
     return strides
 
 
-def cfg_text(model: "keras.Model", heads: Heads, classes: int, input_size: int) -> str:
+def cfg_text(model: "keras.Model", heads: Heads, classes: int, input_size: tuple[int, int]) -> str:
     """Return the cfg with which Darknet and OpenCV run a Keras model of `Create_Yolo`, one of the four, as it is
     decoded here."""
     lines = [f"# {model.name}, {classes} classes", "[net]", "batch=1", "subdivisions=1"]
-    lines += [f"width={input_size}", f"height={input_size}", "channels=3"]
+    lines += [f"width={input_size[1]}", f"height={input_size[0]}", "channels=3"]
     layers = describe(model)
     strides = _strides_of(layers)
     for number, (name, options) in enumerate(layers):

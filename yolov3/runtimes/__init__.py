@@ -3,8 +3,8 @@
 The file of a runtime has three functions:
 
     load(spec, folder, options)
-        Return the network: a function of images, float32 (N, S, S, 3), that returns a dict with "predictions", float32
-        (N, boxes, 4 + classes), and, if spec.features is True, "features", float32 (N, S/16, S/16, C).
+        Return the network: a function of images, float32 (N, h, w, 3), that returns a dict with "predictions", float32
+        (N, boxes, 4 + classes), and, if spec.features is True, "features", float32 (N, h/16, w/16, C).
     check(precision, options)
         Raise UserError if something that `write` needs is missing.
     write(folder, source, spec, options, inputs, facts)

@@ -8,6 +8,7 @@ from yolov3.checks import PROJECT, UserError, choose
 from yolov3.fitting import fit
 from yolov3.images import read_picture
 from yolov3.runtimes import RUNTIMES
+from yolov3.sizes import size_name
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +20,7 @@ TOLERANCE = 1e-3  # largest difference of boxes, in fractions of the input, and 
 
 
 def sample_images(spec: ModelSpec) -> tf.Tensor:
-    """Return the picture that conversions are tried on as network input, float32 (1, S, S, 3)."""
+    """Return the picture that conversions are tried on as network input, float32 (1, h, w, 3)."""
     return fit(read_picture(PICTURE, max_pixels=10**6), spec.input_size, spec.resize)[tf.newaxis]
 
 
@@ -73,10 +74,10 @@ def cpu_flags() -> set[str]:
 
 
 def folder_name(spec: ModelSpec) -> str:
-    """Return the name of a conversion: yolov4-tiny-416, yolov4-tiny-trt-INT8-416, yolov4-tiny-neuron-416."""
+    """Return the name of a conversion: yolov4-tiny-416, yolov4-tiny-trt-INT8-416, yolov4-tiny-neuron-256x416."""
     target = () if spec.framework == "tf" else (spec.framework,)
     mode = (spec.precision,) if RUNTIMES[spec.framework].modes else ()
-    return "-".join((spec.name, *target, *mode, str(spec.input_size)))
+    return "-".join((spec.name, *target, *mode, size_name(spec.input_size)))
 
 
 def folder_size(folder: Path) -> float:

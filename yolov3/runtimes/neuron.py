@@ -49,8 +49,8 @@ class WriteOptions(NamedTuple):
 class OnChip(tf.Module):
     """Make a network of a dense one, which may have a fixed batch size.
 
-    dense       a function of images (N, S, S, 3) that returns boxes, float32 (N, boxes, 4), scores (N, boxes, classes)
-                and, of a model with features, these (N, S/16, S/16, C)
+    dense       a function of images (N, h, w, 3) that returns boxes, float32 (N, boxes, 4), scores (N, boxes, classes)
+                and, of a model with features, these (N, h/16, w/16, C)
     transfer    dtype in which images go to the chip, and scores and features come back; one of half the bytes saves
                 time
     batch_size  the one that `dense` takes; None: any
@@ -65,10 +65,10 @@ class OnChip(tf.Module):
         images = tf.cast(images, self.transfer)
         if self.batch_size is None:
             return self._predict(images)
-        count, (_, size, _, channels) = tf.shape(images)[0], images.shape
+        count, shape = tf.shape(images)[0], images.shape[1:]
         chunks = tf.maximum(-(-count // self.batch_size), 1)
         images = tf.pad(images, [(0, chunks * self.batch_size - count), (0, 0), (0, 0), (0, 0)])
-        images = tf.reshape(images, (chunks, self.batch_size, size, size, channels))
+        images = tf.reshape(images, (chunks, self.batch_size, *shape))
         outputs = tf.map_fn(self._predict, images, fn_output_signature=dict.fromkeys(self.names, tf.float32))
         return {name: tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], 0))[:count] for name, x in outputs.items()}
 

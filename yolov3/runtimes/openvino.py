@@ -63,7 +63,7 @@ def compile_graph(core: Any, graph: Any, spec: ModelSpec, run_options: RunOption
     @functools.cache
     def compiled(batch):  # 5 % faster for a fixed batch size than for any (-1)
         of_batch = graph.clone()
-        of_batch.reshape([batch, spec.input_size, spec.input_size, 3])
+        of_batch.reshape([batch, *spec.input_size, 3])
         return core.compile_model(of_batch, "CPU", options)
 
     idle: dict = collections.defaultdict(collections.deque)  # the requests of each kind that no thread uses
@@ -202,7 +202,7 @@ def read_saved_model(folder: Path) -> Any:
 
 
 def quantise(graph: Any, inputs: Collection[np.ndarray], options: WriteOptions = ANY_DROP) -> Any:
-    """Return an openvino.Model in INT8, calibrated on inputs, float32 (1, S, S, 3) each, that can be iterated again.
+    """Return an openvino.Model in INT8, calibrated on inputs, float32 (1, h, w, 3) each, that can be iterated again.
 
     With a `max_drop`, the layers that cost the most accuracy stay in FP32, as many as it takes.
     """

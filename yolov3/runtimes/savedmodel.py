@@ -2,8 +2,8 @@
 
 It has two signatures:
 
-    serving_default  takes images, float32 (N, S, S, 3); returns predictions, float32 (N, boxes, 4 + classes), and, of a
-                     model with features, features, float32 (N, S/16, S/16, C)
+    serving_default  takes images, float32 (N, h, w, 3); returns predictions, float32 (N, boxes, 4 + classes), and, of a
+                     model with features, features, float32 (N, h/16, w/16, C)
     detect_bytes     takes image_bytes, string (N,): whole JPEG, PNG, BMP (8, 24 or 32 bits a pixel) or GIF (the first
                      frame) files of any sizes; returns boxes, float32 (N, 100, 4), xyxy in pixels of each picture,
                      scores (N, 100), classes, int32 (N, 100), and valid_detections, int32 (N,): how many of the 100
@@ -28,8 +28,10 @@ import tensorflow as tf
 ENOUGH = 3  # JPEGs are not decoded larger than so many times the network input, where that saves time
 
 
-def read_files(files: tf.Tensor, size: int, resize: str, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return images, float32 (N, S, S, 3), sizes, int32 (N, 2), height and width, and readable, bool (N,), of files.
+def read_files(
+    files: tf.Tensor, size: tuple[int, int], resize: str, max_pixels: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return images, float32 (N, h, w, 3), sizes, int32 (N, 2), height and width, and readable, bool (N,), of files.
 
     files  string (N,), the bytes of picture files, which are decoded in parallel
     A file that cannot be decoded gives zeros and does not affect the others. An empty batch gives one row of zeros,
@@ -38,7 +40,7 @@ def read_files(files: tf.Tensor, size: int, resize: str, max_pixels: int) -> tup
     count = tf.maximum(tf.size(files), 1)
 
     def prepare(index, data):
-        picture, whole = decode_large_picture(data, tf.constant(max_pixels, tf.int64), ENOUGH * size)
+        picture, whole = decode_large_picture(data, tf.constant(max_pixels, tf.int64), ENOUGH * max(size))
         return index, fit(picture, size, resize, whole), whole
 
     pictures = tf.data.Dataset.from_tensor_slices((tf.range(tf.size(files)), files))
@@ -47,14 +49,14 @@ def read_files(files: tf.Tensor, size: int, resize: str, max_pixels: int) -> tup
         pictures = pictures.ignore_errors()
     else:  # TensorFlow 2.10
         pictures = pictures.apply(tf.data.experimental.ignore_errors())
-    end = tf.constant([-1]), tf.zeros((1, size, size, 3)), tf.ones((1, 2), tf.int32)  # so that the batch is never empty
+    end = tf.constant([-1]), tf.zeros((1, *size, 3)), tf.ones((1, 2), tf.int32)  # so that the batch is never empty
     pictures = pictures.concatenate(tf.data.Dataset.from_tensor_slices(end))
     batch = pictures.batch(tf.cast(count, tf.int64) + 1).get_single_element()
 
     index, images, sizes = (x[:-1] for x in batch)  # in the order in which they were decoded
     rows = index[:, tf.newaxis]
     readable = tf.scatter_nd(rows, tf.ones_like(index), [count]) > 0
-    images = tf.scatter_nd(rows, images, [count, size, size, 3])
+    images = tf.scatter_nd(rows, images, [count, *size, 3])
     sizes = tf.tensor_scatter_nd_update(tf.ones([count, 2], tf.int32), rows, sizes)
     return images, sizes, readable
 
@@ -94,7 +96,7 @@ def with_signatures(
 
 def image_spec(spec: ModelSpec) -> tf.TensorSpec:
     """Return the input of `serving_default`."""
-    return tf.TensorSpec((None, spec.input_size, spec.input_size, 3), tf.float32, "images")
+    return tf.TensorSpec((None, *spec.input_size, 3), tf.float32, "images")
 
 
 def save(

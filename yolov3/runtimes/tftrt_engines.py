@@ -65,15 +65,15 @@ def save_raw_heads(folder: Path, source: Path, spec: ModelSpec) -> None:
 
 def head_shapes(spec: ModelSpec) -> list[tuple[int, int, int]]:
     """Return the shapes of the raw heads, without the batch, smallest stride first."""
-    cells = [spec.input_size // stride for stride in spec.heads.strides]
+    height, width = spec.input_size
     channels = [len(anchors) * (5 + len(spec.classes)) for anchors in spec.heads.anchors]
-    return [(n, n, count) for n, count in zip(cells, channels, strict=True)]
+    return [(height // x, width // x, count) for x, count in zip(spec.heads.strides, channels, strict=True)]
 
 
 def batches(inputs: Collection[np.ndarray], size: int) -> Callable[[], Iterator[list[np.ndarray]]]:
-    """Return a function that gives TF-TRT inputs in batches: lists of one array (size, S, S, 3).
+    """Return a function that gives TF-TRT inputs in batches: lists of one array (size, h, w, 3).
 
-    inputs  float32 (1, S, S, 3) each; they can be iterated again
+    inputs  float32 (1, h, w, 3) each; they can be iterated again
     The last batch is filled up with the first inputs.
     """
 
@@ -86,7 +86,7 @@ def batches(inputs: Collection[np.ndarray], size: int) -> Callable[[], Iterator[
 
 
 def of_each_size(image: np.ndarray, sizes: Sequence[int]) -> Callable[[], Iterator[list[np.ndarray]]]:
-    """Return a function that gives TF-TRT a batch of each size, of one input, float32 (1, S, S, 3)."""
+    """Return a function that gives TF-TRT a batch of each size, of one input, float32 (1, h, w, 3)."""
 
     def feed() -> Iterator[list[np.ndarray]]:
         for size in sizes:
@@ -124,7 +124,7 @@ def convert(
 ) -> Any:
     """Convert a SavedModel folder of one signature to a folder with engines, and return the converted GraphDef.
 
-    image   an input to build the engines with, float32 (1, S, S, 3)
+    image   an input to build the engines with, float32 (1, h, w, 3)
     inputs  those to calibrate INT8 on
     """
     converter = import_converter().TrtGraphConverterV2(**converter_arguments(source, precision, options))

@@ -42,18 +42,19 @@ def choose_crop(
 
     shape   height and width of the picture
     placed  its height, width, top and left in the input if nothing is changed
+    size    height and width of the input
     draws   random numbers (5,)
     """
     # 1. The window of the unchanged input that becomes the new input
     extent, start = tf.cast(placed[:2], tf.float32), tf.cast(placed[2:], tf.float32)  # (2,): y, x
-    side = tf.cast(size, tf.float32)
+    sides = tf.cast(size, tf.float32)
     moves = (2 * draws[:4] - 1) * augmentation.jitter * tf.tile(extent, [2])
-    window = (side - moves[:2] + moves[2:]) / augmentation.scale ** (2 * draws[4] - 1)
-    window_start = (side + moves[:2] + moves[2:] - window) / 2
+    window = (sides - moves[:2] + moves[2:]) / augmentation.scale ** (2 * draws[4] - 1)
+    window_start = (sides + moves[:2] + moves[2:] - window) / 2
 
     # 2. Where the picture lies in the window, and which part of that is inside
-    first = (start - window_start) * side / window
-    last = first + extent * side / window
+    first = (start - window_start) * sides / window
+    last = first + extent * sides / window
     target_first = tf.clip_by_value(tf.cast(tf.round(first), tf.int32), 0, size - 1)
     target_last = tf.clip_by_value(tf.cast(tf.round(last), tf.int32), target_first + 1, size)
 
@@ -94,16 +95,18 @@ def recolour(image: tf.Tensor, augmentation: Augmentation, draws: tf.Tensor) -> 
 def paste(
     image: tf.Tensor, boxes: tf.Tensor, crop: tf.Tensor, target: tf.Tensor, size: tf.Tensor, flip: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the input (S, S, 3) with what was cut out at its target, and the boxes of the picture in pixels of it.
+    """Return the input, of a size (height, width), with what was cut out at its target, and the boxes of the picture in
+    pixels of it.
 
     The boxes are not clipped.
     """
-    (top, left, bottom, right), side = tf.unstack(target), tf.cast(size, tf.float32)
-    image = tf.pad(image, [(top, size - bottom), (left, size - right), (0, 0)], constant_values=GREY)
+    (top, left, bottom, right), (height, width) = tf.unstack(target), tf.unstack(size)
+    image = tf.pad(image, [(top, height - bottom), (left, width - right), (0, 0)], constant_values=GREY)
     crop, target = tf.cast(crop, tf.float32), tf.cast(target, tf.float32)
     scale = (target[2:] - target[:2]) / (crop[2:] - crop[:2])  # y, x
     x1, y1, x2, y2 = tf.unstack((boxes - xyxy(crop[:2])) * xyxy(scale) + xyxy(target[:2]), axis=-1)
-    x1, x2 = tf.where(flip, side - x2, x1), tf.where(flip, side - x1, x2)
+    width = tf.cast(width, tf.float32)
+    x1, x2 = tf.where(flip, width - x2, x1), tf.where(flip, width - x1, x2)
     return tf.cond(flip, lambda: tf.reverse(image, [1]), lambda: image), tf.stack([x1, y1, x2, y2], -1)
 
 
@@ -118,16 +121,16 @@ def xyxy(yx: tf.Tensor) -> tf.Tensor:
 def mosaic(
     images: tf.Tensor, boxes: tf.Tensor, classes: tf.Tensor, draws: tf.Tensor, share: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return images (B, S, S, 3), a share of them put together from parts of four, and their truth (B, K, 5).
+    """Return images (B, h, w, 3), a share of them put together from parts of four, and their truth (B, K, 5).
 
     boxes    (B, k, 4) in pixels of the images; the first of each is the outline of the picture
     classes  (B, k)
     draws    random numbers (B, 11 + max(B - 1, 3))
     """
     # 1. Quadrants (B, 4): part of which image, from where, to where. The first quadrant fills an image that stays whole
-    count, size = images.shape[0], tf.shape(images)[1]
-    side, (low, high) = tf.cast(size, tf.float32), MOSAIC_CUT
-    cut = tf.cast((low + (high - low) * draws[:, 1:3]) * side, tf.int32)
+    count, size = images.shape[0], tf.shape(images)[1:3]
+    sides, (low, high) = tf.cast(size, tf.float32), MOSAIC_CUT
+    cut = tf.cast((low + (high - low) * draws[:, 1:3]) * sides, tf.int32)
     cut = tf.where(draws[:, :1] < share, cut, size)[:, tf.newaxis]  # (B, 1, 2): y, x
     others = 1 + tf.argsort(draws[:, 11:])[:, :3] % max(count - 1, 1)  # different ones if the batch has enough
     source = (tf.range(count)[:, tf.newaxis] + tf.pad(others, [(0, 0), (1, 0)])) % count
@@ -143,10 +146,10 @@ def mosaic(
     # 3. Boxes: clipped to the visible parts and moved with them; those of which too little is left are dropped
     first, last = (tf.cast(xyxy(x), tf.float32)[:, :, tf.newaxis] for x in (start, start + extent))  # (B, 4, 1, 4)
     seen = tf.clip_by_value(boxes, first, last)
-    sides, whole = seen[..., 2:] - seen[..., :2], boxes[..., 2:] - boxes[..., :2]
-    kept = (classes >= 0) & tf.reduce_all(sides >= MIN_SIDE, -1)
-    kept &= tf.reduce_prod(sides, -1) >= MIN_VISIBLE * tf.reduce_prod(whole, -1)
-    seen = (seen + tf.cast(xyxy(moves), tf.float32)[:, :, tf.newaxis]) / side
+    left, whole = seen[..., 2:] - seen[..., :2], boxes[..., 2:] - boxes[..., :2]
+    kept = (classes >= 0) & tf.reduce_all(left >= MIN_SIDE, -1)
+    kept &= tf.reduce_prod(left, -1) >= MIN_VISIBLE * tf.reduce_prod(whole, -1)
+    seen = (seen + tf.cast(xyxy(moves), tf.float32)[:, :, tf.newaxis]) / xyxy(sides)
     rows = tf.concat([seen, classes[..., tf.newaxis]], -1)
     return images, pack(tf.reshape(rows, (count, -1, 5)), tf.reshape(kept, (count, -1)))
 
@@ -156,16 +159,17 @@ def choose_start(outlines: tf.Tensor, extent: tf.Tensor, size: tf.Tensor, draws:
 
     It is chosen at random, but so that the quadrant shows as little as possible of the grey around the picture.
     outlines  (B, 4, 4), of the pictures in their images
+    size      height and width of the images
     """
-    side, extent = tf.cast(size, tf.float32), tf.cast(extent, tf.float32)
-    inside = tf.clip_by_value(outlines, 0, side)
+    sides, extent = tf.cast(size, tf.float32), tf.cast(extent, tf.float32)
+    inside = tf.clip_by_value(outlines, 0, xyxy(sides))
     one, other = inside[..., 1::-1], inside[..., :1:-1] - extent
     start = tf.minimum(one, other) + draws * tf.abs(one - other)
-    return tf.cast(tf.round(tf.clip_by_value(start, 0, side - extent)), tf.int32)
+    return tf.cast(tf.round(tf.clip_by_value(start, 0, sides - extent)), tf.int32)
 
 
 def stitch(images: tf.Tensor, source: tf.Tensor, start: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
-    """Return images (B, S, S, 3) put together from four quadrants.
+    """Return images (B, h, w, 3) put together from four quadrants.
 
     source         (B, 4): the image that each quadrant is a part of
     start, extent  (B, 4, 2): where the part begins in that image, and its size

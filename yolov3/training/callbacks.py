@@ -160,8 +160,8 @@ class TensorBoard(keras.callbacks.Callback):
             raise UserError(f"TRAIN_LOGDIR: {self.folder} cannot be written: {reason}") from None
 
 
-def averaged_network(trainer: Trainer, size: int) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Return a network for `Detector`, which takes float32 (N, S, S, 3), with the averaged weights of a Trainer.
+def averaged_network(trainer: Trainer, size: tuple[int, int]) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """Return a network for `Detector`, which takes float32 (N, h, w, 3), with the averaged weights of a Trainer.
 
     It reads them at each call, so its answers are always those of the latest step.
     """
@@ -171,7 +171,7 @@ def averaged_network(trainer: Trainer, size: int) -> Callable[[tf.Tensor], dict[
         for variables in (trainer.network.trainable_variables, trainer.network.non_trainable_variables)
     ]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))], autograph=False)
+    @tf.function(input_signature=[tf.TensorSpec((None, *size, 3))], autograph=False)
     def network(images):
         raw_heads, _ = trainer.network.stateless_call(*weights, images, training=False)
         return {"predictions": decode(tf.nest.flatten(raw_heads), trainer.heads)}

@@ -123,9 +123,9 @@ def check_constants() -> None:
             check_path(constant, getattr(configs, constant))
 
 
-def configured_sizes(multiple: int) -> list[int]:
-    """Return the input sizes to train at, multiples of so many pixels, TRAIN_INPUT_SIZE first."""
-    more: Sequence[int] = configs.TRAIN_MULTISCALE or ()
+def configured_sizes(multiple: int) -> list[tuple[int, int]]:
+    """Return the input sizes (height, width) to train at, multiples of so many pixels, TRAIN_INPUT_SIZE first."""
+    more: Sequence[int | tuple[int, int]] = configs.TRAIN_MULTISCALE or ()
     if not isinstance(more, (tuple, list)):
         raise UserError(f"TRAIN_MULTISCALE = {more!r} must be None or several sizes: (320, 352)")
     size = check_input_size(configs.TRAIN_INPUT_SIZE, "TRAIN_INPUT_SIZE", multiple)

@@ -35,14 +35,14 @@ def yolo_loss(
 ) -> dict[str, tf.Tensor]:
     """Return the loss of each picture, {term: float32 (N,)}.
 
-    raw_heads  (N, g, g, A * (5 + C)) each, smallest stride first
+    raw_heads  (N, h, w, A * (5 + C)) each, smallest stride first
     truth      (N, K, 5): x1, y1, x2, y2 in fractions of the network input, then the class; rows of class -1 are padding
     Each term is a weighted sum over a picture's boxes, and for objectness over its empty cells too: its mean over a
     batch does not depend on the batch size.
     """
     # 1. The boxes, and which anchors of which head are responsible for them
     boxes, classes = truth[..., :4], tf.cast(truth[..., 4], tf.int32)
-    size = heads.strides[0] * tf.shape(raw_heads[0])[1]  # pixels of network input
+    size = heads.strides[0] * tf.shape(raw_heads[0])[1:3]  # height and width of the network input
     responsible = responsible_anchors(boxes, classes >= 0, heads.anchors, tf.cast(size, tf.float32), options.iou_thresh)
 
     # 2. The terms of each head, added up
@@ -60,11 +60,11 @@ def responsible_anchors(
     the one with the highest IoU, and those whose IoU exceeds the threshold, when both are centred on one point
     (Darknet: `best_n` and `iou_thresh`).
 
-    boxes (N, K, 4); present bool (N, K), False for padding; size  pixels of network input
+    boxes (N, K, 4); present bool (N, K), False for padding; size  height and width of the network input
     """
     counts = [len(head) for head in anchors]
     anchors = tf.constant([anchor for head in anchors for anchor in head], tf.float32)  # (all anchors, 2), pixels
-    sides = (boxes[..., 2:] - boxes[..., :2])[..., tf.newaxis, :] * size  # (N, K, 1, 2)
+    sides = (boxes[..., 2:] - boxes[..., :2])[..., tf.newaxis, :] * size[::-1]  # (N, K, 1, 2)
     both = tf.reduce_prod(tf.minimum(sides, anchors), -1)
     iou = both / (tf.reduce_prod(sides, -1) + tf.reduce_prod(anchors, -1) - both)  # (N, K, all anchors)
     best = tf.reduce_max(iou, -1, keepdims=True)
@@ -86,15 +86,16 @@ def head_loss(
     responsible  bool (N, K, A): which of its anchors are responsible for each box
     """
     # 1. Logits and boxes of every cell and anchor, in rows
-    cells, count = tf.shape(raw)[1], len(heads.anchors[i])
+    cells, count = tf.shape(raw)[1:3], len(heads.anchors[i])  # cells: down, across
     channels = raw.shape[-1] // count
-    logits = tf.reshape(raw, (-1, cells * cells * count, channels))[..., 4:]
+    logits = tf.reshape(raw, (-1, cells[0] * cells[1] * count, channels))[..., 4:]
     predicted = decode_head(raw, heads.strides[i], heads.anchors[i], heads.scale_x_y[i], heads.new_coords)[0]
 
     # 2. The rows of the cell that holds a box's centre
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
-    cell = tf.clip_by_value(tf.cast(centre * tf.cast(cells, tf.float32), tf.int32), 0, cells - 1)  # x, y
-    row = (cell[..., 1] * cells + cell[..., 0])[..., tf.newaxis] * count + tf.range(count)
+    across_down = cells[::-1]
+    cell = tf.clip_by_value(tf.cast(centre * tf.cast(across_down, tf.float32), tf.int32), 0, across_down - 1)  # x, y
+    row = (cell[..., 1] * cells[1] + cell[..., 0])[..., tf.newaxis] * count + tf.range(count)
     weight_of_row = tf.cast(responsible, tf.float32)  # (N, K, A), 0 or 1
 
     # 3. The box: 1 - CIoU
@@ -110,7 +111,7 @@ def head_loss(
     is_object = scatter_rows(row, weight_of_row, tf.shape(logits)[1])  # (N, rows)
     overlap = tf.stop_gradient(best_iou(predicted, boxes))
     is_empty = (1 - is_object) * tf.cast(overlap <= options.ignore_thresh, tf.float32)
-    weight = is_object + is_empty * tf.cast(REFERENCE_SIZE / size, tf.float32) ** 2
+    weight = is_object + is_empty * tf.reduce_prod(tf.cast(REFERENCE_SIZE / size, tf.float32))
     objectness_loss = weight * cross_entropy(logits[..., 0], is_object)
 
     return (

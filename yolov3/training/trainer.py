@@ -65,7 +65,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Trainer(keras.Model):
-    """Train on batches (images float32 (B, S, S, 3), truth float32 (B, K, 5)), as dataset.py makes them.
+    """Train on batches (images float32 (B, h, w, 3), truth float32 (B, K, 5)), as dataset.py makes them.
 
     network  the network that learns
     average  a tf.Variable for each variable of the network: its exponential moving average, which validation and the
@@ -156,18 +156,18 @@ class Trainer(keras.Model):
 
 
 def make_network(
-    network: Network, classes: int, input_size: int | None, precision: str, seed: int
+    network: Network, classes: int, input_size: tuple[int, int] | None, precision: str, seed: int
 ) -> tuple[keras.Model, list[tf.Variable], tf.Variable]:
     """Return a new model of that network and number of classes, its average and its step, to make a Trainer of.
 
-    input_size  pixels, or None for any
+    input_size  (height, width), or None for any
     seed        of the random first weights
     Called in the strategy's scope, in which variables must be made. The Trainer itself must be made outside of it:
     inside, Keras 3 cannot train with several workers.
     """
     keras.utils.set_random_seed(seed)
     with in_precision(precision):
-        images = keras.Input((input_size, input_size, 3), name="images")
+        images = keras.Input((*(input_size or (None, None)), 3), name="images")
         raw_heads, _ = network.build(images, classes)
         model = keras.Model(images, raw_heads, name=model_name(network))
     for _, norm in convolutions(model):
