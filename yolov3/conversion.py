@@ -17,6 +17,7 @@ from yolov3.loading import configured_model
 from yolov3.networks import network_name
 from yolov3.runtimes import RUNTIMES, savedmodel
 from yolov3.runtimes.common import folder_name, folder_size, in_project, made_from
+from yolov3.runtimes.onnx_model import OUTPUTS
 from yolov3.settings import ScriptParser, write_settings
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def calibration_inputs(spec: ModelSpec) -> tuple[CalibrationInputs, dict[str, An
 def configured_trt_options() -> "Options":
     """Return the YOLO_TRT_ constants. Raises UserError if one is wrong."""
     from yolov3.runtimes.tftrt_engines import Options
+    from yolov3.runtimes.trt import BACKENDS
 
     sizes = configs.YOLO_TRT_BATCH_SIZES
     if not isinstance(sizes, (tuple, list)) or not sizes:
@@ -144,4 +146,11 @@ def configured_trt_options() -> "Options":
         tuple(sorted({check_count("YOLO_TRT_BATCH_SIZES", size, 1) for size in sizes})),
         check_count("YOLO_TRT_MIN_SEGMENT", configs.YOLO_TRT_MIN_SEGMENT, 1),
         choose("YOLO_TRT_PORTABLE", configs.YOLO_TRT_PORTABLE, (True, False)),
+        choose("YOLO_TRT_BACKEND", configs.YOLO_TRT_BACKEND, BACKENDS),
+        configured_outputs(),
     )
+
+
+def configured_outputs() -> str:
+    """Return YOLO_ONNX_OUTPUTS. Raises UserError if it is wrong."""
+    return choose("YOLO_ONNX_OUTPUTS", configs.YOLO_ONNX_OUTPUTS, OUTPUTS)
