@@ -4,10 +4,9 @@ python -m tools.benchmarks.precisions --weights model_data/yolov3-tiny.weights -
 python -m tools.benchmarks.precisions --weights model_data/yolov4-tiny-digits \
     --annotations model_data/digits/digits_test.txt --calibration model_data/digits/digits_train.txt
 
-INT8 is calibrated on one half of the annotated pictures and measured on the other, and this several times, each time
-with other halves, chosen at random. With --calibration, it is calibrated on pictures of that file, again chosen at random,
-and measured on all annotated ones. "trt" is the ONNX file that TensorRT takes, run by ONNX Runtime on the CPU: TensorRT
-itself rounds at other places.
+INT8 is calibrated on one half of the annotated pictures and measured on the other, several times, each time with other
+halves, chosen at random. With --calibration, it is calibrated on pictures of that file, again chosen at random, and
+measured on all annotated ones. "trt" is the ONNX file that TensorRT takes, run by ONNX Runtime on the CPU.
 """
 
 import argparse
