@@ -118,10 +118,11 @@ def main() -> None:
     # 2. The network, new or as an interrupted training left it
     steps_per_epoch = max(1, round(len(training.records) / configs.TRAIN_BATCH_SIZE))
     precision = training_precision(configs.TRAIN_PRECISION)
-    input_size = spec.input_size if len(configured_sizes()) == 1 else None
+    input_size = spec.input_size if len(configured_sizes(spec.network.multiple)) == 1 else None
     with strategy.scope():
-        parts = make_network(spec.name, len(spec.classes), input_size, precision, configs.TRAIN_SEED)
-    trainer = Trainer(*parts, spec.heads, configs.TRAIN_BATCH_SIZE, configured_schedule(steps_per_epoch))
+        parts = make_network(spec.network, len(spec.classes), input_size, precision, configs.TRAIN_SEED)
+    schedule = configured_schedule(steps_per_epoch, spec.network)
+    trainer = Trainer(*parts, spec.heads, configs.TRAIN_BATCH_SIZE, schedule)
     settings = {name: getattr(configs, name) for name in CONTINUE_WITH}
     settings |= {"number of pictures": len(training.records), "classes": spec.classes, "FP16": precision == "FP16"}
     backup = Backup(trainer, f"{folder}_backup.npz", settings, configs.TRAIN_BACKUP_SECONDS, chief)

@@ -174,6 +174,6 @@ def averaged_network(trainer: Trainer, size: int) -> Callable[[tf.Tensor], dict[
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))], autograph=False)
     def network(images):
         raw_heads, _ = trainer.network.stateless_call(*weights, images, training=False)
-        return {"predictions": decode(raw_heads, trainer.heads)}
+        return {"predictions": decode(tf.nest.flatten(raw_heads), trainer.heads)}
 
     return network
