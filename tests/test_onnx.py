@@ -6,20 +6,23 @@ from dataclasses import replace
 
 from yolov3 import configs
 from yolov3.boxes import decode, suppress
+from yolov3.cfg_network import read_network
 from yolov3.checkpoint import ModelSpec, read_about, read_model
 from yolov3.checks import PROJECT, UserError
 from yolov3.darknet import load_yolo_weights
 from yolov3.images import read_picture
 from yolov3.loading import SHIPPED, Load_Yolo_model
 from yolov3.networks import NETWORKS
-from yolov3.runtimes import RUNTIMES, onnx, onnx_int8, onnx_providers, savedmodel
+from yolov3.runtimes import RUNTIMES, onnx, savedmodel
 from yolov3.runtimes.common import folder_name, sample_images
-from yolov3.runtimes.onnx_graph import import_onnx
-from yolov3.runtimes.onnx_model import build_model
-from yolov3.runtimes.onnx_providers import CPU, Profile, import_onnxruntime, open_session
+from yolov3.runtimes.onnx_parts import int8, providers
+from yolov3.runtimes.onnx_parts.graph import import_onnx
+from yolov3.runtimes.onnx_parts.model import build_model
+from yolov3.runtimes.onnx_parts.providers import CPU, Profile, import_onnxruntime, open_session
 from yolov3.runtimes.tf import keras_network
-from yolov3.yolov4 import Create_Yolo
+from yolov3.yolov4 import make_model
 
+import cfgs
 import Convert_to_ONNX
 import Convert_to_pb
 import keras
@@ -31,6 +34,7 @@ from oracle import random_weights
 
 SIZE = 160
 CLASSES = ("a", "b", "c")
+CFGS = {"mixed": cfgs.MIXED, "one head": cfgs.ONE_HEAD, "new_coords": cfgs.NEW_COORDS}
 LOW = {"score_threshold": 0.05, "iou_threshold": 0.45, "class_agnostic": False}
 
 
@@ -42,11 +46,17 @@ def run(model, images, names=None):
 
 
 def random_network(name, tmp_path, size=64, features=True):
-    """A network with random weights -> its Keras model and ModelSpec."""
-    row = NETWORKS[name]
-    network = Create_Yolo(size, row.type, row.tiny, CLASSES, features)
+    """A network of the table or of a cfg with random weights -> its Keras model and ModelSpec."""
+    if name in CFGS:
+        (tmp_path / "mine.cfg").write_text(CFGS[name])
+        row = read_network(tmp_path / "mine.cfg")
+        classes = CLASSES[: row.cfg.classes]
+    else:
+        row, classes = NETWORKS[name], CLASSES
+    network = make_model(row, size, len(classes), features)
     load_yolo_weights(network, random_weights(network, tmp_path / "random.weights"))
-    return network, ModelSpec(row.type, row.tiny, CLASSES, size, "letterbox", row.heads, "onnx", features=features)
+    facts = {"features": features, "cfg": row.text}
+    return network, ModelSpec(row.type, row.tiny, classes, size, "letterbox", row.heads, "onnx", **facts)
 
 
 def pictures(count, size=64):
@@ -114,8 +124,9 @@ def assert_same(ours, theirs, pixels=0.05, scores=1e-4):
 # --- The file ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *CFGS])
 def test_every_network_answers_as_the_keras_model_in_any_batch(tmp_path, name):
+    """Those of the table, and of cfgs that hold every layer, activation and padding that is read."""
     network, spec = random_network(name, tmp_path)
     images = pictures(3).astype(np.float32) / 255
     *heads, features = network(images)
@@ -242,13 +253,14 @@ def test_weights_beyond_float16_are_clipped(tmp_path):
     kernel = conv.kernel.numpy()
     kernel[0, 0, 0, 0] = 1e6
     conv.kernel.assign(kernel)
-    assert np.isfinite(run(build_model(network, spec, precision="FP16"), np.zeros((1, 64, 64, 3), np.float32))["predictions"]).all()
+    model = build_model(network, spec, precision="FP16")
+    assert np.isfinite(run(model, np.zeros((1, 64, 64, 3), np.float32))["predictions"]).all()
 
 
 def quantised(tmp_path):
     network, spec = random_network("yolov4-tiny", tmp_path)
     inputs = [np.random.RandomState(i).rand(1, 64, 64, 3).astype(np.float32) for i in range(3)]
-    scales = onnx_int8.find_scales(network, spec, inputs)
+    scales = int8.find_scales(network, spec, inputs)
     return network, spec, inputs, scales, build_model(network, spec, precision="INT8", scales=scales)
 
 
@@ -281,7 +293,7 @@ def test_int8_is_what_tensorrt_takes(tmp_path):
 
 def test_one_of_100_000_values_saturates(tmp_path, monkeypatch):
     """Against NumPy's sort of all values, with a share that few pictures can tell."""
-    monkeypatch.setattr(onnx_int8, "SATURATING", 1e-3)
+    monkeypatch.setattr(int8, "SATURATING", 1e-3)
     network, spec, inputs, scales, _ = quantised(tmp_path)
     convolution = next(layer for layer in network.layers if layer.name == "conv_003")
     values = np.abs(keras.Model(network.inputs, convolution.input)(np.concatenate(inputs))).ravel()
@@ -310,8 +322,8 @@ def every_layer(x):
 
 
 def test_every_kind_of_layer_of_any_height_and_width():
-    from yolov3.runtimes.onnx_graph import Graph
-    from yolov3.runtimes.onnx_writer import write_layers
+    from yolov3.runtimes.onnx_parts.graph import Graph
+    from yolov3.runtimes.onnx_parts.network import write_layers
 
     keras.utils.set_random_seed(0)
     pictures = keras.Input((42, 58, 3))
@@ -345,8 +357,8 @@ def test_every_kind_of_layer_of_any_height_and_width():
     ],
 )
 def test_other_layers_are_refused_by_name(layer, part):
-    from yolov3.runtimes.onnx_graph import Graph
-    from yolov3.runtimes.onnx_writer import write_layers
+    from yolov3.runtimes.onnx_parts.graph import Graph
+    from yolov3.runtimes.onnx_parts.network import write_layers
 
     pictures = keras.Input((32, 32, 3))
     with pytest.raises(UserError, match=part):
@@ -379,9 +391,12 @@ def test_a_number_of_threads(made, monkeypatch):
     asked = []
     runtime = import_onnxruntime()
     session = runtime.InferenceSession
-    monkeypatch.setattr(
-        runtime, "InferenceSession", lambda file, options, **more: asked.append(options.intra_op_num_threads) or session(file, options, **more)
-    )
+
+    def note(file, options, **more):
+        asked.append(options.intra_op_num_threads)
+        return session(file, options, **more)
+
+    monkeypatch.setattr(runtime, "InferenceSession", note)
     monkeypatch.setattr(configs, "YOLO_ONNX_THREADS", 1)
     load(made / f"yolov4-tiny-onnx-FP32-{SIZE}")
     assert asked == [1]
@@ -433,8 +448,8 @@ class Runtime:
 def runtime(monkeypatch):
     def put(available, works=(), libraries=None):
         made = Runtime(available, works)
-        monkeypatch.setattr(onnx_providers, "import_onnxruntime", lambda: made)
-        monkeypatch.setattr(onnx_providers, "LIBRARIES", libraries or {})
+        monkeypatch.setattr(providers, "import_onnxruntime", lambda: made)
+        monkeypatch.setattr(providers, "LIBRARIES", libraries or {})
         return made
 
     return put
@@ -442,9 +457,9 @@ def runtime(monkeypatch):
 
 def test_the_best_provider_that_works_runs(runtime, tmp_path):
     put = runtime(["CUDAExecutionProvider", "OpenVINOExecutionProvider"], ["OpenVINOExecutionProvider"])
-    _, provider, problems = open_session(tmp_path / "x.onnx", onnx_providers.PROVIDERS)
+    _, provider, problems = open_session(tmp_path / "x.onnx", providers.PROVIDERS)
     assert provider == "OpenVINOExecutionProvider"
-    assert problems == ["CUDAExecutionProvider cannot be used: " + onnx_providers.NO_GPU]
+    assert problems == ["CUDAExecutionProvider cannot be used: " + providers.NO_GPU]
     assert [name for name, _ in put.asked] == ["CUDAExecutionProvider", "OpenVINOExecutionProvider"]
 
 
@@ -470,8 +485,8 @@ def test_a_library_that_is_missing_is_named_with_its_package(runtime, monkeypatc
         if file.endswith("__init__.py"):
             raise OSError(f"{needed}: cannot open shared object file: No such file or directory")
 
-    monkeypatch.setattr(onnx_providers.ctypes, "CDLL", cannot_open)
-    _, provider, (problem,) = open_session(tmp_path / "x.onnx", onnx_providers.PROVIDERS)
+    monkeypatch.setattr(providers.ctypes, "CDLL", cannot_open)
+    _, provider, (problem,) = open_session(tmp_path / "x.onnx", providers.PROVIDERS)
     assert provider == CPU
     assert problem.startswith(f"TensorrtExecutionProvider cannot be used: {needed} cannot be loaded: {remedy}")
     assert capfd.readouterr().out == ""
@@ -480,7 +495,7 @@ def test_a_library_that_is_missing_is_named_with_its_package(runtime, monkeypatc
 def test_tensorrt_keeps_its_engines_in_the_checkpoint_folder(runtime, tmp_path):
     put = runtime(["TensorrtExecutionProvider"], ["TensorrtExecutionProvider"])
     profile = Profile("INT8", (416, 416, 3), (2, 8), 1024)
-    _, provider, problems = open_session(tmp_path / "x.onnx", onnx_providers.PROVIDERS, 0, profile)
+    _, provider, problems = open_session(tmp_path / "x.onnx", providers.PROVIDERS, 0, profile)
     assert (provider, problems) == ("TensorrtExecutionProvider", [])
     cache = str(tmp_path / "cache")
     assert put.asked == [
@@ -510,9 +525,9 @@ def test_a_provider_of_a_package_of_its_own(runtime, monkeypatch, tmp_path):
     put.get_ep_devices = lambda: []
     (tmp_path / "onnxruntime_ep_nv_tensorrt_rtx.py").write_text("get_library_path = lambda: 'the library'")
     monkeypatch.syspath_prepend(str(tmp_path))
-    _, provider, problems = open_session(tmp_path / "x.onnx", onnx_providers.PROVIDERS)
+    _, provider, problems = open_session(tmp_path / "x.onnx", providers.PROVIDERS)
     assert registered == [("NvTensorRTRTXExecutionProvider", "the library")]
-    assert (provider, problems) == (CPU, ["NvTensorRTRTXExecutionProvider cannot be used: " + onnx_providers.NO_GPU])
+    assert (provider, problems) == (CPU, ["NvTensorRTRTXExecutionProvider cannot be used: " + providers.NO_GPU])
 
 
 @pytest.mark.parametrize(
@@ -549,11 +564,12 @@ def test_missing_packages_are_one_line(monkeypatch):
 def test_an_onnx_that_does_not_fit_the_other_packages(monkeypatch, tmp_path):
     """As 1.19 beside the ml_dtypes of TensorFlow 2.17."""
     (tmp_path / "onnx").mkdir()
-    (tmp_path / "onnx/__init__.py").write_text("raise AttributeError(\"module 'ml_dtypes' has no attribute 'x'\\nmore\")")
+    reason = "module 'ml_dtypes' has no attribute 'x'"
+    (tmp_path / "onnx/__init__.py").write_text(f'raise AttributeError("{reason}\\nmore")')
     for name in [name for name in sys.modules if name == "onnx" or name.startswith("onnx.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UserError, match=r"does not work with this TensorFlow \(module 'ml_dtypes' has no attribute 'x'\)"):
+    with pytest.raises(UserError, match=rf"does not work with this TensorFlow \({reason}\)"):
         import_onnx()
 
 
@@ -592,7 +608,8 @@ def test_a_file_of_another_tool_is_used_if_its_outputs_are_ours(folder, tmp_path
 
     network, spec = random_network("yolov3-tiny", tmp_path)
     (folder / onnx.FILE).write_bytes(build_model(network, spec).SerializeToString())  # of 64 pixels, with features
-    expected = rf"images tensor\(float\) \['N', 64, 64, 3\] and predictions, features, not images tensor\(float\) \['N', {SIZE}, {SIZE}, 3\] and predictions: "
+    there, wanted = (rf"images tensor\(float\) \['N', {size}, {size}, 3\] and predictions" for size in (64, SIZE))
+    expected = rf"{there}, features, not {wanted}: "
     with pytest.raises(UserError, match=expected):
         load(folder)
 

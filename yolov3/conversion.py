@@ -17,7 +17,7 @@ from yolov3.heads import cfg_size, configured_network
 from yolov3.loading import configured_model
 from yolov3.runtimes import RUNTIMES, savedmodel
 from yolov3.runtimes.common import folder_name, folder_size, in_project, made_from
-from yolov3.runtimes.onnx_model import OUTPUTS
+from yolov3.runtimes.onnx_parts.model import OUTPUTS
 from yolov3.settings import ScriptParser, write_settings
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from yolov3.fitting import RESIZES
 from yolov3.heads import configured_network, default_weights, heads_of_file, network_of_file
 from yolov3.networks import NETWORKS, network_name
 from yolov3.runtimes import RUNTIMES, RunOptions
-from yolov3.runtimes.onnx_providers import PROVIDERS
+from yolov3.runtimes.onnx_parts.providers import PROVIDERS
 from yolov3.runtimes.tf import allow_memory_growth
 
 import numpy as np

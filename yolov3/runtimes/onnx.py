@@ -10,9 +10,9 @@ from yolov3.checks import UserError
 from yolov3.files import whole_folder
 from yolov3.runtimes import RUNTIMES, RunOptions, Written, savedmodel
 from yolov3.runtimes.common import PICTURE, TOLERANCE, baked, check_same, decoder, made_from, sample_images
-from yolov3.runtimes.onnx_graph import import_onnx
-from yolov3.runtimes.onnx_model import build_model
-from yolov3.runtimes.onnx_providers import CPU, Profile, import_onnxruntime, open_session
+from yolov3.runtimes.onnx_parts.graph import import_onnx
+from yolov3.runtimes.onnx_parts.model import build_model
+from yolov3.runtimes.onnx_parts.providers import CPU, Profile, import_onnxruntime, open_session
 from yolov3.runtimes.savedmodel import RAW_HEAD
 from yolov3.runtimes.tf import keras_network
 
@@ -28,7 +28,7 @@ FILE = "model.onnx"
 class WriteOptions(NamedTuple):
     """Say what the file is to answer: YOLO_ONNX_OUTPUTS."""
 
-    outputs: str = "predictions"  # see `onnx_model`
+    outputs: str = "predictions"  # see `onnx_parts.model`
 
 
 PREDICTIONS = WriteOptions()

@@ -32,7 +32,7 @@ class Options(NamedTuple):
     min_segment: int = 3
     portable: bool = False
     backend: str | None = None  # see `trt.by_onnx`
-    outputs: str = "predictions"  # of "onnx", see `onnx_model`
+    outputs: str = "predictions"  # of "onnx", see `onnx_parts.model`
 
 
 DEFAULTS = Options()

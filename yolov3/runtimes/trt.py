@@ -22,9 +22,9 @@ from yolov3.checks import UserError, check_count
 from yolov3.files import whole_folder
 from yolov3.runtimes import RunOptions, Written, onnx, savedmodel
 from yolov3.runtimes.common import TOLERANCE, baked, check_same, made_from, sample_images
-from yolov3.runtimes.onnx_int8 import find_scales
-from yolov3.runtimes.onnx_model import build_model
-from yolov3.runtimes.onnx_providers import CPU, NVIDIA, TENSORRT, TENSORRT_RTX, Profile, open_session
+from yolov3.runtimes.onnx_parts.int8 import find_scales
+from yolov3.runtimes.onnx_parts.model import build_model
+from yolov3.runtimes.onnx_parts.providers import CPU, NVIDIA, TENSORRT, TENSORRT_RTX, Profile, open_session
 from yolov3.runtimes.tf import allow_memory_growth, keras_network
 from yolov3.runtimes.tftrt import check_tensorrt, has_tftrt, import_converter, op_converters
 from yolov3.runtimes.tftrt_engines import (

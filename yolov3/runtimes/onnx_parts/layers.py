@@ -13,6 +13,7 @@ import numpy as np
 INT8_STEPS = 127  # on each side of zero
 LEAST_SCALE = 1e-6  # for filters whose weights are all zero
 AXES = {0: 0, 1: 2, 2: 3, 3: 1}  # where the axes of Keras' layout are in that of ONNX
+CHANNELS_FIRST = (0, 3, 1, 2)  # the axes of Keras' layout in the order of ONNX
 
 
 # --- One function for each kind of layer: it takes the writer, the layer and the names of its inputs, and returns the
@@ -62,6 +63,15 @@ def _zero_padding(writer, layer, x):
         writer.pads[id(layer.output)] = (top, left, bottom, right)
         return x
     return writer.graph("Pad", x, [0, 0, top, left, 0, 0, bottom, right], writer.number(0))
+
+
+def _pad(writer, operation, x):
+    if operation.mode != "constant":
+        raise unknown(operation, f"pads by {operation.mode}")
+    (before, after), value = zip(*(operation.pad_width[axis] for axis in CHANNELS_FIRST), strict=True), 0
+    if (given := operation._inbound_nodes[0].arguments.kwargs.get("constant_values")) is not None:
+        value = given
+    return writer.graph("Pad", x, [*before, *after], writer.number(value))
 
 
 def _activation(writer, layer, x):
@@ -155,6 +165,7 @@ LAYERS: dict[str, Any] = {  # by the names of Keras' classes
     "Conv2D": _convolution,
     "BatchNormalization": _batch_normalization,
     "ZeroPadding2D": _zero_padding,
+    "Pad": _pad,
     "Activation": _activation,
     "LeakyReLU": _leaky_relu,
     "ReLU": _relu,

@@ -9,10 +9,10 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from yolov3.checkpoint import ModelSpec
-from yolov3.runtimes.onnx_graph import import_onnx
-from yolov3.runtimes.onnx_layers import INT8_STEPS, LEAST_SCALE
-from yolov3.runtimes.onnx_model import build_model
-from yolov3.runtimes.onnx_providers import CPU, import_onnxruntime
+from yolov3.runtimes.onnx_parts.graph import import_onnx
+from yolov3.runtimes.onnx_parts.layers import INT8_STEPS, LEAST_SCALE
+from yolov3.runtimes.onnx_parts.model import build_model
+from yolov3.runtimes.onnx_parts.providers import CPU, import_onnxruntime
 
 import numpy as np
 

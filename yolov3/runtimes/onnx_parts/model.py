@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from yolov3.boxes import MAX_BOXES
 from yolov3.checkpoint import ModelSpec
-from yolov3.runtimes.onnx_boxes import write_decoding, write_suppression
-from yolov3.runtimes.onnx_graph import Graph
-from yolov3.runtimes.onnx_writer import write_layers
+from yolov3.runtimes.onnx_parts.boxes import write_decoding, write_suppression
+from yolov3.runtimes.onnx_parts.graph import Graph
+from yolov3.runtimes.onnx_parts.network import write_layers
 from yolov3.runtimes.savedmodel import RAW_HEAD
 
 import numpy as np
@@ -55,9 +55,11 @@ def build_model(
         for i, (head, shape) in enumerate(zip(heads, shapes, strict=False)):
             answers[RAW_HEAD.format(i)] = head, np.float32, shape
     else:
-        rows, facts = [], zip(heads, spec.heads.strides, spec.heads.anchors, spec.heads.scale_x_y, shapes, strict=False)
-        for head, stride, anchors, scale_x_y, shape in facts:
-            rows.append(write_decoding(graph, head, stride, anchors, scale_x_y, shape))
+        kinds = zip(spec.heads.strides, spec.heads.anchors, spec.heads.scale_x_y, strict=True)
+        rows = [
+            write_decoding(graph, head, shape, *kind, spec.heads.new_coords)
+            for head, shape, kind in zip(heads, shapes, kinds, strict=False)
+        ]
         predictions = graph("Concat", *rows, axis=1)
         count = sum(h * w * len(a) for (h, w, _), a in zip(shapes, spec.heads.anchors, strict=False))
         answers["predictions"] = predictions, np.float32, (count, 4 + len(spec.classes))

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from yolov3.runtimes.onnx_graph import Graph
-from yolov3.runtimes.onnx_layers import LAYERS, listed, unknown
+from yolov3.runtimes.onnx_parts.graph import Graph
+from yolov3.runtimes.onnx_parts.layers import LAYERS, listed, unknown
 
 import numpy as np
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from yolov3.boxes import MAX_BOXES, MAX_LOG_SIZE, MAX_PAIRS
 from yolov3.networks import Heads
-from yolov3.runtimes.onnx_graph import Graph
+from yolov3.runtimes.onnx_parts.graph import Graph
 
 import numpy as np
 
@@ -17,7 +17,13 @@ LEAST_AREA = 1e-12  # of a union and of a hull, in fractions of the input: two b
 
 
 def write_decoding(
-    graph: Graph, raw: str, stride: int, anchors: Sequence, scale_x_y: float, shape: tuple[int, int, int]
+    graph: Graph,
+    raw: str,
+    shape: tuple[int, int, int],
+    stride: int,
+    anchors: Sequence,
+    scale_x_y: float,
+    new_coords: bool = False,
 ) -> str:
     """Write `boxes.decode` of one head. Return the name of its predictions (N, boxes, 4 + C).
 
@@ -34,8 +40,12 @@ def write_decoding(
     centre, size, objectness, classes = graph("Split", raw, [2, 2, 1, classes], axis=-1, outputs=4)
     centre = graph("Mul", graph("Sigmoid", centre), np.float32(scale_x_y / sides))
     centre = graph("Add", centre, np.float32((cell - (scale_x_y - 1) / 2) / sides))
-    half = graph("Exp", graph("Min", size, MAX_LOG_SIZE))
-    half = graph("Mul", half, np.float32(np.array(anchors) / (sides * stride) / 2))
+    if new_coords:
+        sigmoid = graph("Sigmoid", size)
+        size = graph("Mul", graph("Mul", sigmoid, sigmoid), 4.0)
+    else:
+        size = graph("Exp", graph("Min", size, MAX_LOG_SIZE))
+    half = graph("Mul", size, np.float32(np.array(anchors) / (sides * stride) / 2))
     scores = graph("Mul", graph("Sigmoid", objectness), graph("Sigmoid", classes))
     rows = graph("Concat", graph("Sub", centre, half), graph("Add", centre, half), scores, axis=-1)
     return graph("Reshape", rows, [0, height * width * count, channels // count - 1])
