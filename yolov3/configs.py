@@ -97,19 +97,13 @@ TRACKER_VELOCITY_NOISE = 1 / 200  # box heights a frame: what one frame adds to 
 # --- Conversion ----------------------------------------------------------------------------------------------------
 
 # tools/Convert_to_pb.py writes checkpoints/{type}[-tiny]-{size}; the others convert that folder further, to
-# checkpoints/{type}[-tiny]-trt-{mode}-{size} and checkpoints/{type}[-tiny]-openvino-{mode}-{size}.
-YOLO_TRT_BACKEND = (
-    None  # None: "tftrt" where TensorFlow has TF-TRT (2.17), else "onnx": the ONNX file that TensorRT takes
-)
+# checkpoints/{type}[-tiny]-{framework}-{mode}-{size}.
+YOLO_TRT_BACKEND = None  # "onnx": the file that TensorRT takes; "tftrt": TensorFlow 2.17; None: what this one has
 YOLO_TRT_WORKSPACE = 2048  # MB of GPU memory that TensorRT may use beside weights and pictures; more can be faster
 YOLO_TRT_BATCH_SIZES = (1,)  # pictures at a time that engines are built for; the detector fills batches up to these
 YOLO_TRT_MIN_SEGMENT = 3  # of "tftrt": operations in a row, fewer stay in TensorFlow
-YOLO_TRT_PORTABLE = (
-    False  # of "tftrt", True: without engines, for other GPUs, each of which builds its own at first use: minutes
-)
-YOLO_ONNX_OUTPUTS = (
-    "predictions"  # "predictions"; "raw_heads": for NPU compilers; "boxes": suppressed, uint8 pictures in
-)
+YOLO_TRT_PORTABLE = False  # of "tftrt", True: without engines, which each GPU then builds at first use: minutes
+YOLO_ONNX_OUTPUTS = "predictions"  # "predictions"; "raw_heads": for NPUs; "boxes": suppressed, of uint8 pictures
 YOLO_OPENVINO_MAX_DROP = None  # AP50 points INT8 may lose on the test set; layers go back to FP32; None: any
 
 # INT8 is calibrated on real pictures, like those it will see.

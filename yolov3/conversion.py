@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from yolov3 import configs
 from yolov3.calibration import CalibrationInputs, choose_pictures
-from yolov3.checkpoint import ModelSpec, check_replaceable, find, is_weights, read_about, read_model
+from yolov3.checkpoint import ModelSpec, check_replaceable, find, read_about, read_model
 from yolov3.checks import UserError, as_given, check_count, check_input_size, choose, project_path, read_class_names
 from yolov3.heads import cfg_size, configured_network
 from yolov3.loading import configured_model
@@ -103,7 +103,7 @@ def read_served(word: str | Path) -> tuple[Path, ModelSpec, dict[str, Any]]:
     """Return the path, ModelSpec and model.json of a folder with `detect_bytes`, or of its name under checkpoints/."""
     folder = find(as_given(word), configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
     spec, about = read_model(folder), read_about(folder)
-    if is_weights(folder) or spec.framework == "openvino":
+    if not (savedmodel.place(folder) / "saved_model.pb").exists():
         raise UserError(f"{folder} holds no SavedModel: python tools/Convert_to_pb.py writes one")
     return folder, spec, about
 

@@ -58,7 +58,7 @@ RUNTIMES = {
         Runtime("openvino", "tools/Convert_to_OpenVINO.py", "requirements/openvino.txt", ("INT8", "BF16", "FP32")),
         Runtime("onnx", "tools/Convert_to_ONNX.py", "requirements/onnx.txt", ("FP16", "FP32")),
         Runtime("tflite", "tools/Convert_to_TFLite.py", "requirements/tflite.txt", ("INT8", "FP16", "FP32")),
-        Runtime("trt", "tools/Convert_to_TRT.py", "requirements/trt.txt", ("INT8", "FP16", "FP32")),
+        Runtime("trt", "tools/Convert_to_TRT.py", "requirements/onnx-gpu.txt", ("INT8", "FP16", "FP32")),
         Runtime("neuron", "tools/Convert_to_Neuron.py", "requirements/neuron.txt", ()),
     )
 }

@@ -1,11 +1,11 @@
-"""TFLite for phones, Raspberry Pis and CPUs: a file run by LiteRT, and written from a SavedModel in FP32, FP16 or INT8.
+"""Load and write networks for LiteRT on phones, Raspberry Pis and CPUs: a TFLite file in FP32, FP16 or INT8.
 
     precision  input                        what the file answers
     FP32 FP16  images float32 (1, H, W, 3)  predictions float32 (1, boxes, 4 + classes), as `serving_default`
     INT8       images uint8 (1, H, W, 3)    raw_head_0, raw_head_1 ... int8 (1, H/stride, W/stride, channels)
 
-FP16 halves the weights; a phone's GPU also calculates in it. In INT8 the whole network calculates. What follows its raw
-heads is calculated here, in float32: eight bits are too few for a place in pixels.
+FP16 halves the size of the weights; a phone's GPU also computes in it. INT8 computes the whole network in integers. Its
+raw heads are decoded here in float32, since eight bits are too few for a position in pixels.
 """
 
 import contextlib
@@ -13,8 +13,11 @@ import os
 import tempfile
 import threading
 import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
-from yolov3.checkpoint import write_about
+from yolov3.checkpoint import ModelSpec, write_about
 from yolov3.checks import UserError
 from yolov3.files import whole_folder
 from yolov3.runtimes import RUNTIMES, RunOptions, Written, savedmodel
@@ -26,15 +29,15 @@ import tensorflow as tf
 
 FILE = "model.tflite"
 SIGNATURE = "serving_default"
-LEAST_RAW = -8.0  # of INT8's raw heads: a sigmoid of 0.0003 is nothing, and steps are half as wide as down to -29
+LEAST_RAW = -8.0  # of INT8's raw heads: sigmoid(-8) is 0.0003, and down to -29 steps would be twice as wide
 ANSWERS = {
     "FP32": "predictions: x1, y1, x2, y2 as fractions of the input, then the score of each class",
     "INT8": "raw heads, smallest stride first, to be decoded",
 }
 
 
-def load(spec, folder, options):
-    """The TFLite file that tools/Convert_to_TFLite.py has written, on the CPU."""
+def load(spec: ModelSpec, folder: Path, options: RunOptions) -> Callable:
+    """Return the network of a folder that tools/Convert_to_TFLite.py has written, on the CPU."""
     file, threads = folder / FILE, options.tflite_threads or os.cpu_count()
     try:
         with silence():
@@ -44,19 +47,18 @@ def load(spec, folder, options):
             given, answered = runner.get_input_details(), runner.get_output_details()
     except (ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{file} cannot be loaded by LiteRT ({reason}): {_remedy(spec)}") from None
+        raise UserError(f"{file} cannot be loaded by LiteRT ({reason})", remedy(spec)) from None
     heads = [savedmodel.RAW_HEAD.format(i) for i in range(len(spec.heads.strides))]
     features, size = ["features"] * spec.features, [1, spec.input_size, spec.input_size, 3]
     takes_ours = list(given) == ["images"] and given["images"]["shape"].tolist() == size
     if not takes_ours or sorted(answered) not in (sorted(["predictions", *features]), sorted([*heads, *features])):
-        found = ", ".join([f"{name} {detail['shape'].tolist()}" for name, detail in given.items()] + list(answered))
-        raise UserError(
-            f"{file} takes and answers {found}, not images {size} and {', '.join(['predictions', *features])} or "
-            f"{', '.join([*heads, *features])}: {_remedy(spec)}"
-        )
+        takes = ", ".join(f"{name} {detail['shape'].tolist()}" for name, detail in given.items())
+        wanted = " or ".join(", ".join(names) for names in (["predictions", *features], [*heads, *features]))
+        problem = f"{file} has as input and outputs {takes} and {', '.join(answered)}, not images {size} and {wanted}"
+        raise UserError(problem, remedy(spec))
     finish, lock = decoder(spec), threading.Lock()
 
-    def network(images):
+    def network(images: tf.Tensor | np.ndarray) -> dict[str, tf.Tensor]:
         with lock:  # an interpreter is for one thread at a time, and uses all of them
             rows = [runner(images=_to_integers(image[np.newaxis], given["images"])) for image in np.asarray(images)]
         answers = {
@@ -69,7 +71,7 @@ def load(spec, folder, options):
     return network
 
 
-def _to_integers(values, detail):
+def _to_integers(values: np.ndarray, detail: Mapping) -> np.ndarray:
     """Return what a tensor of the interpreter holds for float32 values."""
     scale, zero = detail["quantization"]
     if not scale:
@@ -78,29 +80,30 @@ def _to_integers(values, detail):
     return np.round(values / np.float32(scale) + zero).clip(limits.min, limits.max).astype(detail["dtype"])
 
 
-def _to_floats(values, detail):
+def _to_floats(values: np.ndarray, detail: Mapping) -> np.ndarray:
     """Return the float32 values that a tensor of the interpreter holds."""
     scale, zero = detail["quantization"]
     return (values.astype(np.float32) - zero) * np.float32(scale) if scale else values
 
 
-def _remedy(spec):
+def remedy(spec: ModelSpec) -> str:
+    """Return which script writes a file that can be loaded."""
     return f"python {RUNTIMES[spec.framework].converter} writes one"
 
 
-def import_interpreter():
+def import_interpreter() -> Any:
+    """Return LiteRT's Interpreter. Raises UserError if its package is missing."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise UserError(
-            f"LiteRT is not installed or cannot be loaded ({error}): pip install -r requirements/tflite.txt"
-        ) from None
+        problem = f"LiteRT is not installed or cannot be loaded ({error})"
+        raise UserError(problem, "pip install -r requirements/tflite.txt") from None
     return Interpreter
 
 
 @contextlib.contextmanager
-def silence():
-    """Close standard error to what LiteRT and the converter tell of themselves; what fails is an exception, too."""
+def silence() -> Iterator[None]:
+    """Send standard error nowhere, where LiteRT and the converter write much of themselves: failures are exceptions."""
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -116,15 +119,23 @@ def silence():
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
 
-def check(precision, options):
+def check(precision: str, options: Any = None) -> None:
     """Raise UserError if LiteRT, which tries what is written, is not installed."""
     import_interpreter()
 
 
-def write(folder, source, spec, options=None, inputs=None, facts=()):
+def write(
+    folder: Path,
+    source: Path,
+    spec: ModelSpec,
+    options: Any = None,
+    inputs: Collection[np.ndarray] | None = None,
+    facts: Iterable = (),
+) -> Written:
     """Write a SavedModel folder as a TFLite folder, checked against TensorFlow on a picture.
 
-    inputs, facts  what INT8 is calibrated on, and what model.json is to say of it
+    inputs  network inputs that INT8 is calibrated on
+    facts   what model.json is to say of them
     """
     size = (spec.input_size, spec.input_size)
     outputs = ANSWERS["INT8" if spec.precision == "INT8" else "FP32"]
@@ -138,7 +149,7 @@ def write(folder, source, spec, options=None, inputs=None, facts=()):
         return Written(check_same(answers, expected, folder, TOLERANCE if spec.precision == "FP32" else np.inf))
 
 
-def convert(source, spec, inputs):
+def convert(source: Path, spec: ModelSpec, inputs: Collection[np.ndarray] | None) -> bytes:
     """Return the bytes of the TFLite file of a SavedModel folder, for one picture at a time."""
     module = tf.Module()
     if spec.precision == "INT8":
@@ -170,4 +181,4 @@ def convert(source, spec, inputs):
             return converter.convert()
         except Exception as error:  # its classes are those of a C++ library
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"TensorFlow Lite does not take {source} ({reason})") from None
+            raise UserError(f"{source} cannot be converted to TFLite ({reason})") from None

@@ -1,4 +1,4 @@
-"""The metadata of a TFLite file, as Android's and MediaPipe's readers expect it: what it is, and the class names.
+"""Add metadata to a TFLite file, as Android's and MediaPipe's readers expect it: what it is, and the class names.
 
 The names lie in a zip file behind the model, which readers of the model pass over: `unzip -p model.tflite labels.txt`.
 What refers to them lies in the model, in a format of its own (metadata_schema.fbs of TensorFlow Lite Support).
@@ -8,12 +8,14 @@ import io
 import json
 import zipfile
 
+from yolov3.checkpoint import ModelSpec
+
 LABELS, ABOUT = "labels.txt", "about.json"
 IDENTIFIER, BUFFER = b"M001", b"TFLITE_METADATA"
 VALUE_LABELS = 3  # AssociatedFileType.TENSOR_VALUE_LABELS
 
 
-def with_metadata(content, spec, size, outputs):
+def with_metadata(content: bytes, spec: ModelSpec, size: tuple[int, int], outputs: str) -> bytes:
     """Return the bytes of a TFLite file with metadata.
 
     size     height and width of its input
@@ -38,7 +40,7 @@ def with_metadata(content, spec, size, outputs):
     return packed.getvalue()
 
 
-def _metadata(name, description):
+def _metadata(name: str, description: str) -> bytes:
     """Return the flatbuffer of a ModelMetadata table that refers to the labels."""
     import flatbuffers
 
@@ -64,4 +66,4 @@ def _metadata(name, description):
     files = vector(labels)
     model = table(text[name], text[description], text["1"], None, None, None, files)
     builder.Finish(model, file_identifier=IDENTIFIER)
-    return builder.Output()
+    return bytes(builder.Output())

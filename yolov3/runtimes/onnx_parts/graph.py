@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 17  # the version of the operations, which TensorRT knows since 8.6
-IR_VERSION = (
-    10  # the version of the file's format: ONNX Runtime 1.20, the oldest that requirements/onnx.txt allows, has it
-)
+IR_VERSION = 10  # the version of the file's format, which ONNX Runtime knows since 1.20, the oldest that is allowed
 INSTALL = "pip install -r requirements/onnx.txt"
 
 

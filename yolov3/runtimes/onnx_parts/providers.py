@@ -22,6 +22,7 @@ TENSORRT, TENSORRT_RTX, CUDA = "TensorrtExecutionProvider", "NvTensorRTRTXExecut
 OPENVINO = "OpenVINOExecutionProvider"
 PROVIDERS = (TENSORRT, TENSORRT_RTX, CUDA, OPENVINO, "CoreMLExecutionProvider", "DmlExecutionProvider", CPU)
 NVIDIA = (TENSORRT, TENSORRT_RTX, CUDA)
+GPU_REQUIREMENTS = "pip install -r requirements/onnx-gpu.txt"
 PLUGINS = {  # packages that bring a provider to any ONNX Runtime
     TENSORRT_RTX: "onnxruntime_ep_nv_tensorrt_rtx",
     OPENVINO: "onnxruntime_ep_openvino",
@@ -34,9 +35,8 @@ SHARED = "libonnxruntime_providers_shared.so"
 NO_GPU = "there is no NVIDIA GPU that it can use: nvidia-smi should list one (a container needs --gpus all)"
 REMEDIES = (  # for a missing library, by the beginning of its name
     ("libcuda.", NO_GPU),
-    ("libnvinfer", "it is in tensorrt-cu13: pip install -r requirements/onnx-gpu.txt"),
-    ("libnvonnx", "it is in tensorrt-cu13: pip install -r requirements/onnx-gpu.txt"),
-    ("lib", "it is in onnxruntime-gpu[cuda,cudnn]: pip install -r requirements/onnx-gpu.txt"),
+    ("libnv", f"it is in tensorrt-cu13: {GPU_REQUIREMENTS}"),
+    ("lib", f"it is in onnxruntime-gpu[cuda,cudnn]: {GPU_REQUIREMENTS}"),
 )
 CACHE = "cache"  # the folder of engines within a checkpoint folder
 
@@ -77,12 +77,14 @@ def open_session(
     """
     runtime = import_onnxruntime()
     problems: list[str] = []
+    asked_for = set(providers) != set(PROVIDERS)  # not all that there are, of which most are for other machines
     for provider in dict.fromkeys((*providers, CPU)):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         try:
             chosen = _choose(runtime, provider, options, Path(file).parent, profile)
             if chosen is None:
+                problems += [f"{provider} cannot be used: {not_installed(provider)}"] * asked_for
                 continue
             session = runtime.InferenceSession(str(file), options, enable_fallback=0, **chosen)
         except UserError as error:
@@ -101,6 +103,14 @@ def open_session(
             f"{provider} cannot be used: {NO_GPU if provider in NVIDIA else 'ONNX Runtime does not say why'}"
         )
     raise AssertionError("the CPU provider is always there")
+
+
+def not_installed(provider: str) -> str:
+    """Return that a provider is not there, and how to install it."""
+    if provider in (TENSORRT, CUDA):
+        return f"it is in onnxruntime-gpu: {GPU_REQUIREMENTS}"
+    package = PLUGINS.get(provider, "an onnxruntime for this system").replace("_", "-")
+    return f"it is in {package}, which is not installed"
 
 
 def _choose(runtime: Any, provider: str, options: Any, folder: Path, profile: Profile) -> dict[str, Any] | None:
