@@ -18,8 +18,8 @@ from typing import Any
 
 from tools.benchmarks.contenders import CONTENDERS, PRECISIONS, Contender
 from tools.benchmarks.measuring import describe_machine, markdown
-from tools.benchmarks.speed import read_annotated
 from yolov3 import configs
+from yolov3.annotation_cli import read_pictures
 from yolov3.annotations import Checked, annotated_pictures
 from yolov3.calibration import CalibrationInputs
 from yolov3.checkpoint import ModelSpec
@@ -145,7 +145,7 @@ def main() -> None:
     spec, weights = configured_model(
         arguments.weights and as_given(arguments.weights), arguments.classes and as_given(arguments.classes)
     )
-    checked = read_annotated(arguments.annotations, None, len(spec.classes))
+    checked = read_pictures(as_given(arguments.annotations), len(spec.classes))
     calibration = annotated_pictures(as_given(arguments.calibration)) if arguments.calibration else []
     splits = draw_splits(checked, calibration, arguments.calibration_count, arguments.splits)
     contenders = [

@@ -77,14 +77,15 @@ def open_session(
     """
     runtime = import_onnxruntime()
     problems: list[str] = []
-    asked_for = set(providers) != set(PROVIDERS)  # not all that there are, of which most are for other machines
+    by_hand = not set(NVIDIA).issubset(providers)  # a list that has all of them is for any machine
     for provider in dict.fromkeys((*providers, CPU)):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         try:
             chosen = _choose(runtime, provider, options, Path(file).parent, profile)
             if chosen is None:
-                problems += [f"{provider} cannot be used: {not_installed(provider)}"] * asked_for
+                if by_hand:
+                    problems.append(f"{provider} cannot be used: {not_installed(provider)}")
                 continue
             session = runtime.InferenceSession(str(file), options, enable_fallback=0, **chosen)
         except UserError as error:
