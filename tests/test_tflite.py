@@ -15,6 +15,7 @@ from yolov3.checks import PROJECT, UserError
 from yolov3.darknet import load_yolo_weights
 from yolov3.images import read_picture
 from yolov3.loading import SHIPPED, Load_Yolo_model
+from yolov3.networks import NETWORKS
 from yolov3.runtimes import RunOptions, savedmodel, tflite
 from yolov3.runtimes.common import sample_images
 from yolov3.runtimes.tf import freeze
@@ -142,16 +143,23 @@ def test_tensorflows_own_converter_takes_the_saved_model(made):
     np.testing.assert_allclose(answers["predictions"], savedmodel.load(source)(images=images)["predictions"], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["MIXED", "NEW_COORDS"])
-@pytest.mark.parametrize("mode", ["FP32", "INT8"])
-def test_networks_of_cfgs_with_features(tmp_path, name, mode):
-    """They hold every layer, activation and padding that is read."""
-    (tmp_path / "mine.cfg").write_text(getattr(cfgs, name))
-    row = read_network(tmp_path / "mine.cfg")
-    network = make_model(row, 64, row.cfg.classes, True)
+CFGS = {"mixed": cfgs.MIXED, "new_coords": cfgs.NEW_COORDS}
+EVERY = [(name, mode) for name in CFGS for mode in ("FP32", "INT8")] + [
+    pytest.param(name, "FP32", marks=pytest.mark.slow) for name in NETWORKS
+]
+
+
+@pytest.mark.parametrize(("name", "mode"), EVERY)
+def test_every_network_answers_as_the_keras_model_with_features(tmp_path, name, mode):
+    """Those of cfgs hold every layer, activation and padding that is read."""
+    if name in CFGS:
+        (tmp_path / "mine.cfg").write_text(CFGS[name])
+    row = read_network(tmp_path / "mine.cfg") if name in CFGS else NETWORKS[name]
+    classes = ("a", "b", "c")[: row.cfg.classes if row.cfg else 3]
+    network = make_model(row, 64, len(classes), True)
     load_yolo_weights(network, random_weights(network, tmp_path / "random.weights"))
     facts = {"features": True, "cfg": row.text}
-    spec = ModelSpec(row.type, False, ("a", "b", "c")[: row.cfg.classes], 64, "letterbox", row.heads, **facts)
+    spec = ModelSpec(row.type, row.tiny, classes, 64, "letterbox", row.heads, **facts)
     savedmodel.save(tmp_path / "source", freeze(network, row.heads), spec, **THRESHOLDS)
     write_about(tmp_path / "source", spec, "a test", **THRESHOLDS)
 
