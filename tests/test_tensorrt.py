@@ -163,7 +163,10 @@ def test_without_tensorrt_script_and_detector_end_in_one_line(tmp_path):
     else:
         pytest.skip("TensorRT is all there")
     ran = subprocess.run(
-        [sys.executable, PROJECT / "tools" / "Convert_to_TRT.py"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, PROJECT / "tools" / "Convert_to_TRT.py", "--set", "YOLO_TRT_BACKEND=tftrt"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert (ran.returncode, ran.stderr) == (1, f"error: {expected}\n")
 
@@ -177,6 +180,7 @@ def test_without_tensorrt_script_and_detector_end_in_one_line(tmp_path):
     ("constant", "value", "part"),
     [
         ("YOLO_TRT_QUANTIZE_MODE", "INT4", "'INT8', 'FP16', 'FP32'"),
+        ("YOLO_TRT_BACKEND", "ONNX", "None, 'onnx', 'tftrt'"),
         ("YOLO_TRT_WORKSPACE", 0.5, "whole number"),
         ("YOLO_TRT_BATCH_SIZES", 4, "(1, 8)"),
         ("YOLO_TRT_BATCH_SIZES", (), "(1, 8)"),

@@ -24,9 +24,11 @@ YOLO_V3_TINY_WEIGHTS = "model_data/yolov3-tiny.weights"
 YOLO_V4_TINY_WEIGHTS = "model_data/yolov4-tiny.weights"
 YOLO_COCO_CLASSES = "model_data/coco/coco.names"  # the classes of those weights, one name a line
 
-# What tools/Convert_to_TRT.py and tools/Convert_to_OpenVINO.py make; up here, so that YOLO_CUSTOM_WEIGHTS can be
+# What tools/Convert_to_TRT.py, _ONNX.py, _TFLite.py and _OpenVINO.py make; up here, so that YOLO_CUSTOM_WEIGHTS can be
 # f"checkpoints/{YOLO_TYPE}-trt-{YOLO_TRT_QUANTIZE_MODE}-{YOLO_INPUT_SIZE}"
 YOLO_TRT_QUANTIZE_MODE = "INT8"  # "INT8", "FP16" or "FP32"
+YOLO_ONNX_QUANTIZE_MODE = "FP32"  # "FP32", or "FP16": half the size, for GPUs and NPUs
+YOLO_TFLITE_QUANTIZE_MODE = "INT8"  # "INT8", "FP16" or "FP32"
 YOLO_OPENVINO_QUANTIZE_MODE = "INT8"  # "INT8", "BF16" (CPUs with AVX512-BF16 or AMX) or "FP32"
 
 # The weights to detect with: a checkpoint folder, its bare name under checkpoints/, or a .weights file, whose classes
@@ -36,10 +38,23 @@ YOLO_CUSTOM_WEIGHTS = None
 
 # --- How it runs ---------------------------------------------------------------------------------------------------
 
-YOLO_FRAMEWORK = "tf"  # "tf": TensorFlow; "trt": TensorRT on NVIDIA GPUs; "openvino": OpenVINO on CPUs; "neuron": AWS
+# "tf": TensorFlow; "openvino": Intel's, on CPUs; "onnx": ONNX Runtime; "tflite": LiteRT, on CPUs; "trt": TensorRT, on
+# NVIDIA's GPUs; "neuron": AWS
+YOLO_FRAMEWORK = "tf"
 YOLO_PRECISION = "FP32"  # of "tf": "FP32", or "BF16": bfloat16 on CPUs that have it, mixed precision on GPUs
 YOLO_OPENVINO_HINT = "LATENCY"  # "LATENCY": a picture on all cores; "THROUGHPUT": a picture for each core
 YOLO_OPENVINO_THREADS = 0  # CPU threads; 0: as many as OpenVINO finds useful
+YOLO_ONNX_PROVIDERS = (  # of ONNX Runtime, best first: the first one that works here runs "onnx" and "trt"
+    "TensorrtExecutionProvider",
+    "NvTensorRTRTXExecutionProvider",
+    "CUDAExecutionProvider",
+    "OpenVINOExecutionProvider",
+    "CoreMLExecutionProvider",
+    "DmlExecutionProvider",
+    "CPUExecutionProvider",
+)
+YOLO_ONNX_THREADS = 0  # CPU threads; 0: as many as ONNX Runtime finds useful
+YOLO_TFLITE_THREADS = 0  # CPU threads; 0: as many as the CPU has
 YOLO_RESIZE = "letterbox"  # "letterbox": keep the aspect ratio, pad with grey; "stretch": fill the input
 YOLO_FEATURES = False  # True: conversions also answer the features that TRACKER_EMBEDDER = "detector" needs
 YOLO_MAX_PIXELS = 120_000_000  # a picture file with more is refused before it is decoded
@@ -82,12 +97,13 @@ TRACKER_VELOCITY_NOISE = 1 / 200  # box heights a frame: what one frame adds to 
 # --- Conversion ----------------------------------------------------------------------------------------------------
 
 # tools/Convert_to_pb.py writes checkpoints/{type}[-tiny]-{size}; the others convert that folder further, to
-# checkpoints/{type}[-tiny]-trt-{mode}-{size} and checkpoints/{type}[-tiny]-openvino-{mode}-{size}. The size is 416, or
-# 256x416 for (256, 416).
+# checkpoints/{type}[-tiny]-{framework}-{mode}-{size}. The size is 416, or 256x416 for (256, 416).
+YOLO_TRT_BACKEND = None  # "onnx": the file that TensorRT takes; "tftrt": TensorFlow 2.17; None: what this one has
 YOLO_TRT_WORKSPACE = 2048  # MB of GPU memory that TensorRT may use beside weights and pictures; more can be faster
 YOLO_TRT_BATCH_SIZES = (1,)  # pictures at a time that engines are built for; the detector fills batches up to these
-YOLO_TRT_MIN_SEGMENT = 3  # operations in a row, fewer stay in TensorFlow
-YOLO_TRT_PORTABLE = False  # True: without engines, for other GPUs, each of which builds its own at first use: minutes
+YOLO_TRT_MIN_SEGMENT = 3  # of "tftrt": operations in a row, fewer stay in TensorFlow
+YOLO_TRT_PORTABLE = False  # of "tftrt", True: without engines, which each GPU then builds at first use: minutes
+YOLO_ONNX_OUTPUTS = "predictions"  # "predictions"; "raw_heads": for NPUs; "boxes": suppressed, of uint8 pictures
 YOLO_OPENVINO_MAX_DROP = None  # AP50 points INT8 may lose on the test set; layers go back to FP32; None: any
 
 # INT8 is calibrated on real pictures, like those it will see.

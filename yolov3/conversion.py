@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from yolov3 import configs
 from yolov3.calibration import CalibrationInputs, choose_pictures
-from yolov3.checkpoint import ModelSpec, check_replaceable, find, is_weights, read_about, read_model
+from yolov3.checkpoint import ModelSpec, check_replaceable, find, read_about, read_model
 from yolov3.checks import UserError, as_given, check_count, check_input_size, choose, project_path
 from yolov3.heads import cfg_size, configured_network
 from yolov3.loading import configured_model
 from yolov3.runtimes import RUNTIMES, savedmodel
 from yolov3.runtimes.common import folder_name, folder_size, in_project, made_from
+from yolov3.runtimes.onnx_parts.model import OUTPUTS
 from yolov3.settings import ScriptParser, configured_names, write_settings
 from yolov3.sizes import size_name
 
@@ -104,7 +105,7 @@ def read_served(word: str | Path) -> tuple[Path, ModelSpec, dict[str, Any]]:
     """Return the path, ModelSpec and model.json of a folder with `detect_bytes`, or of its name under checkpoints/."""
     folder = find(as_given(word), configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
     spec, about = read_model(folder), read_about(folder)
-    if is_weights(folder) or spec.framework == "openvino":
+    if not (savedmodel.place(folder) / "saved_model.pb").exists():
         raise UserError(f"{folder} holds no SavedModel: python tools/Convert_to_pb.py writes one")
     return folder, spec, about
 
@@ -139,6 +140,7 @@ def calibration_inputs(spec: ModelSpec) -> tuple[CalibrationInputs, dict[str, An
 def configured_trt_options() -> "Options":
     """Return the YOLO_TRT_ constants. Raises UserError if one is wrong."""
     from yolov3.runtimes.tftrt_engines import Options
+    from yolov3.runtimes.trt import BACKENDS
 
     sizes = configs.YOLO_TRT_BATCH_SIZES
     if not isinstance(sizes, (tuple, list)) or not sizes:
@@ -148,4 +150,11 @@ def configured_trt_options() -> "Options":
         tuple(sorted({check_count("YOLO_TRT_BATCH_SIZES", size, 1) for size in sizes})),
         check_count("YOLO_TRT_MIN_SEGMENT", configs.YOLO_TRT_MIN_SEGMENT, 1),
         choose("YOLO_TRT_PORTABLE", configs.YOLO_TRT_PORTABLE, (True, False)),
+        choose("YOLO_TRT_BACKEND", configs.YOLO_TRT_BACKEND, BACKENDS),
+        configured_outputs(),
     )
+
+
+def configured_outputs() -> str:
+    """Return YOLO_ONNX_OUTPUTS. Raises UserError if it is wrong."""
+    return choose("YOLO_ONNX_OUTPUTS", configs.YOLO_ONNX_OUTPUTS, OUTPUTS)

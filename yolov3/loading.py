@@ -23,6 +23,7 @@ from yolov3.fitting import RESIZES
 from yolov3.heads import configured_network, default_weights, heads_of_file, network_of_file
 from yolov3.networks import NETWORKS, network_name
 from yolov3.runtimes import RUNTIMES, RunOptions
+from yolov3.runtimes.onnx_parts.providers import PROVIDERS
 from yolov3.runtimes.tf import allow_memory_growth
 
 import numpy as np
@@ -69,6 +70,9 @@ def Load_Yolo_model(
         choose("YOLO_PRECISION", _configured(precision, "YOLO_PRECISION"), PRECISIONS),
         choose("YOLO_OPENVINO_HINT", configs.YOLO_OPENVINO_HINT, HINTS),
         check_count("YOLO_OPENVINO_THREADS", configs.YOLO_OPENVINO_THREADS, 0),
+        check_count("YOLO_TFLITE_THREADS", configs.YOLO_TFLITE_THREADS, 0),
+        check_count("YOLO_ONNX_THREADS", configs.YOLO_ONNX_THREADS, 0),
+        configured_providers(),
     )
     score_threshold = check_threshold("YOLO_SCORE_THRESHOLD", _configured(score_threshold, "YOLO_SCORE_THRESHOLD"))
     iou_threshold = check_threshold("YOLO_IOU_THRESHOLD", _configured(iou_threshold, "YOLO_IOU_THRESHOLD"))
@@ -86,6 +90,14 @@ def Load_Yolo_model(
     detector([np.zeros((*spec.input_size, 3), np.uint8)])  # compiled here, not at the first frame
     detector.timings = Timings()
     return detector
+
+
+def configured_providers() -> tuple[str, ...]:
+    """Return YOLO_ONNX_PROVIDERS. Raises UserError if it is wrong."""
+    providers = configs.YOLO_ONNX_PROVIDERS
+    if not isinstance(providers, (tuple, list)):
+        raise UserError(f"YOLO_ONNX_PROVIDERS = {providers!r} must be names in brackets: ({PROVIDERS[-1]!r},)")
+    return tuple(choose("YOLO_ONNX_PROVIDERS", provider, PROVIDERS) for provider in providers)
 
 
 def custom_weights():

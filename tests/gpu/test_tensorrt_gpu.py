@@ -1,5 +1,7 @@
 """TensorRT on a real GPU: the shipped model in three precisions, through the very scripts, against TensorFlow.
 
+It is run by TF-TRT where TensorFlow has it, and otherwise by ONNX Runtime.
+
 python -m pytest tests/gpu -s
 """
 
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from yolov3.checks import UserError
 from yolov3.runtimes import tftrt
+from yolov3.runtimes.onnx_parts.providers import NO_GPU
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ SHARED_CONSTANTS = {
 }
 BATCH_SIZES = (1, 4)
 PRECISIONS = ("FP32", "FP16", "INT8")
+by_tftrt = pytest.mark.skipif(not tftrt.has_tftrt(), reason="needs a TensorFlow with TF-TRT: 2.17.1")
 AP50_LOST = {"FP32": 0.1, "FP16": 1.0, "INT8": 1.0}  # points
 
 # One process for each model, since frameworks share a GPU badly: -> JSON of boxes, AP50 and milliseconds a frame
@@ -35,7 +39,7 @@ from yolov3 import configs
 import tensorflow as tf
 tf.config.experimental.enable_tensor_float_32_execution(False)
 from yolov3.cli import read_pictures
-from yolov3.detector import Load_Yolo_model
+from yolov3.loading import Load_Yolo_model
 from yolov3.evaluation import evaluate
 from yolov3.images import read_picture
 
@@ -75,7 +79,10 @@ print(json.dumps({name: answer.numpy().tolist() for name, answer in answers.item
 @pytest.fixture(scope="session", autouse=True)
 def tensorrt():
     try:
-        tftrt.check_tensorrt(2048)
+        if tftrt.has_tftrt():
+            tftrt.check_tensorrt(2048)
+        elif tftrt.free_memory() is None:
+            pytest.skip(NO_GPU)
     except UserError as error:
         pytest.skip(str(error))
 
@@ -131,6 +138,7 @@ def converted(request, project):
     return request.param, root, told
 
 
+@by_tftrt
 def test_nearly_all_of_the_network_is_in_engines(converted):
     inside, total = map(int, re.search(r"TensorRT: (\d+) of (\d+) operations", converted[2]).groups())
     assert inside >= 0.95 * total
@@ -161,6 +169,16 @@ def overlap(a, b):
     return width * height / (sum(areas) - width * height)
 
 
+@pytest.mark.skipif(tftrt.has_tftrt(), reason="is run by TF-TRT here")
+def test_onnx_runtime_runs_it_by_tensorrt_and_keeps_the_engines(converted):
+    precision, root, _ = converted
+    folder = f"yolov4-tiny-trt-{precision}-416"
+    told = run(root, "-c", MEASURE, f"checkpoints/{folder}")
+    assert f"{folder} runs by ONNX Runtime's TensorrtExecutionProvider" in told
+    assert list((root / "checkpoints" / folder / "cache").iterdir())
+
+
+@by_tftrt
 def test_engines_are_on_disk_and_bytes_become_boxes_by_tensorflow_alone(converted, plain):
     precision, root, _ = converted
     folder = root / "checkpoints" / f"yolov4-tiny-trt-{precision}-416"
@@ -173,6 +191,7 @@ def test_engines_are_on_disk_and_bytes_become_boxes_by_tensorflow_alone(converte
         assert answers["valid_detections"][:3] == [len(boxes) for boxes, _, _ in plain["found"][:3]]
 
 
+@by_tftrt
 def test_two_folders_are_loaded_by_one_process(project):
     """After those above: it needs the folders that they have converted."""
     root = project()
@@ -181,8 +200,8 @@ def test_two_folders_are_loaded_by_one_process(project):
         root,
         "-c",
         "import tensorflow as tf\n"
-        "from yolov3.savedmodel import load\n"
-        "from yolov3.tftrt import import_converter\n"
+        "from yolov3.runtimes.savedmodel import load\n"
+        "from yolov3.runtimes.tftrt import import_converter\n"
         "import_converter()\n"
         f"networks = [load(folder) for folder in {folders}]\n"
         "answers = [network(images=tf.ones((1, 416, 416, 3)))['predictions'].numpy() for network in networks]\n"
@@ -193,6 +212,7 @@ def test_two_folders_are_loaded_by_one_process(project):
     assert same == "False"  # else one has taken the other's engine
 
 
+@by_tftrt
 def test_a_portable_folder_holds_no_engine_and_builds_its_own(project, plain):
     root = project(YOLO_TRT_QUANTIZE_MODE="INT8", YOLO_TRT_PORTABLE=True)
     folder = root / "checkpoints" / "yolov4-tiny-trt-INT8-416"

@@ -14,7 +14,15 @@ if TYPE_CHECKING:  # Matplotlib is imported where it is needed
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {"tf": "#1f77b4", "openvino": "#9467bd", "trt": "#76b900", "keras": "#ff7f0e", "opencv": "#2ca02c"}
+COLOURS = {
+    "tf": "#1f77b4",
+    "openvino": "#9467bd",
+    "onnx": "#8c564b",
+    "tflite": "#e377c2",
+    "trt": "#76b900",
+    "keras": "#ff7f0e",
+    "opencv": "#2ca02c",
+}
 MARKERS = {"FP32": "o", "BF16": "s", "FP16": "D", "INT8": "^"}
 OFFSETS = (8, 0), (-8, 0), (0, 8), (0, -8), (8, 8), (8, -8), (-8, 8), (-8, -8)  # of a label, points, best first
 HORIZONTAL, VERTICAL = {8: "left", 0: "center", -8: "right"}, {8: "bottom", 0: "center", -8: "top"}

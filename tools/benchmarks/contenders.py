@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 WARM_UP = 3  # untimed calls of each contender; its peak memory is measured after as many
-FRAMEWORKS = ("tf", "openvino", "trt", "keras", "opencv")
+FRAMEWORKS = ("tf", "openvino", "onnx", "tflite", "trt", "keras", "opencv")
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +178,11 @@ CONTENDERS = (
     Contender("openvino BF16", "openvino", "BF16", our_detector),
     Contender("openvino INT8", "openvino", "INT8", our_detector),
     Contender("openvino INT8, calibrated on noise", "openvino", "INT8", our_detector, on_noise=True),
+    Contender("onnx FP32", "onnx", "FP32", our_detector),
+    Contender("onnx FP16", "onnx", "FP16", our_detector),
+    Contender("tflite FP32", "tflite", "FP32", our_detector),
+    Contender("tflite FP16", "tflite", "FP16", our_detector),
+    Contender("tflite INT8", "tflite", "INT8", our_detector),
     Contender("trt FP32", "trt", "FP32", our_detector),
     Contender("trt FP16", "trt", "FP16", our_detector),
     Contender("trt INT8", "trt", "INT8", our_detector),

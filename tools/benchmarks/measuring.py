@@ -3,8 +3,8 @@
 TensorFlow is imported inside functions, so that it is not in the process that measures OpenCV's memory.
 """
 
+import contextlib
 import importlib.metadata
-import importlib.util
 import multiprocessing
 import os
 import platform
@@ -99,7 +99,10 @@ def describe_machine(*packages: str) -> str:
 
     gpus = [tf.config.experimental.get_device_details(x)["device_name"] for x in tf.config.list_physical_devices("GPU")]
     bfloat16 = "bfloat16" if any("bf16" in flag for flag in cpu_flags()) else "no bfloat16"
-    versions = [f"{x} {importlib.metadata.version(x)}" for x in packages if importlib.util.find_spec(x)]
+    versions = []
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
     return (
         f"{cpu_info().get('model name', platform.processor())}, {os.cpu_count()} cores, "
         f"{', '.join([bfloat16, *gpus])}; "

@@ -20,7 +20,9 @@ from yolov3.darknet import convolutions, heads_of, save_yolo_weights
 from yolov3.fitting import fit
 from yolov3.runtimes import RUNTIMES, tf
 from yolov3.runtimes.common import folder_name
+from yolov3.runtimes.onnx import PREDICTIONS
 from yolov3.runtimes.openvino import ANY_DROP
+from yolov3.runtimes.tftrt import free_memory
 from yolov3.yolov4 import make_model
 
 import keras
@@ -60,8 +62,20 @@ def make_openvino(material: Material, setup: Setup, contender: Contender) -> Pat
     return converted(material, setup, contender, ANY_DROP)
 
 
+def make_onnx(material: Material, setup: Setup, contender: Contender) -> Path:
+    """Make a folder for ONNX Runtime."""
+    return converted(material, setup, contender, PREDICTIONS)
+
+
+def make_tflite(material: Material, setup: Setup, contender: Contender) -> Path:
+    """Make a folder for LiteRT."""
+    return converted(material, setup, contender, None)
+
+
 def make_tensorrt(material: Material, setup: Setup, contender: Contender) -> Path:
-    """Make a folder for TensorRT."""
+    """Make a folder for TensorRT, which ONNX Runtime would also run without a GPU, on its CPU provider."""
+    if free_memory() is None:
+        raise NotAvailable("there is no NVIDIA GPU")
     return converted(material, setup, contender, configured_trt_options())
 
 
@@ -103,6 +117,8 @@ def fitting_cfg(spec: ModelSpec, cfg_folder: Path) -> str:
 MAKERS = {
     "tf": lambda material, setup, contender: setup.saved_model,
     "openvino": make_openvino,
+    "onnx": make_onnx,
+    "tflite": make_tflite,
     "trt": make_tensorrt,
     "keras": lambda material, setup, contender: material.weights,
     "opencv": make_darknet,

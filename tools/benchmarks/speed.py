@@ -221,7 +221,7 @@ def main() -> None:
         gc.collect()  # several full networks at once would fill the memory
 
     # 3. Report
-    machine = describe_machine("openvino", "nncf")
+    machine = describe_machine("openvino", "nncf", "onnxruntime", "ai-edge-litert")
     conditions.append(f"{frame.shape[1]} x {frame.shape[0]} frame, batch 1, {arguments.rounds} rounds")
     conditions.append("network, frame and p99 in milliseconds; peak memory is that of the whole process")
     budgets = markdown("ratio of medians|type|size|measured|budget|met", list(check_budgets(rows)))

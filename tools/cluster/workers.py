@@ -38,13 +38,14 @@ import tensorflow as tf
 
 CONNECT_SECONDS = 10
 OBJECT_STORE = 100 * 2**20  # bytes of shared memory if this program starts Ray: only names and counts go through it
+THREADS = ("YOLO_OPENVINO_THREADS", "YOLO_ONNX_THREADS", "YOLO_TFLITE_THREADS")  # 0 would be all of the machine
 READERS = 8  # threads of a worker that read and decode in advance
 RESTARTS = 10  # of a worker by Ray, before the job is given up
 
 
 def configured_constants(cpus: int) -> dict:
     """Return the constants of configs.py as they are now, for the workers. A network gets `cpus` threads."""
-    return {**constants(), "YOLO_OPENVINO_THREADS": configs.YOLO_OPENVINO_THREADS or cpus}
+    return {**constants(), **{name: getattr(configs, name) or cpus for name in THREADS}}
 
 
 # --- A worker ------------------------------------------------------------------------------------------------------

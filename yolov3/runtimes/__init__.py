@@ -25,6 +25,9 @@ class RunOptions(NamedTuple):
     precision: str = "FP32"  # for "tf": "FP32" or "BF16"; the folders of other runtimes have a fixed precision
     hint: str = "LATENCY"  # for "openvino": "LATENCY", one batch on all cores, or "THROUGHPUT", a picture for each core
     threads: int = 0  # for "openvino"; 0: as many as it finds useful
+    tflite_threads: int = 0  # for "tflite"; 0: as many as the CPU has
+    onnx_threads: int = 0  # for "onnx" and "trt" on the CPU; 0: as many as ONNX Runtime finds useful
+    providers: tuple[str, ...] = ()  # for "onnx" and "trt", best first; (): that of the CPU
 
 
 class Written(NamedTuple):
@@ -53,7 +56,9 @@ RUNTIMES = {
     for row in (
         Runtime("tf", "tools/Convert_to_pb.py", "requirements.txt", ()),
         Runtime("openvino", "tools/Convert_to_OpenVINO.py", "requirements/openvino.txt", ("INT8", "BF16", "FP32")),
-        Runtime("trt", "tools/Convert_to_TRT.py", "requirements/trt.txt", ("INT8", "FP16", "FP32")),
+        Runtime("onnx", "tools/Convert_to_ONNX.py", "requirements/onnx.txt", ("FP16", "FP32")),
+        Runtime("tflite", "tools/Convert_to_TFLite.py", "requirements/tflite.txt", ("INT8", "FP16", "FP32")),
+        Runtime("trt", "tools/Convert_to_TRT.py", "requirements/onnx-gpu.txt", ("INT8", "FP16", "FP32")),
         Runtime("neuron", "tools/Convert_to_Neuron.py", "requirements/neuron.txt", ()),
     )
 }

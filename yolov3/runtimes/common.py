@@ -1,8 +1,10 @@
 """Provide what the runtimes share: the check of what they have written, and what its model.json says of its origin."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from yolov3.boxes import decode
 from yolov3.checkpoint import ModelSpec, read_about
 from yolov3.checks import PROJECT, UserError, choose
 from yolov3.fitting import fit
@@ -37,6 +39,14 @@ def check_same(
     if off.max() > tolerance or off[..., :4].mean() > FAR_OFF:
         raise UserError(f"{folder} is {off.max():.2g} off the predictions expected for {PICTURE}: it is not written")
     return off.max()
+
+
+def decoder(spec: ModelSpec) -> Callable[[list], tf.Tensor]:
+    """Return a function that decodes a list of raw heads to predictions, float32 (N, boxes, 4 + C)."""
+    channels = [len(anchors) * (5 + len(spec.classes)) for anchors in spec.heads.anchors]
+    cells = [[side // stride for side in spec.input_size] for stride in spec.heads.strides]
+    signature = [tf.TensorSpec((None, *sides, count)) for sides, count in zip(cells, channels, strict=True)]
+    return tf.function(lambda raw_heads: decode(raw_heads, spec.heads), [signature], autograph=False)
 
 
 def made_from(source: Path) -> str:

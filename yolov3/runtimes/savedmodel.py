@@ -23,8 +23,13 @@ from yolov3.checks import UserError
 from yolov3.fitting import fit
 from yolov3.images import decode_large_picture
 
+import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
+RAW_HEAD = "raw_head_{}"  # what the raw heads are called in a frozen graph, after a prefix; converters search for them
 ENOUGH = 3  # JPEGs are not decoded larger than so many times the network input, where that saves time
 
 
@@ -137,6 +142,38 @@ def load(folder: str | Path, signature: str = "serving_default") -> Any:
         raise UserError(f"{folder} holds no SavedModel that can be loaded ({reason}): convert again") from None
     function.held = loaded  # the variables must live as long as the function
     return function
+
+
+def read_constants(folder: Path) -> dict[str, np.ndarray]:
+    """Return the arrays that the graph of a SavedModel folder holds, by name. Scalars are left out."""
+    saved = SavedModel()
+    try:
+        saved.ParseFromString((place(folder) / "saved_model.pb").read_bytes())
+    except (OSError, DecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder} holds no SavedModel that can be read ({reason})", "convert again") from None
+    return {
+        node.name: tf.make_ndarray(node.attr["value"].tensor)
+        for graph in saved.meta_graphs
+        for function in graph.graph_def.library.function
+        for node in function.node_def
+        if node.op == "Const" and node.attr["value"].tensor.tensor_shape.dim
+    }
+
+
+def cut_at_raw_heads(folder: Path, spec: ModelSpec) -> Callable:
+    """Return the part of a SavedModel folder that has the weights.
+
+    It is a function of images that returns a list of the raw heads and, of a model that has them, the features.
+    """
+    flat = convert_variables_to_constants_v2(load(folder))
+    outputs = {operation.name.rpartition("/")[2]: operation.outputs for operation in flat.graph.get_operations()}
+    try:
+        heads = [outputs[RAW_HEAD.format(i)][0].name for i in range(len(spec.heads.strides))]
+    except KeyError as name:
+        raise UserError(f"{folder} has no operation {name}", "python tools/Convert_to_pb.py writes it anew") from None
+    features = [x.name for x in flat.outputs if x.shape.rank == 4]
+    return flat.prune([x.name for x in flat.inputs], heads + features)
 
 
 def load_network(folder: Path, spec: ModelSpec) -> Any:

@@ -22,7 +22,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 if TYPE_CHECKING:
     import keras
 
-RAW_HEAD = "raw_head_{}"  # their names in the frozen graph, after a prefix; converters search for them
+TRAINED, MOVING = "trained_{}", "moving_{}"  # what the weights are called in a frozen graph, in Keras' order
 
 
 def load(spec: ModelSpec, weights: Path, options: RunOptions) -> Callable:
@@ -38,7 +38,7 @@ def load(spec: ModelSpec, weights: Path, options: RunOptions) -> Callable:
 
 
 def keras_network(spec: ModelSpec, weights: Path) -> "keras.Model":
-    """Return the Keras model with the weights of a checkpoint folder or a .weights file.
+    """Return the Keras model with the weights of a checkpoint folder, a SavedModel folder or a .weights file.
 
     A missing official file is downloaded.
     """
@@ -50,12 +50,25 @@ def keras_network(spec: ModelSpec, weights: Path) -> "keras.Model":
     from yolov3.yolov4 import make_model
 
     network = make_model(spec.network, spec.input_size, len(spec.classes), spec.features)
-    if weights.is_dir():
+    if weights.is_dir() and not is_weights(weights):
+        load_constants(network, weights)
+    elif weights.is_dir():
         load_arrays(network, read_weights(weights, array_shapes(network)), weights)
     else:
         fetch_weights(weights)
         load_yolo_weights(network, weights)
     return network
+
+
+def load_constants(network: "keras.Model", folder: Path) -> None:
+    """Give a Keras model the weights that `freeze` has put into a SavedModel folder. Raises UserError."""
+    constants = savedmodel.read_constants(folder)
+    for name, variables in ((TRAINED, network.trainable_variables), (MOVING, network.non_trainable_variables)):
+        for i, variable in enumerate(variables):
+            array = constants.get(name.format(i))
+            if array is None or array.shape != tuple(variable.shape):
+                raise UserError(f"{folder} holds no weights by name", "python tools/Convert_to_pb.py writes it anew")
+            variable.assign(array)
 
 
 def freeze(keras_model: "keras.Model", heads: Heads) -> Callable:
@@ -68,11 +81,14 @@ def freeze(keras_model: "keras.Model", heads: Heads) -> Callable:
 
     @tf.function(input_signature=[tf.TensorSpec((None, *keras_model.input_shape[1:]))], autograph=False)
     def predict(images):
-        constants = [tf.constant(array) for array in trained], [tf.constant(array) for array in moving]
+        constants = [
+            [tf.constant(array, name=name.format(i)) for i, array in enumerate(arrays)]
+            for name, arrays in ((TRAINED, trained), (MOVING, moving))
+        ]
         outputs, _ = keras_model.stateless_call(*constants, images, training=False)
         outputs = tf.nest.flatten(outputs)  # Keras gives a single one without a list
         raw_heads, features = outputs[: len(heads.strides)], outputs[len(heads.strides) :]
-        raw_heads = [tf.identity(x, name=RAW_HEAD.format(i)) for i, x in enumerate(raw_heads)]
+        raw_heads = [tf.identity(x, name=savedmodel.RAW_HEAD.format(i)) for i, x in enumerate(raw_heads)]
         return dict(zip(("predictions", "features"), (decode(raw_heads, heads), *features), strict=False))
 
     return predict.get_concrete_function()

@@ -42,12 +42,17 @@ def check_tensorrt(workspace: int = 0) -> None:
 # --- The checks, in their order: each relies on those before it ------------------------------------------------------
 
 
+def has_tftrt() -> bool:
+    """Return whether TensorFlow was built with TF-TRT."""
+    return bool(tf.sysconfig.get_build_info().get("is_tensorrt_build"))
+
+
 def check_build() -> None:
     """Raise UserError if TensorFlow was built without TF-TRT."""
-    if not tf.sysconfig.get_build_info().get("is_tensorrt_build"):
+    if not has_tftrt():
         raise UserError(
             f"TensorFlow {tf.__version__} is built without TF-TRT, which 2.17 was the last to have",
-            f"{INSTALL}, or use {CONTAINER}",
+            f"convert again with YOLO_TRT_BACKEND = None; or {INSTALL}; or use {CONTAINER}",
         )
 
 

@@ -13,14 +13,11 @@ from typing import Any, NamedTuple
 
 from yolov3.boxes import decode
 from yolov3.checkpoint import ModelSpec
-from yolov3.checks import UserError
 from yolov3.runtimes import savedmodel
-from yolov3.runtimes.tf import RAW_HEAD
 from yolov3.runtimes.tftrt import import_converter
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 SIGNATURE = "serving_default"
 NO_WORK = ("Const", "Identity", "NoOp", "Placeholder")  # operations that take no time and are not counted
@@ -34,6 +31,8 @@ class Options(NamedTuple):
     batch_sizes: tuple[int, ...] = (1,)
     min_segment: int = 3
     portable: bool = False
+    backend: str | None = None  # see `trt.by_onnx`
+    outputs: str = "predictions"  # of "onnx", see `onnx_parts.model`
 
 
 DEFAULTS = Options()
@@ -46,15 +45,8 @@ def save_raw_heads(folder: Path, source: Path, spec: ModelSpec) -> None:
 
     Its outputs, output_0, output_1, ..., are the raw heads and, of a model that has them, the features.
     """
-    flat = convert_variables_to_constants_v2(savedmodel.load(source))
-    outputs = {operation.name.rpartition("/")[2]: operation.outputs for operation in flat.graph.get_operations()}
-    try:
-        heads = [outputs[RAW_HEAD.format(i)][0].name for i in range(len(spec.heads.strides))]
-    except KeyError as name:
-        raise UserError(f"{source} has no operation {name}: python tools/Convert_to_pb.py writes it anew") from None
-    features = [x.name for x in flat.outputs if x.shape.rank == 4]
     module = tf.Module()
-    module.network = flat.prune([x.name for x in flat.inputs], heads + features)
+    module.network = savedmodel.cut_at_raw_heads(source, spec)
 
     @tf.function(input_signature=[savedmodel.image_spec(spec)], autograph=False)
     def raw_heads(images):

@@ -1,7 +1,10 @@
-"""Load and write networks for TensorRT on NVIDIA GPUs, by TF-TRT and without Keras.
+"""Load and write networks for TensorRT on NVIDIA GPUs, in one of two ways.
 
-TensorRT gets the network up to its raw heads. TensorFlow decodes them to boxes in float32, since eight bits are too few
-for a position in pixels.
+With ONNX, a folder holds a file from which TensorRT, run by ONNX Runtime, builds its engines. Writing it needs no GPU.
+With TF-TRT, which TensorFlow 2.17 was the last to have, a folder holds a SavedModel with engines for the GPU of this
+machine: TensorRT gets the network up to its raw heads, and TensorFlow decodes them.
+
+Either way boxes are decoded in float32, since eight bits are too few for a position in pixels.
 """
 
 import contextlib
@@ -15,12 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from yolov3.checkpoint import ModelSpec, read_about, write_about
-from yolov3.checks import UserError
+from yolov3.checks import UserError, check_count
 from yolov3.files import whole_folder
-from yolov3.runtimes import RunOptions, Written, savedmodel
+from yolov3.runtimes import RunOptions, Written, onnx, savedmodel
 from yolov3.runtimes.common import TOLERANCE, baked, check_same, made_from, sample_images
-from yolov3.runtimes.tf import allow_memory_growth
-from yolov3.runtimes.tftrt import check_tensorrt, import_converter, op_converters
+from yolov3.runtimes.onnx_parts.int8 import find_scales
+from yolov3.runtimes.onnx_parts.model import build_model
+from yolov3.runtimes.onnx_parts.providers import CPU, NVIDIA, TENSORRT, TENSORRT_RTX, Profile, open_session
+from yolov3.runtimes.tf import allow_memory_growth, keras_network
+from yolov3.runtimes.tftrt import check_tensorrt, has_tftrt, import_converter, op_converters
 from yolov3.runtimes.tftrt_engines import (
     DEFAULTS,
     Converted,
@@ -35,15 +41,41 @@ from yolov3.runtimes.tftrt_engines import (
 import numpy as np
 import tensorflow as tf
 
+BACKENDS = (None, "onnx", "tftrt")
+
+
+def by_onnx(backend: str | None) -> bool:
+    """Return whether YOLO_TRT_BACKEND means ONNX. None means it where TensorFlow does not have TF-TRT."""
+    return backend == "onnx" or (backend is None and not has_tftrt())
+
 
 def load(spec: ModelSpec, folder: Path, options: RunOptions) -> Callable:
     """Return the network of a folder that tools/Convert_to_TRT.py has written, on an NVIDIA GPU."""
-    check_tensorrt()
-    import_converter()  # registers TRTEngineOp
-    sizes = read_about(folder).get("batch_sizes")
+    about = read_about(folder)
+    sizes = about.get("batch_sizes")
     if not isinstance(sizes, list) or not all(isinstance(size, int) and size > 0 for size in sizes) or not sizes:
         raise UserError(f"{folder}/model.json does not say which batch_sizes it has engines for: convert again")
+    if (folder / onnx.FILE).exists():
+        workspace = check_count(f"workspace in {folder}/model.json", about.get("workspace", 0), 0)
+        return load_onnx(spec, folder, options, Profile(spec.precision, input_shape(spec), tuple(sizes), workspace))
+    check_tensorrt()
+    import_converter()  # registers TRTEngineOp
     return in_batches(savedmodel.load_network(folder, spec), sizes)
+
+
+def load_onnx(spec: ModelSpec, folder: Path, options: RunOptions, profile: Profile) -> Callable:
+    """Return the network of a folder with an ONNX file, on an NVIDIA GPU or, where there is none, on the CPU."""
+    providers = [provider for provider in options.providers if provider in NVIDIA]
+    session, provider, problems = open_session(folder / onnx.FILE, providers, options.onnx_threads, profile)
+    on_cpu = ", to measure its accuracy: TensorRT needs an NVIDIA GPU and requirements/onnx-gpu.txt"
+    onnx.tell(folder, provider, problems, on_cpu if provider == CPU else "")
+    network = onnx.run_session(session, spec, folder / onnx.FILE)
+    return in_batches(network, profile.batch_sizes) if provider in (TENSORRT, TENSORRT_RTX) else network
+
+
+def input_shape(spec: ModelSpec) -> tuple[int, int, int]:
+    """Return the shape of a network input."""
+    return *spec.input_size, 3
 
 
 def in_batches(network: Callable, sizes: Sequence[int]) -> Callable:
@@ -73,8 +105,11 @@ def in_batches(network: Callable, sizes: Sequence[int]) -> Callable:
 
 
 def check(precision: str, options: Options) -> None:
-    """Raise UserError for the first thing that TF-TRT lacks."""
-    check_tensorrt(options.workspace)
+    """Raise UserError for the first thing that is missing."""
+    if by_onnx(options.backend):
+        onnx.check(precision)
+    else:
+        check_tensorrt(options.workspace)
 
 
 def write(
@@ -90,6 +125,24 @@ def write(
     inputs  network inputs that INT8 is calibrated on
     facts   what model.json is to say of them
     """
+    written_by = write_onnx if by_onnx(options.backend) else write_engines
+    return written_by(folder, source, spec, options, inputs, facts)
+
+
+def write_onnx(folder: Path, source: Path, spec: ModelSpec, options: Options, inputs: Any, facts: Iterable) -> Written:
+    """Write an ONNX file. INT8 has the scales of all weights and of the inputs of all convolutions in it."""
+    network, thresholds = keras_network(spec, source), onnx.suppression(source)
+    scales = find_scales(network, spec, inputs) if spec.precision == "INT8" else None
+    model = build_model(network, spec, options.outputs, thresholds, spec.precision, scales)
+    facts = {**dict(facts), "batch_sizes": options.batch_sizes, "workspace": options.workspace}
+    with whole_folder(folder) as part:
+        return onnx.save(part, folder, model, source, spec, options.outputs, facts)
+
+
+def write_engines(
+    folder: Path, source: Path, spec: ModelSpec, options: Options, inputs: Any, facts: Iterable
+) -> Written:
+    """Write a SavedModel with engines for the GPU of this machine, by TF-TRT."""
     thresholds, images = baked(source), sample_images(spec)
     sizes = ", ".join(map(str, options.batch_sizes))
     print(f"building {spec.precision} engines for batches of {sizes}, which takes minutes", flush=True)
