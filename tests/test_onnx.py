@@ -584,6 +584,6 @@ def doubled(network):
 
 def test_names_of_folders():
     row = NETWORKS["yolov3-tiny"]
-    spec = ModelSpec(row.type, row.tiny, CLASSES, 416, "letterbox", row.heads, "onnx", "FP16")
+    spec = ModelSpec(row.type, row.tiny, CLASSES, (416, 416), "letterbox", row.heads, "onnx", "FP16")
     assert folder_name(spec) == "yolov3-tiny-onnx-FP16-416"
     assert folder_name(replace(spec, framework="tflite", precision="INT8")) == "yolov3-tiny-tflite-INT8-416"

@@ -156,15 +156,15 @@ def test_every_network_answers_as_the_keras_model_with_features(tmp_path, name, 
         (tmp_path / "mine.cfg").write_text(CFGS[name])
     row = read_network(tmp_path / "mine.cfg") if name in CFGS else NETWORKS[name]
     classes = ("a", "b", "c")[: row.cfg.classes if row.cfg else 3]
-    network = make_model(row, 64, len(classes), True)
+    network = make_model(row, (64, 96), len(classes), True)
     load_yolo_weights(network, random_weights(network, tmp_path / "random.weights"))
     facts = {"features": True, "cfg": row.text}
-    spec = ModelSpec(row.type, row.tiny, classes, 64, "letterbox", row.heads, **facts)
+    spec = ModelSpec(row.type, row.tiny, classes, (64, 96), "letterbox", row.heads, **facts)
     savedmodel.save(tmp_path / "source", freeze(network, row.heads), spec, **THRESHOLDS)
     write_about(tmp_path / "source", spec, "a test", **THRESHOLDS)
 
     spec = replace(spec, framework="tflite", precision=mode)
-    inputs = [np.random.RandomState(i).rand(1, 64, 64, 3).astype(np.float32) for i in range(4)]
+    inputs = [np.random.RandomState(i).rand(1, 64, 96, 3).astype(np.float32) for i in range(4)]
     tflite.write(tmp_path / "made", tmp_path / "source", spec, None, inputs)
     images = np.concatenate(inputs[:2])
     ours = tflite.load(spec, tmp_path / "made", RunOptions())(images)
