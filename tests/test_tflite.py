@@ -113,7 +113,7 @@ def test_metadata_are_read_without_our_code(made):
 def test_the_same_model_is_the_same_file(made):
     spec = replace(read_model(made / f"yolov4-tiny-{SIZE}"), framework="tflite")
     file = made / f"yolov4-tiny-tflite-FP32-{SIZE}" / tflite.FILE
-    content = tflite.convert(made / f"yolov4-tiny-{SIZE}", spec, None)
+    content = tflite.convert(made / f"yolov4-tiny-{SIZE}", spec)
     outputs = json.loads(zipfile.ZipFile(file).read("about.json"))["outputs"]
     assert tflite.with_metadata(content, spec, (SIZE, SIZE), outputs) == file.read_bytes()
 

@@ -129,7 +129,7 @@ def write(
     source: Path,
     spec: ModelSpec,
     options: Any = None,
-    inputs: Collection[np.ndarray] | None = None,
+    inputs: Collection[np.ndarray] = (),
     facts: Iterable = (),
 ) -> Written:
     """Write a SavedModel folder as a TFLite folder, checked against TensorFlow on a picture.
@@ -179,7 +179,7 @@ def with_slices(function: Any) -> Callable:
     return tf.compat.v1.wrap_function(sliced, [tf.TensorSpec(given.shape, given.dtype)])
 
 
-def convert(source: Path, spec: ModelSpec, inputs: Collection[np.ndarray] | None) -> bytes:
+def convert(source: Path, spec: ModelSpec, inputs: Collection[np.ndarray] = ()) -> bytes:
     """Return the bytes of the TFLite file of a SavedModel folder, for one picture at a time."""
     module = tf.Module()
     if spec.precision == "INT8":
