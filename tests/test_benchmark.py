@@ -156,7 +156,7 @@ def test_budgets_are_ratios_of_what_was_measured(monkeypatch):
     ("arguments", "said"),
     [
         ("--types yolov5", "'yolov4-tiny'"),
-        ("--frameworks tf onnx", "'openvino'"),
+        ("--frameworks tf coreml", "'openvino'"),
         ("--precisions INT4", "'INT8'"),
         ("--sizes 100", "multiple of 32"),
         ("--rounds 0", "--rounds"),

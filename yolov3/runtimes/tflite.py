@@ -129,7 +129,7 @@ def write(
     source: Path,
     spec: ModelSpec,
     options: Any = None,
-    inputs: Collection[np.ndarray] | None = None,
+    inputs: Collection[np.ndarray] = (),
     facts: Iterable = (),
 ) -> Written:
     """Write a SavedModel folder as a TFLite folder, checked against TensorFlow on a picture.
@@ -148,11 +148,41 @@ def write(
         return Written(check_same(answers, expected, folder, TOLERANCE if spec.precision == "FP32" else np.inf))
 
 
-def convert(source: Path, spec: ModelSpec, inputs: Collection[np.ndarray] | None) -> bytes:
+def with_slices(function: Any) -> Callable:
+    """Return a frozen function with slices of channels in place of splits.
+
+    The converter would leave a split in float if one of its parts is not used, as in YOLOv4-tiny.
+    """
+    graph, parts = function.graph.as_graph_def(), {}
+    for split in [node for node in graph.node if node.op == "Split"]:
+        count, x = split.attr["num_split"].i, split.input[1]
+        channels = function.graph.get_operation_by_name(split.name).inputs[1].shape[-1] // count
+        for i in range(count):
+            bounds = []
+            for name, values in (("begin", [0, 0, 0, i * channels]), ("size", [-1, -1, -1, channels])):
+                bounds.append(f"{split.name}_{name}_{i}")
+                constant = graph.node.add(op="Const", name=bounds[-1])
+                constant.attr["dtype"].type = tf.int32.as_datatype_enum
+                constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values, tf.int32))
+            part = graph.node.add(op="Slice", name=f"{split.name}_part_{i}", input=[x, *bounds])
+            part.attr["T"].type, part.attr["Index"].type = split.attr["T"].type, tf.int32.as_datatype_enum
+            parts[f"{split.name}:{i}" if i else split.name] = part.name
+    for node in graph.node:
+        node.input[:] = [parts.get(name, name) for name in node.input]
+
+    given, answered = function.inputs[0], [output.name for output in function.outputs]
+
+    def sliced(images):
+        return tf.graph_util.import_graph_def(graph, {given.name: images}, answered, name="")
+
+    return tf.compat.v1.wrap_function(sliced, [tf.TensorSpec(given.shape, given.dtype)])
+
+
+def convert(source: Path, spec: ModelSpec, inputs: Collection[np.ndarray] = ()) -> bytes:
     """Return the bytes of the TFLite file of a SavedModel folder, for one picture at a time."""
     module = tf.Module()
     if spec.precision == "INT8":
-        module.network = savedmodel.cut_at_raw_heads(source, spec)
+        module.network = with_slices(savedmodel.cut_at_raw_heads(source, spec))
     else:
         module.network = savedmodel.load(source)
     image = tf.TensorSpec((1, *savedmodel.image_spec(spec).shape[1:]), tf.float32, "images")

@@ -220,8 +220,7 @@ def _pads(layer, window):
     """
     if layer.padding == "valid":
         return [0, 0, 0, 0]
-    before: list[int] = []
-    after: list[int] = []
+    before, after = [], []
     for size, kernel, stride in zip(layer.input.shape[1:3], window, layer.strides, strict=True):
         total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         before.append(total // 2)
