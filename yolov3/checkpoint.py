@@ -24,7 +24,7 @@ from yolov3.checks import (
     read_file,
 )
 from yolov3.files import whole_folder
-from yolov3.fitting import RESIZES
+from yolov3.fitting import FIXED_RESIZES
 from yolov3.networks import (
     BETA_NMS,
     LARGEST_ANCHOR,
@@ -55,8 +55,8 @@ class ModelSpec:
     type: str  # "yolov3" or "yolov4"; or the name of the cfg
     tiny: bool
     classes: tuple[str, ...]  # their names
-    input_size: tuple[int, int]  # height and width, pixels
-    resize: str  # "letterbox" or "stretch"
+    input_size: tuple[int, int]  # height and width, pixels; with "rectangle" the largest
+    resize: str  # "letterbox", "stretch" or, of weights, "rectangle"
     heads: Heads
     framework: str = "tf"  # the runtime that its folder is for, see `runtimes.RUNTIMES`
     precision: str = "FP32"
@@ -128,7 +128,7 @@ def _check(spec):
     heads, published = spec.heads, spec.network.heads
     right = {
         "classes": isinstance(spec.classes, tuple) and 0 < len(spec.classes) <= MOST_CLASSES,
-        "resize": spec.resize in RESIZES,
+        "resize": spec.resize in FIXED_RESIZES,
         "strides": heads.strides == published.strides,
         "anchors": are_like(heads.anchors, published.anchors, LARGEST_ANCHOR),
         "scale_x_y": are_like(heads.scale_x_y, published.scale_x_y, LARGEST_SCALE),

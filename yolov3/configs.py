@@ -40,7 +40,7 @@ YOLO_FRAMEWORK = "tf"  # "tf": TensorFlow; "trt": TensorRT on NVIDIA GPUs; "open
 YOLO_PRECISION = "FP32"  # of "tf": "FP32", or "BF16": bfloat16 on CPUs that have it, mixed precision on GPUs
 YOLO_OPENVINO_HINT = "LATENCY"  # "LATENCY": a picture on all cores; "THROUGHPUT": a picture for each core
 YOLO_OPENVINO_THREADS = 0  # CPU threads; 0: as many as OpenVINO finds useful
-YOLO_RESIZE = "letterbox"  # "letterbox": keep the aspect ratio, pad with grey; "stretch": fill the input
+YOLO_RESIZE = "letterbox"  # keep the aspect ratio, pad with grey; "stretch": fill the input; "rectangle": pad least
 YOLO_FEATURES = False  # True: conversions also answer the features that TRACKER_EMBEDDER = "detector" needs
 YOLO_MAX_PIXELS = 120_000_000  # a picture file with more is refused before it is decoded
 
