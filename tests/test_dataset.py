@@ -8,7 +8,7 @@ import colorsys
 from yolov3.annotations.format import Record
 from yolov3.checks import UserError
 from yolov3.dataset import SIZE_STEPS, readable, shuffled, training_batches
-from yolov3.fitting import RESIZES, fit, unfit
+from yolov3.fitting import FIXED_RESIZES, fit, unfit
 from yolov3.images import read_picture
 from yolov3.training.augment import AUGMENTED, PLAIN, mosaic, recolour
 
@@ -72,7 +72,7 @@ def scenes(tmp_path_factory):
 # --- As they are -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("resize", FIXED_RESIZES)
 @pytest.mark.parametrize("size", [(96, 96), (64, 96)])
 def test_plain_pictures_are_what_the_detector_sees_and_their_boxes_come_back(resize, size, scenes):
     images, truth = batches(scenes, 1, (size,), len(scenes), resize)[0]

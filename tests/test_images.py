@@ -5,7 +5,7 @@ import time
 import zlib
 
 from yolov3.checks import UserError
-from yolov3.fitting import RESIZES, fit, picture_scale, placement, unfit
+from yolov3.fitting import FIXED_RESIZES, fit, picture_scale, placement, refit, unfit
 from yolov3.images import read_picture
 
 import cv2
@@ -283,7 +283,7 @@ def test_the_pixel_limit_is_sharp(tmp_path):
 SIZES = [(1, 1), (1, 10000), (10000, 1), (375, 500), (500, 333), (416, 416), (97, 96), (427, 640), (1080, 1920), (7, 3)]
 
 
-@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("resize", FIXED_RESIZES)
 @pytest.mark.parametrize("size", [(96, 96), (416, 416), (256, 416), (96, 64)])
 def test_a_picture_lies_where_darknet_puts_it(resize, size):
     for height, width in SIZES:
@@ -291,7 +291,7 @@ def test_a_picture_lies_where_darknet_puts_it(resize, size):
         assert placed == list(darknet_placement(height, width, size, resize)), (height, width)
 
 
-@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("resize", FIXED_RESIZES)
 @pytest.mark.parametrize("shape", SIZES)
 @pytest.mark.parametrize("size", [(96, 96), (64, 96)])
 def test_fit_is_darknets_bilinear_resize_with_grey_around(resize, shape, size):
@@ -305,7 +305,7 @@ def test_fit_is_darknets_bilinear_resize_with_grey_around(resize, shape, size):
     np.testing.assert_allclose(fitted, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("resize", RESIZES)
+@pytest.mark.parametrize("resize", FIXED_RESIZES)
 @pytest.mark.parametrize("size", [(416, 416), (256, 416), (96, 64)])
 def test_unfit_is_the_inverse_of_fit(resize, size):
     random = np.random.RandomState(1)
@@ -321,9 +321,33 @@ def test_unfit_is_the_inverse_of_fit(resize, size):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * max(height, width) + 1e-5)
 
 
+@pytest.mark.parametrize("size", [(416, 416), (320, 416)])
+def test_a_rectangle_is_the_letterbox_without_whole_cells_of_grey(size):
+    for shape in [(720, 1280), (480, 640), (640, 480), (300, 300), (1, 900), (375, 500)]:
+        height, width, top, left = darknet_placement(*shape, size, "letterbox")
+        picture = scene(*shape)
+        fitted = fit(picture, size, "rectangle").numpy()
+        rows, columns = fitted.shape[:2]
+        assert (rows, columns) == (-(-height // 32) * 32, -(-width // 32) * 32)
+        up, before = (rows - height) // 2, (columns - width) // 2
+        whole = fit(picture, size, "letterbox").numpy()
+        np.testing.assert_array_equal(
+            fitted[up : up + height, before : before + width], whole[top : top + height, left : left + width]
+        )
+        sizes, box = tf.constant([shape]), tf.constant([[[0.0, 0.0, shape[1], shape[0]]]])
+        inside = refit(box, sizes, size, "rectangle").numpy()[0, 0] * [columns, rows, columns, rows]
+        np.testing.assert_allclose(inside, [before, up, before + width, up + height], atol=1e-3)
+        np.testing.assert_allclose(
+            unfit(refit(box, sizes, size, "rectangle"), sizes, size, "rectangle"), box, atol=1e-2
+        )
+        scale = picture_scale(sizes, size, "rectangle").numpy()[0, 0, :2]
+        np.testing.assert_allclose(scale, [columns / width, rows / height], rtol=1e-6)
+    assert fit(scene(100, 300), (192, 192), "rectangle", multiple=64).shape == (64, 192, 3)
+
+
 def test_boxes_are_clipped_to_the_picture():
     whole = tf.constant([[[-0.2, -9, 1.3, 9]]] * 2)
-    for resize in RESIZES:
+    for resize in FIXED_RESIZES:
         boxes = unfit(whole, tf.constant([(375, 500), (10000, 1)]), (416, 416), resize).numpy()
         np.testing.assert_array_equal(boxes, [[[0, 0, 500, 375]], [[0, 0, 1, 10000]]])
 

@@ -10,12 +10,14 @@ from yolov3.checkpoint import read_about, read_model, write_checkpoint
 from yolov3.checks import PROJECT, UserError, check_input_size
 from yolov3.darknet import get_arrays, save_yolo_weights
 from yolov3.detect import detect_image
+from yolov3.fitting import RESIZES
 from yolov3.images import read_picture
 from yolov3.loading import SHIPPED, Load_Yolo_model, configured_model
 from yolov3.runtimes import savedmodel
 from yolov3.runtimes.tftrt_engines import head_shapes
 from yolov3.settings import apply
 from yolov3.sizes import size_name, size_of, written_size
+from yolov3.training.configured import configured_spec
 from yolov3.yolov4 import Create_Yolo
 
 import Convert_to_Neuron
@@ -112,6 +114,38 @@ def test_a_size_on_a_command_line_is_a_pair(monkeypatch):
     assert [size_of(word) for word in ("416", "256x416")] == [416, (256, 416)]
     with pytest.raises(ValueError, match="invalid literal"):
         size_of("256,416")
+
+
+def test_a_rectangle_holds_the_picture_and_little_more(frames):
+    """Pictures of a list may have inputs of different sizes; what is found is what each has alone."""
+    square, rectangle = (Load_Yolo_model(SHIPPED, input_size=192, resize=x, features=True) for x in RESIZES[::2])
+    pictures = [frames[0], np.ascontiguousarray(frames[1][50:250]), frames[0][:, ::-1], frames[1]]
+    heights = [rectangle.fit([picture]).shape[1] for picture in pictures]
+    assert heights == [192, 96, 192, 128]
+    together, theirs = rectangle(pictures, 0.5), square(pictures, 0.5)
+    for picture, found, other in zip(pictures, together, theirs, strict=True):
+        (alone,) = rectangle([picture], 0.5)
+        assert found.labels == alone.labels and len(found) > 0 and set(found.labels) & set(other.labels)
+        np.testing.assert_allclose(found.boxes, alone.boxes, atol=0.05)
+        np.testing.assert_allclose(found.embeddings, alone.embeddings, atol=1e-4)
+        np.testing.assert_allclose(rectangle.embed(picture, found.boxes), found.embeddings, atol=1e-4)
+    np.testing.assert_allclose(together[0].boxes, theirs[0].boxes, atol=0.05)  # its input is the square one
+    assert rectangle.timings.pictures == 8 and str(rectangle.spec).endswith("192 rectangle")
+
+
+def test_a_rectangle_is_refused_where_inputs_have_one_size(made, monkeypatch):
+    monkeypatch.setattr(configs, "YOLO_RESIZE", "rectangle")
+    monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
+    for folder in FOLDERS.values():
+        with pytest.raises(UserError, match=f'"rectangle" is .*: {made / folder} takes 128 x 192 pixels: set YOLO_RES'):
+            Load_Yolo_model(made / folder)
+    monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", SHIPPED)
+    monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(made / "more"))
+    monkeypatch.setattr(sys, "argv", ["script"])
+    with pytest.raises(UserError, match='"rectangle" is .* a conversion takes inputs of one size: set YOLO_RESIZE = '):
+        Convert_to_pb.main.__wrapped__()
+    with pytest.raises(UserError, match='"rectangle" is .* of a batch have inputs of one size: set YOLO_RESIZE = "let'):
+        configured_spec()
 
 
 def test_squares_are_written_as_one_number():

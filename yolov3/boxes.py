@@ -78,17 +78,17 @@ def finish(
     sizes  int32 (N, 2): height and width of each picture
     spec  the ModelSpec: its input size, how pictures are resized, and the kind of suppression
     """
-    scale, heads = picture_scale(sizes, spec.input_size, spec.resize), spec.heads
+    fitted, heads = (sizes, spec.input_size, spec.resize, spec.network.multiple), spec.heads
     boxes, scores, classes, valid = suppress(
         predictions,
         score_threshold,
         iou_threshold,
         heads.nms,
-        scale,
+        picture_scale(*fitted),
         class_agnostic=class_agnostic,
         beta=heads.beta_nms,
     )
-    return unfit(boxes, sizes, spec.input_size, spec.resize), scores, classes, valid
+    return unfit(boxes, *fitted), scores, classes, valid
 
 
 def suppress(

@@ -17,7 +17,7 @@ from yolov3.cfg.sections import read_text
 from yolov3.cfg.write import rewrite
 from yolov3.checks import UserError, are_like, check_class_names, check_input_size, project_path, read_file
 from yolov3.files import whole_folder
-from yolov3.fitting import RESIZES
+from yolov3.fitting import FIXED_RESIZES
 from yolov3.networks import (
     BETA_NMS,
     LARGEST_ANCHOR,
@@ -48,8 +48,8 @@ class ModelSpec:
     type: str  # "yolov3" or "yolov4"; or the name of the cfg
     tiny: bool
     classes: tuple[str, ...]  # their names
-    input_size: tuple[int, int]  # height and width, pixels
-    resize: str  # "letterbox" or "stretch"
+    input_size: tuple[int, int]  # height and width, pixels; with "rectangle" the largest
+    resize: str  # "letterbox", "stretch" or, of weights, "rectangle"
     heads: Heads
     framework: str = "tf"  # the runtime that its folder is for, see `runtimes.RUNTIMES`
     precision: str = "FP32"
@@ -121,7 +121,7 @@ def _check(spec):
     heads, published = spec.heads, spec.network.heads
     right = {
         "classes": isinstance(spec.classes, tuple) and 0 < len(spec.classes) <= MOST_CLASSES,
-        "resize": spec.resize in RESIZES,
+        "resize": spec.resize in FIXED_RESIZES,
         "strides": heads.strides == published.strides,
         "anchors": are_like(heads.anchors, published.anchors, LARGEST_ANCHOR),
         "scale_x_y": are_like(heads.scale_x_y, published.scale_x_y, LARGEST_SCALE),

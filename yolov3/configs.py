@@ -55,7 +55,7 @@ YOLO_ONNX_PROVIDERS = (  # of ONNX Runtime, best first: the first one that works
 )
 YOLO_ONNX_THREADS = 0  # CPU threads; 0: as many as ONNX Runtime finds useful
 YOLO_TFLITE_THREADS = 0  # CPU threads; 0: as many as the CPU has
-YOLO_RESIZE = "letterbox"  # "letterbox": keep the aspect ratio, pad with grey; "stretch": fill the input
+YOLO_RESIZE = "letterbox"  # keep the aspect ratio, pad with grey; "stretch": fill the input; "rectangle": pad least
 YOLO_FEATURES = False  # True: conversions also answer the features that TRACKER_EMBEDDER = "detector" needs
 YOLO_MAX_PIXELS = 120_000_000  # a picture file with more is refused before it is decoded
 

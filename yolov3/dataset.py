@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from yolov3.annotations.format import Record
 from yolov3.checks import UserError, check_input_size, choose
-from yolov3.fitting import RESIZES, placement
+from yolov3.fitting import FIXED_RESIZES, placement
 from yolov3.images import decode_picture, read_picture
 from yolov3.training.augment import Augmentation, choose_crop, cut_out, mosaic, paste, recolour
 
@@ -40,7 +40,7 @@ def training_batches(
     batch_size   samples of this part
     Of n pictures each comes once in n samples. One that cannot be decoded comes grey and without boxes.
     """
-    choose("YOLO_RESIZE", resize, RESIZES)
+    choose("YOLO_RESIZE", resize, FIXED_RESIZES)
     sizes = [check_input_size(size) for size in input_sizes]
     static = sizes[0] if len(sizes) == 1 else (None, None)
     load = loader(records, max_pixels)

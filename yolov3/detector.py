@@ -104,7 +104,7 @@ class Detector:
         self._on_gpu = bool(tf.config.list_physical_devices("GPU"))
 
         def fit_frame(frame):
-            return fit(frame, spec.input_size, spec.resize)[tf.newaxis]
+            return fit(frame, spec.input_size, spec.resize, multiple=spec.network.multiple)[tf.newaxis]
 
         def finish_batch(predictions, sizes, score_threshold, iou_threshold):
             found = finish(predictions, sizes, score_threshold, iou_threshold, spec, class_agnostic)
@@ -112,7 +112,8 @@ class Detector:
 
         @tf.function(autograph=False, reduce_retracing=True)
         def pool_at(features, boxes, sizes, pictures):  # boxes (n, 4) in pixels of `pictures` (n,), rows of sizes
-            boxes = refit(boxes[:, tf.newaxis], tf.gather(sizes, pictures), spec.input_size, spec.resize)
+            fitted = tf.gather(sizes, pictures), spec.input_size, spec.resize, spec.network.multiple
+            boxes = refit(boxes[:, tf.newaxis], *fitted)
             return pool(features, boxes[:, 0], pictures)
 
         threshold = tf.TensorSpec((), tf.float32)
@@ -130,13 +131,17 @@ class Detector:
         return self if self.class_agnostic else Detector(*self._made_from, class_agnostic=True)
 
     def fit(self, frames: Sequence[np.ndarray]) -> tf.Tensor:
-        """Return frames, uint8 (H, W, 3), RGB, of any sizes as network inputs, float32 (N, h, w, 3)."""
+        """Return frames, uint8 (H, W, 3), RGB, of any sizes as network inputs, float32 (N, h, w, 3); with "rectangle",
+        frames whose inputs have one size."""
+        return _joined(self._fit_each(frames))
+
+    def _fit_each(self, frames):
+        """Return the network input, float32 (1, h, w, 3), of each frame."""
         for frame in frames:
             is_picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
             if not (is_picture and frame.shape[2] == 3 and frame.size):
                 raise UserError("the detector takes a list of frames, each a NumPy uint8 (H, W, 3) in RGB")
-        fitted = [self._fit_frame(tf.constant(frame)) for frame in frames]
-        return fitted[0] if len(fitted) == 1 else tf.concat(fitted, 0)
+        return [self._fit_frame(tf.constant(frame)) for frame in frames]
 
     def embed(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Return the embeddings, float32 (n, C), of any boxes (n, 4), xyxy in pixels, of a frame: an embedder, see
@@ -163,21 +168,31 @@ class Detector:
             check_threshold("iou_threshold", self.iou_threshold if iou_threshold is None else iou_threshold),
         )
         started = time.perf_counter()
-        images = self.fit(frames)
-        fitted = time.perf_counter()
+        fitted, batches = self._fit_each(frames), {}
+        for i, images in enumerate(fitted):
+            batches.setdefault(tuple(images.shape), []).append(i)  # inputs of one size
+        self._count(len(frames), time.perf_counter() - started, 0.0, 0.0)
+        found = {}
+        for rows in batches.values():
+            sizes = tf.constant([frames[i].shape[:2] for i in rows])
+            found.update(zip(rows, self._detect(_joined([fitted[i] for i in rows]), sizes, thresholds), strict=True))
+        return [found[i] for i in range(len(frames))]
+
+    def _detect(self, images, sizes, thresholds):
+        """Return the Detections of network inputs (N, h, w, 3), of pictures of `sizes` (N, 2)."""
+        started = time.perf_counter()
         outputs = self.network(images)
         if self._on_gpu:  # which goes on by itself
             tf.test.experimental.sync_devices()
         answered = time.perf_counter()
-        sizes = tf.constant([frame.shape[:2] for frame in frames])
         found = self._finish(outputs["predictions"], sizes, *(tf.constant(x) for x in thresholds))
         boxes, scores, classes, valid, finite = (x.numpy() for x in found)
         if not finite:
             raise UserError(f"the network of {self.name} gives outputs that are not finite: its weights are damaged")
-        embeddings = [None] * len(frames)
+        embeddings = [None] * len(valid)
         if self.spec.features:
             embeddings = self._embeddings(outputs["features"], boxes, sizes, valid)
-        self._count(len(frames), fitted - started, answered - fitted, time.perf_counter() - answered)
+        self._count(0, 0.0, answered - started, time.perf_counter() - answered)
         return [
             Detections(boxes[:n], scores[:n], classes[:n], self.names, embeddings)
             for boxes, scores, classes, n, embeddings in zip(boxes, scores, classes, valid, embeddings, strict=True)
@@ -193,6 +208,11 @@ class Detector:
         shown = np.concatenate([rows[:n] for rows, n in zip(boxes, valid, strict=True)])
         pooled = self._pool_at(maps, tf.constant(shown), sizes, tf.constant(pictures)).numpy()
         return np.split(pooled, np.cumsum(valid)[:-1])
+
+
+def _joined(images):
+    """Return network inputs (1, h, w, 3) of one size as a batch."""
+    return images[0] if len(images) == 1 else tf.concat(images, 0)
 
 
 def _are_finite(predictions):

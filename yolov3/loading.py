@@ -19,7 +19,7 @@ from yolov3.checks import (
     project_path,
 )
 from yolov3.detector import Detector, Timings
-from yolov3.fitting import RESIZES
+from yolov3.fitting import RESIZES, check_fixed
 from yolov3.heads import configured_network, default_weights, heads_of_file, network_of_file
 from yolov3.networks import NETWORKS, network_name
 from yolov3.runtimes import RUNTIMES, RunOptions
@@ -168,6 +168,7 @@ def configured_model(
         )
     if is_weights(weights):
         return replace(made, input_size=size, resize=resize, features=wanted), weights
+    check_fixed(resize, f"{weights} takes {made.input_size[0]} x {made.input_size[1]} pixels")
     if features and not made.features:
         steps = " && ".join(
             f"python {step}" for step in dict.fromkeys((RUNTIMES["tf"].converter, RUNTIMES[made.framework].converter))

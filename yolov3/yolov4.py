@@ -131,10 +131,11 @@ def Create_Yolo(
 
 
 def make_model(
-    network: Network, input_size: int | tuple[int, int], classes: int, features: bool = False
+    network: Network, input_size: int | tuple[int, int] | None, classes: int, features: bool = False
 ) -> keras.Model:
-    """Return a network of the table or of a cfg with fresh weights, as `Create_Yolo` does. Raises UserError."""
-    size = check_input_size(input_size, multiple=network.multiple)
+    """Return a network of the table or of a cfg with fresh weights, as `Create_Yolo` does; without an input size, one
+    for any size. Raises UserError."""
+    size = (None, None) if input_size is None else check_input_size(input_size, multiple=network.multiple)
     pictures = keras.Input((*size, 3), name="images")
     heads, embedding = network.build(pictures, classes)
     if features and embedding is None:

@@ -11,6 +11,7 @@ from yolov3.checkpoint import ModelSpec, is_weights, read_weights, write_about
 from yolov3.checks import UserError, project_path
 from yolov3.downloads import fetch_weights
 from yolov3.files import whole_folder
+from yolov3.fitting import check_fixed
 from yolov3.networks import Heads
 from yolov3.runtimes import RunOptions, Written, savedmodel
 from yolov3.runtimes.common import PICTURE, TOLERANCE, check_same, cpu_flags, in_project, sample_images
@@ -49,7 +50,8 @@ def keras_network(spec: ModelSpec, weights: Path) -> "keras.Model":
     )
     from yolov3.yolov4 import make_model
 
-    network = make_model(spec.network, spec.input_size, len(spec.classes), spec.features)
+    size = None if spec.resize == "rectangle" else spec.input_size
+    network = make_model(spec.network, size, len(spec.classes), spec.features)
     if weights.is_dir() and not is_weights(weights):
         load_constants(network, weights)
     elif weights.is_dir():
@@ -152,6 +154,7 @@ def write(
     options  "score_threshold", "iou_threshold", "max_pixels" and, if wanted, "class_agnostic" (False) and "version",
              the number of the subfolder
     """
+    check_fixed(spec.resize, "a conversion takes inputs of one size")
     network = keras_network(spec, source)
     baked = {"class_agnostic": False, **options}
     version = baked.pop("version", None)

@@ -20,7 +20,7 @@ from yolov3.checks import (
 from yolov3.darknet import array_shapes, convolutions, load_arrays, transfer_yolo_weights
 from yolov3.dataset import readable, training_batches
 from yolov3.downloads import fetch_weights
-from yolov3.fitting import RESIZES
+from yolov3.fitting import RESIZES, check_fixed
 from yolov3.heads import configured_heads, configured_network, default_weights, heads_to_train, tell_unofficial
 from yolov3.networks import Network
 from yolov3.runtimes.common import in_project
@@ -59,6 +59,7 @@ def configured_spec() -> ModelSpec:
     network = configured_network()
     classes, size = configured_names(), configured_sizes(network.multiple)[0]
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
+    check_fixed(resize, "the pictures of a batch have inputs of one size")
     heads = heads_to_train(network, transfers())
     if configs.TRAIN_ANCHORS is not None:
         heads = heads._replace(anchors=configured_heads(network, "TRAIN_ANCHORS").anchors)
