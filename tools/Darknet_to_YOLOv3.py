@@ -29,7 +29,7 @@ from yolov3.annotations.datasets import (
 from yolov3.annotations.format import numbered_lines, shortened
 from yolov3.annotations.picture_sizes import Labelled
 from yolov3.checks import UserError, choose, say_it_in_one_line
-from yolov3.media.sources import PICTURE_SUFFIXES
+from yolov3.media.sources import OTHER_SUFFIXES, PICTURE_SUFFIXES
 
 import numpy as np
 
@@ -48,7 +48,8 @@ class Listed(NamedTuple):
 def find_pictures(source: Path, subset: str | None) -> Listed:
     """Return the pictures of a folder, of Darknet's list, or of a subset that data.yaml or obj.data names."""
     if source.is_dir():
-        paths = (x.absolute() for x in sorted(source.rglob("*")) if x.suffix.lower() in PICTURE_SUFFIXES)
+        suffixes = PICTURE_SUFFIXES + OTHER_SUFFIXES
+        paths = (x.absolute() for x in sorted(source.rglob("*")) if x.suffix.lower() in suffixes)
         return Listed([(path, str(path)) for path in paths], [], [])
     if source.suffix.lower() not in (*YAML, *DATA):
         return _listed(source)

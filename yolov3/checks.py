@@ -220,6 +220,11 @@ def check_class_names(names: Collection[str], place: object, unit: str = "class"
             raise UserError(f"{place}: {unit} {number} repeats {name[:60]!r} of {unit} {seen[name]}: name each once")
 
 
+def is_class_name(name: str) -> bool:
+    """Return whether a names file can hold the name of a class, so that it is read again as such."""
+    return bool(name.strip()) and name.isprintable() and not NOT_A_NAME.match(name.strip())
+
+
 def count_classes(classes: int | str | os.PathLike | Collection[str]) -> int:
     """Return the number of classes of a names file, of names, or of what is a number already."""
     count = classes if isinstance(classes, int) else len(class_names(classes))

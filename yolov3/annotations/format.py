@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from yolov3.checks import UserError, check_count, project_path
 from yolov3.files import whole_file
+from yolov3.formats import ALL, check_not_raw
 
 import numpy as np
 import PIL.Image
@@ -240,7 +241,8 @@ def read_size(path: str | Path, max_pixels: int) -> Size:
     try:
         if not Path(path).is_file():
             raise UserError(f"picture {path} is {'not a file' if Path(path).exists() else 'missing'}")
-        with PIL.Image.open(path) as picture:
+        with PIL.Image.open(path, formats=ALL) as picture:
+            check_not_raw(picture, path)
             width, height = picture.size
             if picture.format == "GIF" and picture.tile and picture.tile[0][1]:
                 left, top, right, bottom = picture.tile[0][1]  # the first frame, which may be smaller than the canvas
