@@ -14,6 +14,7 @@ from yolov3.annotations.datasets import read_names
 from yolov3.annotations.format import Size, check_annotations, parse_line, read_size, usable_boxes
 from yolov3.annotations.picture_sizes import turned
 from yolov3.checks import UserError, class_names, read_class_names
+from yolov3.images import read_picture
 
 import cv2
 import numpy as np
@@ -502,6 +503,14 @@ def test_a_path_of_many_folders_and_a_yaml_of_many_names_are_read_in_a_moment(co
         written, told = convert("Darknet_to_YOLOv3", tmp_path / "data.yaml")
     assert len(written) == 1
     assert "list.txt:1: picture a/a/" in told
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_the_size_is_that_of_the_picture_that_is_read(tmp_path, kind):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.new("RGB", (40, 30)).save(tmp_path / "1", kind, exif=exif)
+    assert read_size(tmp_path / "1", 10**6)[:2] == read_picture(tmp_path / "1", 10**6).shape[:2]
 
 
 def test_a_camera_raw_picture_is_not_its_preview(tmp_path):

@@ -290,4 +290,4 @@ def check_wanted(wanted: Collection[str] | None, names: Sequence[str]) -> None:
     for name in wanted or ():
         if name not in known:
             near = difflib.get_close_matches(name, names, 1) or names[:1]
-            raise UserError(f"class {name} is not known: is it {near[0]}? The model has {len(names)} classes")
+            raise UserError(f"class {name[:60]} is not known: is it {near[0]}? The model has {len(names)} classes")

@@ -28,6 +28,7 @@ SOME_NUMBERS = re.compile(r"[-+.,\d]*", re.ASCII)
 MOST_TEXT_BYTES = 2**31  # of an annotation, label or XML file; a larger one is of another kind
 LONGEST_TOLD = 60  # characters of a wrong word that a message repeats
 ORIENTATION = 0x0112  # the EXIF tag
+TURNED = ("JPEG", "MPO", "WEBP", "AVIF")  # by that tag when they are read; Pillow's size of a TIFF is the upright one
 PIL.Image.MAX_IMAGE_PIXELS = None  # YOLO_MAX_PIXELS is the limit, checked by `read_size` before anything is decoded
 
 
@@ -247,8 +248,7 @@ def read_size(path: str | Path, max_pixels: int) -> Size:
             if picture.format == "GIF" and picture.tile and picture.tile[0][1]:
                 left, top, right, bottom = picture.tile[0][1]  # the first frame, which may be smaller than the canvas
                 width, height = right - left, bottom - top
-            is_jpeg = picture.format in ("JPEG", "MPO")
-            orientation = picture.getexif().get(ORIENTATION, 1) if is_jpeg else 1
+            orientation = picture.getexif().get(ORIENTATION, 1) if picture.format in TURNED else 1
     except UserError:
         raise
     except OSError as error:
