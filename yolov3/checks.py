@@ -34,6 +34,7 @@ NOT_A_NAME = re.compile(
     r"|[-+\d.]+(?:[ \t]+[-+\d.]+){4}|.*\s[-+\d.]+(?:,[-+\d.]+){4}(?!\S)"
 )
 MOST_PIXELS = 4096  # of a side of the network input
+SMALLEST = 1e-3  # side of an anchor in pixels, and factor of a head
 LONGEST_NAME = 255  # bytes of a file or folder, as all common file systems have it
 
 
@@ -112,11 +113,11 @@ def check_count(constant: str, value: Any, least: int) -> int:
 
 
 def are_like(values: Any, like: Any, largest: float) -> bool:
-    """Whether nested sequences have the shape of nested tuples, and hold numbers above 0 and of at most `largest`."""
+    """Whether nested sequences have the shape of nested tuples, and hold numbers from SMALLEST to `largest`."""
     if isinstance(like, tuple):
         is_as_long = isinstance(values, Collection) and len(values) == len(like)
         return is_as_long and all(are_like(x, other, largest) for x, other in zip(values, like, strict=True))
-    return _is(numbers.Real, values) and 0 < float(values) <= largest
+    return _is(numbers.Real, values) and SMALLEST <= values <= largest
 
 
 def project_path(path: str | os.PathLike) -> Path:
