@@ -143,8 +143,9 @@ def _run(data: bytes, file: str, known: dict[str, Any]) -> dict[str, Any]:
     try:
         exec(compile(data, path, "exec"), names)
     except SyntaxError as error:
-        text = (error.text or "").strip()
-        raise UserError(f"settings file {file} line {error.lineno}: {error.msg}: {text}") from None
+        where = f" line {error.lineno}" if error.lineno else ""
+        text = f": {error.text.strip()}" if error.text else ""
+        raise UserError(f"settings file {file}{where}: {error.msg}{text}") from None
     except Exception as error:  # a name without quotes, a division by zero ...
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         where = f" line {lines[-1]}" if lines else ""
