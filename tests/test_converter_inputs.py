@@ -533,6 +533,16 @@ def test_many_boxes_in_a_picture_are_checked_in_a_moment(convert, tmp_path):
         assert told.count("is not listed") == sum(i % 3 != 1 for i in range(20_000))
 
 
+def test_text_of_another_kind_is_refused_before_it_is_read_or_searched(tmp_path):
+    for name, size in (("a.txt", 2**29 + 1), ("data.yaml", 2**24 + 1)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+        with pytest.raises(UserError, match="more than"):
+            read_names(tmp_path / name) if name == "data.yaml" else check_annotations(tmp_path / name, 1, 10**6)
+    with pytest.raises(ValueError, match="NUL"), alarm(1):
+        parse_line("\0" * 10**8, tmp_path)
+
+
 def test_what_is_not_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with alarm():

@@ -18,7 +18,7 @@ from yolov3.settings import ScriptParser
 @say_it_in_one_line
 def main() -> int:
     parser = ScriptParser(__doc__)
-    default = [configs.TRAIN_ANNOT_PATH, configs.TEST_ANNOT_PATH]
+    default = [configs.TRAIN_ANNOT_PATH, *([] if configs.TEST_ANNOT_PATH is None else [configs.TEST_ANNOT_PATH])]
     parser.add_argument("annotations", nargs="*", default=default, help="files (TRAIN_ANNOT_PATH, TEST_ANNOT_PATH)")
     parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")
     arguments = parser.parse_args()

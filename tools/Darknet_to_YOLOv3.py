@@ -26,7 +26,7 @@ from yolov3.annotations.datasets import (
     subset_words,
     tails,
 )
-from yolov3.annotations.format import numbered_lines, shortened
+from yolov3.annotations.format import MOST_RECORD_BYTES, numbered_lines, shortened
 from yolov3.annotations.picture_sizes import Labelled
 from yolov3.checks import UserError, choose, say_it_in_one_line
 from yolov3.media.sources import OTHER_SUFFIXES, PICTURE_SUFFIXES
@@ -105,7 +105,7 @@ def read_labels(picture: Path, place: str) -> tuple[Labelled, list[str], int]:
     if not file.exists():
         raise UserError(f"labels {file} are missing (background has an empty file)")
     boxes, classes, problems, polygons = [], [], [], 0
-    for number, line in numbered_lines(file, "labels"):
+    for number, line in numbered_lines(file, "labels", MOST_RECORD_BYTES):
         try:
             class_id, box, is_polygon = parse_label(line)
         except ValueError as error:

@@ -78,7 +78,7 @@ def check_input_size(size: Any, constant: str = "YOLO_INPUT_SIZE", multiple: int
         )
     if not _is(numbers.Integral, size) or size < multiple or size % multiple:
         wanted = size if _is(numbers.Integral, size) else 416
-        near = max(multiple, round(min(wanted, MOST_PIXELS) / multiple) * multiple)
+        near = max(multiple, round(min(max(wanted, 0), MOST_PIXELS) / multiple) * multiple)
         text = f"make it a multiple of {multiple}, {near} for example"
         raise UserError(f"the input size ({constant}) is {size!r}: {text}")
     if size > MOST_PIXELS:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from yolov3.annotations.format import read_text
+from yolov3.annotations.format import MOST_RECORD_BYTES, read_text
 from yolov3.checks import UserError, as_given, check_class_names, project_path, read_class_names
 
 import yaml
@@ -18,7 +18,7 @@ SUBSETS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": (
 
 def read_dataset(path: Path) -> dict:
     """Return the keys of an obj.data or data.yaml, values as they stand: str, list or dict of str."""
-    text = read_text(path, "data set file")
+    text = read_text(path, "data set file", MOST_RECORD_BYTES)
     if path.suffix.lower() in DATA:
         lines = (line.split("#")[0].partition("=") for line in text.split("\n"))
         return {key.strip(): value.strip() for key, sign, value in lines if sign}
