@@ -28,9 +28,9 @@ from yolov3.annotations.cli import check_names, read_pictures, tell_left_out
 from yolov3.annotations.format import largest_class
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import (
+    UserError,
     as_given,
     check_input_size,
-    check_path,
     check_threshold,
     project_path,
     read_class_names,
@@ -68,8 +68,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def default_annotations() -> str:
     """Return TEST_ANNOT_PATH, or the samples that come with the project if its digits have not been drawn yet."""
+    if configs.TEST_ANNOT_PATH is None:
+        raise UserError("TEST_ANNOT_PATH = None: name an annotation file there, or on the command line")
     if configs.TEST_ANNOT_PATH != DRAWN or project_path(DRAWN).exists():
-        return check_path("TEST_ANNOT_PATH", configs.TEST_ANNOT_PATH)
+        return configs.TEST_ANNOT_PATH
     print(f"{DRAWN} is not there yet (python tools/Make_digits.py draws it): measuring on {SAMPLES}")
     return SAMPLES
 
@@ -116,7 +118,9 @@ def main() -> None:
     check_writable(arguments.output)
     constants = ("TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD")
     thresholds = [check_threshold(constant, getattr(configs, constant)) for constant in constants]
-    size = configs.TEST_INPUT_SIZE and check_input_size(configs.TEST_INPUT_SIZE, "TEST_INPUT_SIZE")
+    size = configs.TEST_INPUT_SIZE
+    if size is not None:
+        size = check_input_size(size, "TEST_INPUT_SIZE")
     chosen = {"input_size": size, "framework": arguments.framework}
     names = annotated_names(arguments, configured_model(arguments.weights, **chosen)[0])
     checked = read_pictures(arguments.annotations, len(names))

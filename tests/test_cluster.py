@@ -17,6 +17,7 @@ import urllib.parse
 from pathlib import Path
 
 from yolov3 import configs
+from yolov3.checkpoint import read_model
 from yolov3.checks import PROJECT, UserError
 from yolov3.images import read_picture
 from yolov3.loading import SHIPPED, Load_Yolo_model
@@ -434,6 +435,19 @@ def test_an_s3_prefix_is_read(s3, monkeypatch):
         fetch_file("s3://bucket/photos/gone.jpg")
     with pytest.raises(UserError, match="s3://bucket/nothing holds no pictures"):
         open_listing("s3://bucket/nothing", 10**9)
+
+
+def test_a_pipe_among_pictures_or_weights_is_not_waited_for(tmp_path):
+    from tools.cluster.listing import fetch_file, open_listing
+    from tools.cluster.parts import model_digest
+
+    os.mkfifo(tmp_path / "pipe.parquet")
+    with pytest.raises(UserError, match="picture .*pipe.parquet is a pipe"):
+        fetch_file(str(tmp_path / "pipe.parquet"))
+    with pytest.raises(UserError, match="weights file .*pipe.parquet is a pipe"):
+        model_digest(read_model(PROJECT / SHIPPED), tmp_path / "pipe.parquet")
+    with pytest.raises(UserError, match="pipe.parquet is not a file"):
+        open_listing(str(tmp_path), 10**9)
 
 
 def test_s3_without_credentials_is_one_line(s3, tmp_path):

@@ -12,7 +12,7 @@ from yolov3.runtimes import tf as runtime
 
 import pytest
 
-BAD = (None, -1, 2**31, "x" * 300, "a\0b", object())
+BAD = (None, -1, 2**31, -(10**400), "x" * 300, "a\0b", object())
 SCRIPTS = {
     "detection_demo": ["IMAGES/coffee.jpg"],
     "Anchors": ["IMAGES/digits/digits.txt", "--classes", "model_data/digits/digits.names"],

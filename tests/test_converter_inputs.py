@@ -14,9 +14,11 @@ from yolov3.annotations.datasets import read_names
 from yolov3.annotations.format import Size, check_annotations, parse_line, read_size, usable_boxes
 from yolov3.annotations.picture_sizes import turned
 from yolov3.checks import UserError, class_names, read_class_names
+from yolov3.images import read_picture
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
 
@@ -219,6 +221,8 @@ def test_names_of_coco_that_shift_classes(convert, tmp_path):
     assert (tmp_path / "out.names").read_text() == "a b\nc\n"
     convert("COCO_to_YOLOv3", coco(tmp_path / "x.json", box, names=["c", "c"]), tmp_path)  # as Roboflow groups them
     assert (tmp_path / "out.names").read_text() == "c\n"
+    with pytest.raises(SystemExit, match=r"^error: .*cannot hold the class '\[x\]'"):  # would not be read again
+        convert("COCO_to_YOLOv3", coco(tmp_path / "x.json", box, names=["[x]", "c"]), tmp_path)
 
 
 # --- Records with faults ---------------------------------------------------------------------------------------------
@@ -245,6 +249,7 @@ def test_names_of_coco_that_shift_classes(convert, tmp_path):
         ({"bbox": [], "segmentation": [[10, 20, 30, "x"]]}, None),
         ({"bbox": [], "segmentation": [[10, 20, 30, 20, 30, 45], [5, 21, 6, 21, 6, 22]]}, "5,20,30,45,0"),
         ({"bbox": [1, 2, 3, 4], "image_id": "1", "category_id": "1"}, "1,2,4,6,0"),
+        ({"bbox": [1, 2, 3, 4], "image_id": 1.0, "category_id": 1.0}, "1,2,4,6,0"),
     ],
 )
 def test_one_annotation_of_coco_costs_itself_and_is_told(convert, tmp_path, annotation, box):
@@ -275,6 +280,37 @@ def test_one_image_of_coco_costs_itself(convert, tmp_path, name):
     written, told = convert("COCO_to_YOLOv3", source, tmp_path)
     assert written == ["sub/1.png 40,30,60,50,0"]
     assert "left out: image 9" in told
+    assert told.isascii()
+
+
+def test_a_picture_that_several_names_lead_to_is_nobodys_but_its_own(convert, tmp_path):
+    picture_file(tmp_path / "1.png")
+    images = [{"id": i, "file_name": name} for i, name in enumerate(("a/1.png", "1.png", "b/2.png", "c/2.png"))]
+    boxes = [{"bbox": [i, 30, 20, 20], "image_id": i} for i in range(4)]
+    written, told = convert("COCO_to_YOLOv3", coco(tmp_path / "x.json", boxes, images), tmp_path)
+    assert written == ["1.png 1,30,21,50,0"]
+    assert "image 0: picture" in told
+    picture_file(tmp_path / "2.png")
+    assert convert("COCO_to_YOLOv3", coco(tmp_path / "x.json", boxes, images), tmp_path)[0] == written
+    assert convert("COCO_to_YOLOv3", coco(tmp_path / "x.json", boxes, images[:3]), tmp_path)[0][1].startswith(
+        "2.png 2,"
+    )
+
+
+def test_crowds_alone_are_not_a_data_set(convert, tmp_path):
+    picture_file(tmp_path / "1.png")
+    with pytest.raises(SystemExit, match="nothing is written"):
+        convert("COCO_to_YOLOv3", coco(tmp_path / "x.json", [{"bbox": [1, 1, 9, 9], "iscrowd": 1}]), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["\u202ecat", "[x]", "1 2 3 4 5"])
+def test_a_name_that_a_names_file_cannot_hold_costs_its_object(convert, tmp_path, name):
+    for number, called in enumerate((name, "dog")):
+        picture_file(tmp_path / f"in/{number}.png")
+        write(tmp_path / f"in/{number}.xml", voc(name=called))
+    written, told = convert("XML_to_YOLOv3", tmp_path / "in")
+    assert written == ["in/0.png", "in/1.png 30,40,90,70,0"]
+    assert "0.xml object 1 has a name" in told
     assert told.isascii()
 
 
@@ -458,6 +494,32 @@ def test_a_line_of_many_digits_is_read_in_a_moment(tmp_path, word):
                 check_annotations(write(tmp_path / "x.txt", line), 1, 10**6)
 
 
+def test_a_path_of_many_folders_and_a_yaml_of_many_names_are_read_in_a_moment(convert, tmp_path):
+    picture_file(tmp_path / "1.png")
+    (tmp_path / "1.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "list.txt").write_text(f"{'a/' * 60_000}gone.png\n1.png\n")
+    (tmp_path / "data.yaml").write_text(f"names: [{', '.join(f'n{i}' for i in range(50_000))}]\ntrain: list.txt\n")
+    with alarm(10):
+        written, told = convert("Darknet_to_YOLOv3", tmp_path / "data.yaml")
+    assert len(written) == 1
+    assert "list.txt:1: picture a/a/" in told
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_the_size_is_that_of_the_picture_that_is_read(tmp_path, kind):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.new("RGB", (40, 30)).save(tmp_path / "1", kind, exif=exif)
+    assert read_size(tmp_path / "1", 10**6)[:2] == read_picture(tmp_path / "1", 10**6).shape[:2]
+
+
+def test_a_camera_raw_picture_is_not_its_preview(tmp_path):
+    image = PIL.Image.new("RGB", (40, 30))
+    image.save(tmp_path / "1.tif", tiffinfo={50706: b"\x01\x04\0\0"})
+    with pytest.raises(UserError, match="raw picture of a camera"):
+        read_size(tmp_path / "1.tif", 10**6)
+
+
 def test_many_boxes_in_a_picture_are_checked_in_a_moment(convert, tmp_path):
     corners = np.random.default_rng(0).uniform(0, 50, (20_000, 2))
     boxes = np.concatenate([corners, corners + 20], 1)
@@ -469,6 +531,16 @@ def test_many_boxes_in_a_picture_are_checked_in_a_moment(convert, tmp_path):
         annotations = [{"bbox": [*corner, 20, 20], "category_id": i % 3} for i, corner in enumerate(corners.tolist())]
         written, told = convert("COCO_to_YOLOv3", coco(tmp_path / "x.json", annotations), tmp_path)
         assert told.count("is not listed") == sum(i % 3 != 1 for i in range(20_000))
+
+
+def test_text_of_another_kind_is_refused_before_it_is_read_or_searched(tmp_path):
+    for name, size in (("a.txt", 2**29 + 1), ("data.yaml", 2**24 + 1)):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+        with pytest.raises(UserError, match="more than"):
+            read_names(tmp_path / name) if name == "data.yaml" else check_annotations(tmp_path / name, 1, 10**6)
+    with pytest.raises(ValueError, match="NUL"), alarm(1):
+        parse_line("\0" * 10**8, tmp_path)
 
 
 def test_what_is_not_a_file_is_not_waited_for(tmp_path):

@@ -7,13 +7,21 @@ import resource
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 from dataclasses import replace
 
 from yolov3 import configs
 from yolov3.checkpoint import ModelSpec, find, read_model, read_weights, write_checkpoint
 from yolov3.checks import PROJECT, UserError, read_class_names
-from yolov3.darknet import array_shapes, convolutions, get_arrays, load_yolo_weights, save_yolo_weights
+from yolov3.darknet import (
+    array_shapes,
+    convolutions,
+    get_arrays,
+    load_arrays,
+    load_yolo_weights,
+    save_yolo_weights,
+)
 from yolov3.detector import Detector
 from yolov3.files import THIS_COMPUTER, whole_folder
 from yolov3.loading import Load_Yolo_model, configured_model
@@ -460,6 +468,29 @@ def test_a_header_that_claims_terabytes_is_refused_before_anything_is_read(netwo
             read_weights(folder, array_shapes(network[0]))
 
 
+def test_the_header_of_an_array_that_claims_to_be_long_is_not_read(network, tmp_path):
+    folder, length = write(tmp_path / "checkpoint", network), 5 * 10**7
+    with zipfile.ZipFile(folder / "weights.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", b"\x93NUMPY\2\0" + length.to_bytes(4, "little") + b" " * length)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="weights.npz cannot be read"):
+        read_weights(folder, array_shapes(network[0]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < length / 10
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_too_large_for_float32_are_refused_without_a_warning(network, tmp_path):
+    folder = write(tmp_path / "checkpoint", network)
+    with np.load(folder / "weights.npz") as file:
+        arrays = [array.astype(np.float64) for array in file.values()]
+    arrays[0][0] = 1e300
+    np.savez(folder / "weights.npz", *arrays)
+    with pytest.raises(UserError, match="not finite"):
+        load_arrays(network[0], read_weights(folder, array_shapes(network[0])), folder)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -467,7 +498,9 @@ def test_a_header_that_claims_terabytes_is_refused_before_anything_is_read(netwo
         ("anchors", [[[1e308, 2], [3, 4], [5, 6]], [[1, 2], [3, 4], [5, 6]]]),
         ("anchors", [[[float("nan"), 2], [3, 4], [5, 6]], [[1, 2], [3, 4], [5, 6]]]),
         ("anchors", [[["1", 2], [3, 4], [5, 6]], [[1, 2], [3, 4], [5, 6]]]),
+        ("anchors", [[[1e-300, 2], [3, 4], [5, 6]], [[1, 2], [3, 4], [5, 6]]]),
         ("anchors", "none"),
+        ("strides", [16.0, 32.0]),
         ("scale_x_y", [0, 1]),
         ("scale_x_y", [1.05, 10**400]),
         ("classes", ["cat", "cat", "cup"]),

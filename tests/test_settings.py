@@ -165,6 +165,15 @@ def configured_size():
     return configs.YOLO_INPUT_SIZE
 
 
+@pytest.mark.parametrize("word", ["TRAIN_ANNOT_PATH=None", "TRAIN_CLASSES=5", "TEST_ANNOT_PATH=0", "TRAIN_LOGDIR=()"])
+def test_a_constant_that_must_be_a_path_is_named_where_it_is_not(word, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["Check_annotations.py", "--set", word])
+    for name in ("TRAIN_ANNOT_PATH", "TRAIN_CLASSES", "TEST_ANNOT_PATH", "TRAIN_LOGDIR"):
+        monkeypatch.setattr(configs, name, getattr(configs, name))  # put back, whatever --set says
+    with pytest.raises(UserError, match=rf"^{word.partition('=')[0]} = .* must be a path in quotes"):
+        ScriptParser("")
+
+
 def test_the_settings_of_a_run_are_a_file_that_config_takes(monkeypatch, tmp_path):
     made(monkeypatch, "--set", "TRAIN_EPOCHS=3", "--set", "DETECT_SOURCE=rtsp://me:secret@cam/1")
     configs.TRAIN_ANNOT_PATH = tmp_path / "train.txt"

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 from yolov3.checks import PROJECT, UserError, as_given, read_class_names, read_file
+from yolov3.darknet import load_yolo_weights
 from yolov3.images import read_picture
 from yolov3.media.sources import Pictures, Video, open_source
 
 import cv2
+import keras
 import numpy as np
 import pytest
 
@@ -38,7 +40,14 @@ def special_files(folder):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes that have a name")
-@pytest.mark.parametrize("read", [read_class_names, lambda path: read_picture(path, MAX_PIXELS)])
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_class_names,
+        lambda path: read_picture(path, MAX_PIXELS),
+        lambda path: load_yolo_weights(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]), path),
+    ],
+)
 def test_only_regular_files_of_a_usual_size_are_opened(read, tmp_path):
     for path, reason in special_files(tmp_path).items():
         with pytest.raises(UserError, match=f"{path.name} {reason}"):

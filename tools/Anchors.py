@@ -9,7 +9,7 @@ from yolov3 import configs
 from yolov3.anchors import box_sizes, fit_heads, mean_iou
 from yolov3.annotations.datasets import read_names
 from yolov3.annotations.format import check_annotations
-from yolov3.checks import as_given, check_input_size, check_path, say_it_in_one_line
+from yolov3.checks import as_given, check_input_size, say_it_in_one_line
 from yolov3.heads import configured_network
 from yolov3.networks import NETWORKS, network_name
 from yolov3.settings import ScriptParser, configured_names
@@ -32,7 +32,7 @@ def main() -> None:
     size, published = check_input_size(*given, network.multiple), network.heads.anchors
 
     class_count = len(read_names(arguments.classes) if arguments.classes else configured_names())
-    annotations = arguments.annotations or check_path("TRAIN_ANNOT_PATH", configs.TRAIN_ANNOT_PATH)
+    annotations = arguments.annotations or configs.TRAIN_ANNOT_PATH
     checked = check_annotations(as_given(annotations), class_count, configs.YOLO_MAX_PIXELS)
     sizes = box_sizes(checked.records, checked.sizes, size, configs.YOLO_RESIZE)
     heads = fit_heads(sizes, [len(head) for head in published], arguments.seed)

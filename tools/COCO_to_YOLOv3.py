@@ -40,7 +40,9 @@ def read_coco(path: Path) -> tuple[list, list, list]:
 
 
 def key_of(number: object) -> str | None:
-    """Return an id as text, so that 1 and "1" are the same; None if it is not an id."""
+    """Return an id as text, so that 1, "1" and 1.0 are the same; None if it is not an id."""
+    if isinstance(number, float) and number.is_integer():  # as tables write whole numbers
+        number = int(number)
     return str(number) if isinstance(number, (int, str)) and not isinstance(number, bool) else None
 
 
@@ -117,9 +119,14 @@ def _numbers(values):
     return numbers if all(map(math.isfinite, numbers)) else []
 
 
-def picture_path(folder: Path, name: str) -> Path:
-    """Return the path of a picture that a COCO file names, whether it exists or not."""
-    return first_that(Path.is_file, tails(name, [folder])) or folder / name
+def picture_paths(folder: Path, names: list[str]) -> list[Path]:
+    """Return the paths of the pictures that a COCO file names, whether they exist or not.
+
+    Where a/1.jpg is missing, 1.jpg is taken for it, unless that is what another name means, too.
+    """
+    paths = [first_that(Path.is_file, tails(name, [folder])) or folder / name for name in names]
+    meant = Counter(paths)
+    return [path if meant[path] == 1 else folder / name for path, name in zip(paths, names, strict=True)]
 
 
 @say_it_in_one_line
@@ -170,9 +177,9 @@ def main() -> int:
     notes += [f"{polygons} annotations without a bbox have the box of their polygon"] if polygons else []
 
     found = []
-    for key, image in pictures.items():
+    paths = picture_paths(arguments.pictures.absolute(), [image["file_name"] for image in pictures.values()])
+    for picture, (key, image) in zip(paths, pictures.items(), strict=True):
         place, size = f"image {shortened(key)}", declared_size(image.get("width"), image.get("height"))
-        picture = picture_path(arguments.pictures.absolute(), image["file_name"])
         numbers = np.array(boxes[key], np.float64).reshape(-1, 4)
         found.append(Labelled(picture, numbers, np.array(labels[key], np.int32), place, size))
     inputs = [arguments.classes] if arguments.classes else []

@@ -11,7 +11,7 @@ from yolov3 import configs
 from yolov3.annotations.cli import describe_data_set
 from yolov3.annotations.datasets import read_names
 from yolov3.annotations.format import check_annotations
-from yolov3.checks import as_given, check_path, printable, say_it_in_one_line
+from yolov3.checks import as_given, printable, say_it_in_one_line
 from yolov3.settings import ScriptParser, configured_names
 
 
@@ -25,8 +25,8 @@ def main() -> int:
     names = read_names(arguments.classes) if arguments.classes else configured_names()
     paths, found = arguments.annotations, False
     if not paths:
-        values = {name: getattr(configs, name) for name in ("TRAIN_ANNOT_PATH", "TRAIN_VAL_PATH", "TEST_ANNOT_PATH")}
-        paths = [check_path(*one) for one in values.items() if one[1] is not None or one[0] == "TRAIN_ANNOT_PATH"]
+        configured = configs.TRAIN_ANNOT_PATH, configs.TRAIN_VAL_PATH, configs.TEST_ANNOT_PATH
+        paths = [path for path in configured if path is not None]
     for path in paths:
         checked = check_annotations(as_given(path), len(names), configs.YOLO_MAX_PIXELS)
         print("\n".join([*map(printable, checked.problems), f"{path}: {describe_data_set(checked, names)}"]))

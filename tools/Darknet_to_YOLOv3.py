@@ -26,10 +26,10 @@ from yolov3.annotations.datasets import (
     subset_words,
     tails,
 )
-from yolov3.annotations.format import numbered_lines, shortened
+from yolov3.annotations.format import MOST_RECORD_BYTES, numbered_lines, shortened
 from yolov3.annotations.picture_sizes import Labelled
 from yolov3.checks import UserError, choose, say_it_in_one_line
-from yolov3.media.sources import PICTURE_SUFFIXES
+from yolov3.media.sources import OTHER_SUFFIXES, PICTURE_SUFFIXES
 
 import numpy as np
 
@@ -48,7 +48,8 @@ class Listed(NamedTuple):
 def find_pictures(source: Path, subset: str | None) -> Listed:
     """Return the pictures of a folder, of Darknet's list, or of a subset that data.yaml or obj.data names."""
     if source.is_dir():
-        paths = (x.absolute() for x in sorted(source.rglob("*")) if x.suffix.lower() in PICTURE_SUFFIXES)
+        suffixes = PICTURE_SUFFIXES + OTHER_SUFFIXES
+        paths = (x.absolute() for x in sorted(source.rglob("*")) if x.suffix.lower() in suffixes)
         return Listed([(path, str(path)) for path in paths], [], [])
     if source.suffix.lower() not in (*YAML, *DATA):
         return _listed(source)
@@ -104,7 +105,7 @@ def read_labels(picture: Path, place: str) -> tuple[Labelled, list[str], int]:
     if not file.exists():
         raise UserError(f"labels {file} are missing (background has an empty file)")
     boxes, classes, problems, polygons = [], [], [], 0
-    for number, line in numbered_lines(file, "labels"):
+    for number, line in numbered_lines(file, "labels", MOST_RECORD_BYTES):
         try:
             class_id, box, is_polygon = parse_label(line)
         except ValueError as error:

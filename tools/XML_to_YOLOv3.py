@@ -17,9 +17,9 @@ from typing import NamedTuple
 import _path
 from yolov3.annotations.cli import annotation_parser, parse, write_converted
 from yolov3.annotations.datasets import first_that, read_names
-from yolov3.annotations.format import MOST_TEXT_BYTES, Size, numbered_lines, shortened
+from yolov3.annotations.format import MOST_RECORD_BYTES, Size, numbered_lines, shortened
 from yolov3.annotations.picture_sizes import Labelled, declared_size
-from yolov3.checks import UserError, say_it_in_one_line
+from yolov3.checks import UserError, is_class_name, say_it_in_one_line
 from yolov3.media.sources import PICTURE_SUFFIXES
 
 import numpy as np
@@ -61,7 +61,7 @@ def find_xml(source: Path, subset: str | None) -> tuple[list[Path], list[Path]]:
 
 def parse_xml(file: Path) -> ElementTree.Element:
     """Return the root element of an XML file in any encoding that Python knows. Raises ValueError."""
-    if not file.is_file() or file.stat().st_size > MOST_TEXT_BYTES:
+    if not file.is_file() or file.stat().st_size > MOST_RECORD_BYTES:
         raise ValueError("is not an XML file")
     data = file.read_bytes()
     try:
@@ -95,6 +95,9 @@ def read_xml(file: Path, skip_difficult: bool) -> Annotated:
         sides = [thing.findtext(f"bndbox/{side}") for side in SIDES]
         if not name or None in sides:
             problems.append(f"{file} object {number} is without name or bndbox")
+            continue
+        if not is_class_name(name):
+            problems.append(f"{file} object {number} has a name that a names file cannot hold: {shortened(name)!r}")
             continue
         try:
             boxes.append([float(side) for side in sides])

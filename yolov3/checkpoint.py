@@ -5,6 +5,7 @@ order and axes) or beside what a converter writes for a runtime. It is written w
 """
 
 import functools
+import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -37,6 +38,7 @@ CFG = "network.cfg"  # in the folder of a network that came from one
 MOST_CLASSES = 100_000
 LARGEST_SCALE = 10  # scale_x_y
 MOST_JSON = 2**26  # bytes of model.json
+MOST_HEADER = 2**14  # bytes of the header of an array
 BEFORE = {"features": False, "beta_nms": BETA_NMS, "new_coords": False, "cfg": None}  # of folders that do not say
 SHOWN = 3  # classes that are named where a model is described in one line
 
@@ -122,7 +124,7 @@ def _check(spec):
     right = {
         "classes": isinstance(spec.classes, tuple) and 0 < len(spec.classes) <= MOST_CLASSES,
         "resize": spec.resize in FIXED_RESIZES,
-        "strides": heads.strides == published.strides,
+        "strides": heads.strides == published.strides and all(isinstance(x, int) for x in heads.strides),
         "anchors": are_like(heads.anchors, published.anchors, LARGEST_ANCHOR),
         "scale_x_y": are_like(heads.scale_x_y, published.scale_x_y, LARGEST_SCALE),
         "nms": heads.nms in NMS_KINDS,
@@ -179,7 +181,8 @@ def read_weights(folder: str | Path, shapes: Iterable[tuple[int, ...]]) -> list[
         raise UserError(
             f"{file} cannot be read ({error}): it is damaged or does not belong to its model.json; write it again"
         ) from None
-    return [arrays[name].astype(np.float32) for name in expected]
+    with np.errstate(over="ignore"):  # too large for float32 is infinite, which `darknet.load_arrays` refuses
+        return [arrays[name].astype(np.float32) for name in expected]
 
 
 def damage_is_a_value_error(function: Callable) -> Callable:
@@ -210,10 +213,11 @@ def read_headers(file: Path, most: int) -> dict[str, tuple[tuple[int, ...], np.d
             raise ValueError(f"it holds {len(archive.namelist())} arrays, more than the {most} of the network")
         for name in (name.removesuffix(".npy") for name in archive.namelist()):
             with archive.open(f"{name}.npy") as member:
-                version = np.lib.format.read_magic(member)
+                start = io.BytesIO(member.read(MOST_HEADER))  # in which a header must end: it may claim 4 GB
+                version = np.lib.format.read_magic(start)
                 if version not in readers:
                     raise ValueError(f"array {name} is of version {version}")
-                shape, _, dtype = readers[version](member)
+                shape, _, dtype = readers[version](start)
                 headers[name] = shape, dtype
     return headers
 

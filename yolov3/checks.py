@@ -34,6 +34,7 @@ NOT_A_NAME = re.compile(
     r"|[-+\d.]+(?:[ \t]+[-+\d.]+){4}|.*\s[-+\d.]+(?:,[-+\d.]+){4}(?!\S)"
 )
 MOST_PIXELS = 4096  # of a side of the network input
+SMALLEST = 1e-3  # side of an anchor in pixels, and factor of a head
 LONGEST_NAME = 255  # bytes of a file or folder, as all common file systems have it
 
 
@@ -79,7 +80,7 @@ def check_input_size(size: Any, constant: str = "YOLO_INPUT_SIZE", multiple: int
     if len(sides) != 2:
         raise UserError(f"{text}: give one number or (height, width), 416 or (256, 416) for example")
     if not all(_is(numbers.Integral, side) and side >= multiple and side % multiple == 0 for side in sides):
-        wanted = [min(side, MOST_PIXELS) if _is(numbers.Integral, side) else 416 for side in sides]
+        wanted = [min(max(side, 0), MOST_PIXELS) if _is(numbers.Integral, side) else 416 for side in sides]
         near = tuple(max(multiple, round(side / multiple) * multiple) for side in wanted)
         raise UserError(f"{text}: make {it} a multiple of {multiple}, {near if is_pair else near[0]} for example")
     if max(sides) > MOST_PIXELS:
@@ -114,11 +115,11 @@ def check_count(constant: str, value: Any, least: int) -> int:
 
 
 def are_like(values: Any, like: Any, largest: float) -> bool:
-    """Whether nested sequences have the shape of nested tuples, and hold numbers above 0 and of at most `largest`."""
+    """Whether nested sequences have the shape of nested tuples, and hold numbers from SMALLEST to `largest`."""
     if isinstance(like, tuple):
         is_as_long = isinstance(values, Collection) and len(values) == len(like)
         return is_as_long and all(are_like(x, other, largest) for x, other in zip(values, like, strict=True))
-    return _is(numbers.Real, values) and 0 < float(values) <= largest
+    return _is(numbers.Real, values) and SMALLEST <= values <= largest
 
 
 def check_path(constant: str, value: Any) -> str | os.PathLike:
@@ -126,7 +127,7 @@ def check_path(constant: str, value: Any) -> str | os.PathLike:
     try:
         shell_path(value)
     except UserError:
-        raise UserError(f"{constant} = {value!r} is not a path", "name a file or folder") from None
+        raise UserError(f"{constant} = {repr(value)[:60]} is not a path", "name a file or folder") from None
     return value
 
 
@@ -231,6 +232,11 @@ def check_class_names(names: Collection[str], place: object, unit: str = "class"
             raise UserError(f"{place}: {unit} {number} repeats {name[:60]!r} of {unit} {seen[name]}: name each once")
 
 
+def is_class_name(name: str) -> bool:
+    """Return whether a names file can hold the name of a class, so that it is read again as such."""
+    return bool(name.strip()) and name.isprintable() and not NOT_A_NAME.match(name.strip())
+
+
 def count_classes(classes: int | str | os.PathLike | Collection[str]) -> int:
     """Return the number of classes of a names file, of names, or of what is a number already."""
     count = classes if isinstance(classes, int) else len(class_names(classes))
@@ -296,4 +302,4 @@ def check_wanted(wanted: Collection[str] | None, names: Sequence[str]) -> None:
     for name in wanted or ():
         if name not in known:
             near = difflib.get_close_matches(name, names, 1) or names[:1]
-            raise UserError(f"class {name} is not known: is it {near[0]}? The model has {len(names)} classes")
+            raise UserError(f"class {name[:60]} is not known: is it {near[0]}? The model has {len(names)} classes")

@@ -9,7 +9,7 @@ import functools
 import os
 from typing import NamedTuple
 
-from yolov3.checks import UserError, project_path
+from yolov3.checks import UserError, project_path, read_file
 from yolov3.files import whole_file
 from yolov3.layers import Head
 from yolov3.networks import NETWORKS, constants_to_set
@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 MOST_CLASSES = 1000  # of a file that ends behind some of the heads: with more, a cut-off file would often pass for one
+LARGEST_OTHER = 2**29  # bytes of a file of another network, of which `_why_not` says which it is
 VERSION = np.array([0, 2, 5], "<i4")  # what AlexeyAB's Darknet writes
 
 
@@ -75,7 +76,7 @@ def load_yolo_weights(model: keras.Model, path: str | os.PathLike) -> None:
 
     Raises UserError, the model untouched, if the file is missing, damaged, or made for another network or class count.
     """
-    numbers = _read_numbers(path)
+    numbers = _read_numbers(path, model)
     if numbers.size != model.count_params():
         raise UserError(_why_not(model, path, numbers.size))
     load_arrays(model, _split(numbers, array_shapes(model)), path)
@@ -88,7 +89,7 @@ def transfer_yolo_weights(model, path):
     `partial` writes for training (yolov4.conv.137). The heads are taken if the number of classes is the model's own.
     Raises UserError, the model untouched, as `load_yolo_weights` does.
     """
-    numbers = _read_numbers(path)
+    numbers = _read_numbers(path, model)
     holds = _contents(_ends(model), numbers.size, _classes(model))
     if holds is None:
         raise UserError(_why_not(model, path, numbers.size))
@@ -117,12 +118,9 @@ def save_yolo_weights(model: keras.Model, path: str | os.PathLike) -> None:
             out.write(array.astype("<f4").tobytes())
 
 
-def _read_numbers(path):
-    """The file's float32 numbers behind the header."""
-    try:
-        data = project_path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"weights file {path} cannot be read: {error.strerror}") from None
+def _read_numbers(path, model):
+    """The file's float32 numbers behind the header. It is not read if it is far larger than the model's own."""
+    data = read_file(path, LARGEST_OTHER + 8 * model.count_params(), "weights file")
     if not data:
         raise UserError(f"weights file {path} is empty: download it again")
     if data.lstrip()[:1] == b"<":

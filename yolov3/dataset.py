@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from yolov3.annotations.format import Record
 from yolov3.checks import UserError, check_input_size, choose
 from yolov3.fitting import FIXED_RESIZES, placement
-from yolov3.images import decode_picture, read_picture
+from yolov3.images import SIGNATURES, decode_picture, picture_of, read_picture
 from yolov3.training.augment import Augmentation, choose_crop, cut_out, mosaic, paste, recolour
 
 import numpy as np
@@ -144,7 +144,16 @@ def loader(records: Sequence[Record], max_pixels: int) -> Callable:
 @tf.function(input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int64)], autograph=False)
 def read(path: tf.Tensor, max_pixels: tf.Tensor) -> tf.Tensor:
     """Return the picture in a file, uint8 (H, W, 3). Raises one of tf.errors if it cannot be read."""
-    return decode_picture(tf.io.read_file(path), max_pixels)
+    data = tf.io.read_file(path)
+
+    def by_python():
+        picture = tf.numpy_function(lambda *x: picture_of(x[0], x[1].decode(), int(x[2])), inputs, tf.uint8)
+        return tf.ensure_shape(picture, (None, None, 3))
+
+    inputs = [data, path, max_pixels]
+    marks = [SIGNATURES[kind] for kind in ("JPEG", "PNG", "GIF")]  # TensorFlow decodes only some BMPs
+    in_graph = tf.reduce_any(tf.stack([tf.strings.substr(data, 0, len(mark)) == mark for mark in marks]))
+    return tf.cond(in_graph, lambda: decode_picture(data, max_pixels), by_python)
 
 
 def decode_or_grey(path: tf.Tensor, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -20,6 +20,7 @@ import numpy as np
 
 HEAD_BYTES = 64  # that tell a format
 PILLOW = ("AVIF", "WEBP", "TIFF", "JPEG2000", "BMP", "PPM", "HEIF")
+ALL = ("JPEG", "PNG", "GIF", *PILLOW[:-1])  # Pillow's names of what `images` reads; HEIF only once pi-heif is imported
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 TIFF = (b"II*\0", b"MM\0*")
@@ -90,7 +91,8 @@ def read_with_pillow(data: bytes, path, max_pixels: int) -> np.ndarray:
         Image.MAX_IMAGE_PIXELS = None  # max_pixels is the limit, whichever module was imported first
         warnings.filterwarnings("ignore", module=r"PIL\.")  # about metadata
         with Image.open(io.BytesIO(data), formats=PILLOW if brand == "HEIF" else PILLOW[:-1]) as image:
-            _check(image, path, max_pixels)
+            _check_pixels(image, path, max_pixels)
+            check_not_raw(image, path)
             image.load()
             return _as_rgb(ImageOps.exif_transpose(image), path)
     except UserError:
@@ -155,11 +157,15 @@ class _Quiet:
 quiet = _Quiet()  # with quiet(): decode
 
 
-def _check(image, path, max_pixels):
-    """Raise UserError if an opened picture is too large, or is not the picture that the file is about."""
+def _check_pixels(image, path, max_pixels):
+    """Raise UserError if an opened picture is too large."""
     width, height = image.size
     if width * height > max_pixels:
         raise UserError(f"picture {path} is {width} x {height}, more than YOLO_MAX_PIXELS = {max_pixels:_} allows")
+
+
+def check_not_raw(image, path) -> None:
+    """Raise UserError if an opened picture is not the one that the file is about, but a preview of it."""
     if image.format == "TIFF":
         tags = image.tag_v2
         if DNG_VERSION in tags or tags.get(NEW_SUBFILE_TYPE, 0) & REDUCED:

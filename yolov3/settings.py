@@ -34,6 +34,23 @@ from yolov3.files import whole_file
 
 MOST_BYTES = 2**24  # of a settings file
 FILE_NAME = "settings.py"  # in a folder of results
+PATHS = (
+    *("YOLO_V3_WEIGHTS", "YOLO_V4_WEIGHTS", "YOLO_V3_TINY_WEIGHTS", "YOLO_V4_TINY_WEIGHTS", "YOLO_COCO_CLASSES"),
+    *(
+        "TRAIN_CLASSES",
+        "TRAIN_ANNOT_PATH",
+        "TRAIN_VAL_PATH",
+        "TEST_ANNOT_PATH",
+        "TRAIN_CHECKPOINTS_FOLDER",
+        "TRAIN_LOGDIR",
+    ),
+)
+OTHERWISE = {  # what some of them may be instead
+    "TRAIN_VAL_PATH": (type(None),),
+    "TEST_ANNOT_PATH": (type(None),),
+    "TRAIN_CLASSES": (list, tuple, dict),
+    "YOLO_COCO_CLASSES": (list, tuple, dict),
+}
 FIRST_LINE = "# The settings of a run, which --config takes: python SCRIPT --config THIS_FILE\n"
 
 
@@ -74,6 +91,7 @@ class ScriptParser(argparse.ArgumentParser):
         if self._words and not subsets:
             raise UserError(f"--set {self._words[0]}: write NAME=VALUE, --set TRAIN_EPOCHS=50 for example")
         apply(found.config, [word for word in found.set if "=" in word])
+        check_paths()
 
     def parse_args(self, args=None, namespace=None):
         """Return the options, as argparse has them. The command line must be the one that the settings came from."""
@@ -107,6 +125,14 @@ def apply(files: Sequence[str], words: Sequence[str]) -> None:
     made_of["--set"] = {name: set() for name in set_here}
     _check_made_of(list(made_of.items()))
     vars(configs).update(replaced | set_here)
+
+
+def check_paths() -> None:
+    """Raise UserError if a constant that must be the path of a file or folder is something else."""
+    for name in PATHS:
+        value = getattr(configs, name)
+        if not isinstance(value, OTHERWISE.get(name, ())):
+            check_path(name, value)
 
 
 def constants() -> dict[str, Any]:
@@ -158,8 +184,9 @@ def _run(data: bytes, file: str, known: dict[str, Any]) -> dict[str, Any]:
     try:
         exec(compile(data, path, "exec"), names)
     except SyntaxError as error:
-        text = (error.text or "").strip()
-        raise UserError(f"settings file {file} line {error.lineno}: {error.msg}: {text}") from None
+        where = f" line {error.lineno}" if error.lineno else ""
+        text = f": {error.text.strip()}" if error.text else ""
+        raise UserError(f"settings file {file}{where}: {error.msg}{text}") from None
     except Exception as error:  # a name without quotes, a division by zero ...
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         where = f" line {lines[-1]}" if lines else ""

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov3.checks import UserError, project_path, shell_path
+from yolov3.checks import UserError, project_path, read_file, shell_path
+from yolov3.images import PICTURE_BYTES
 from yolov3.media.sources import OTHER_SUFFIXES, PICTURE_SUFFIXES, Pictures, open_source
 
 import pyarrow as pa
@@ -176,7 +177,7 @@ def fetch_file(name: str) -> bytes:
         if name.startswith(S3):
             with s3().open_input_stream(name.removeprefix(S3)) as stream:
                 return stream.read()
-        return Path(name).read_bytes()
+        return read_file(name, PICTURE_BYTES, "picture")
     except OSError as error:
         if name.startswith(S3) and not isinstance(error, FileNotFoundError):
             raise OSError(f"{name} cannot be fetched ({first_line(error)}): {S3_REMEDY}") from None
@@ -213,6 +214,8 @@ def open_parquet(file: str) -> pq.ParquetFile:
     """Open a Parquet file on this machine or on S3."""
     if file.startswith(S3):
         return pq.ParquetFile(s3().open_input_file(file.removeprefix(S3)))
+    if not Path(file).is_file():  # a pipe would be waited for
+        raise UserError(f"{file} is not a file")
     return pq.ParquetFile(file)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tools.cluster.listing import Files, Rows
 from yolov3.checkpoint import ModelSpec
-from yolov3.checks import UserError
+from yolov3.checks import UserError, read_file
 from yolov3.files import check_writable, whole_file
 from yolov3.sizes import written_size
 
@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("error", pa.string()),  # why the picture cannot be read; null if it can
     ]
 )
+MOST_BYTES = 2**31  # of a file of weights
 DIGITS = 12  # characters of a digest that are shown to people
 
 
@@ -60,12 +61,8 @@ def describe_run(
 def model_digest(model: ModelSpec, weights: Path) -> str:
     """Return the digest of a weights file, or of all files of a checkpoint folder, its classes, heads and cfg."""
     files = sorted(x for x in weights.rglob("*") if x.is_file()) if weights.is_dir() else [weights]
-    try:
-        return digest(
-            [json.dumps([model.classes, model.heads, model.cfg]).encode(), *(file.read_bytes() for file in files)]
-        )
-    except OSError as error:
-        raise UserError(f"{weights} cannot be read: {error.strerror}") from None
+    about = json.dumps([model.classes, model.heads, model.cfg]).encode()
+    return digest([about, *(read_file(file, MOST_BYTES, "weights file") for file in files)])
 
 
 def digest(pieces: Iterable[bytes]) -> str:

@@ -21,7 +21,7 @@ from yolov3.annotations.format import (
     read_size,
 )
 from yolov3.annotations.picture_sizes import Labelled, fitted
-from yolov3.checks import UserError, check_class_names, printable, project_path
+from yolov3.checks import UserError, check_class_names, is_class_name, printable, project_path
 from yolov3.files import check_writable, whole_file
 from yolov3.settings import ScriptParser
 
@@ -124,6 +124,8 @@ def write_converted(
     Return the exit code 0. Raises UserError if nothing is left to write.
     """
     check_class_names(names, arguments.source)
+    if wrong := [name for name in names if not is_class_name(name)]:
+        raise UserError(f"{arguments.source}: a names file cannot hold the class {wrong[0][:60]!r}: rename it")
     found = list(found)
     check_apart(arguments, itertools.chain(inputs, (one.picture for one in found)))
     checked, folder = Checked(problems=problems), arguments.output.parent
@@ -146,7 +148,7 @@ def write_converted(
     tell_left_out(checked.problems)
     if not checked.records:
         raise UserError(f"{arguments.source} holds no picture that can be used: nothing is written")
-    if checked.problems and not any(len(record.classes) for record in checked.records):
+    if (checked.problems or notes) and not any(len(record.classes) for record in checked.records):
         raise UserError(f"{arguments.source} holds no box that can be used: nothing is written")
     notes = [*notes, *(change.format(count) for change, count in changes.items() if change), *_unlike_configs(names)]
     for note in notes:

@@ -3,24 +3,27 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from yolov3.annotations.format import read_text
+from yolov3.annotations.format import MOST_RECORD_BYTES, read_text
 from yolov3.checks import UserError, as_given, check_class_names, project_path, read_class_names
 
 import yaml
 
 YAML = (".yaml", ".yml")
 DATA = (".data",)
+# Everything stays text: a class may be called `no` or 1.10. libyaml is 30 times as fast, but PyYAML may lack it.
+LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+MOST_ENDS = 64  # of a path that are tried: a line of another kind of file may have 100,000 slashes
 SUBSETS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def read_dataset(path: Path) -> dict:
     """Return the keys of an obj.data or data.yaml, values as they stand: str, list or dict of str."""
-    text = read_text(path, "data set file")
+    text = read_text(path, "data set file", MOST_RECORD_BYTES)
     if path.suffix.lower() in DATA:
         lines = (line.split("#")[0].partition("=") for line in text.split("\n"))
         return {key.strip(): value.strip() for key, sign, value in lines if sign}
     try:
-        content = yaml.load(text, yaml.BaseLoader)  # everything stays text: a class may be called `no` or 1.10
+        content = yaml.load(text, LOADER)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path} is not YAML{f': see line {mark.line + 1}' if mark else ''}") from None
@@ -75,7 +78,7 @@ def tails(word: str, folders: Sequence[Path], ran_in: Sequence[Path] = ()) -> It
     """
     for root in (*ran_in, *folders):
         yield root / word
-    parts = [x for x in PurePosixPath(word.replace("\\", "/")).parts if x not in ("/", "..")]
+    parts = [x for x in PurePosixPath(word.replace("\\", "/")).parts if x not in ("/", "..")][-MOST_ENDS:]
     for first in range(len(parts)):
         for root in folders:
             yield root.joinpath(*parts[first:])

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from yolov3.checks import UserError, check_count, project_path
 from yolov3.files import whole_file
+from yolov3.formats import ALL, check_not_raw
 
 import numpy as np
 import PIL.Image
@@ -24,9 +25,11 @@ from tqdm import tqdm
 NUMBER = re.compile(r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?|nan|inf)", re.ASCII | re.IGNORECASE)
 WORD = re.compile(r"\S+")
 SOME_NUMBERS = re.compile(r"[-+.,\d]*", re.ASCII)
-MOST_TEXT_BYTES = 2**31  # of an annotation, label or XML file; a larger one is of another kind
+MOST_TEXT_BYTES = 2**29  # of an annotation file, COCO's JSON or a list; a larger one is of another kind
+MOST_RECORD_BYTES = 2**24  # of the labels or XML of one picture, and of data.yaml
 LONGEST_TOLD = 60  # characters of a wrong word that a message repeats
 ORIENTATION = 0x0112  # the EXIF tag
+TURNED = ("JPEG", "MPO", "WEBP", "AVIF")  # by that tag when they are read; Pillow's size of a TIFF is the upright one
 PIL.Image.MAX_IMAGE_PIXELS = None  # YOLO_MAX_PIXELS is the limit, checked by `read_size` before anything is decoded
 
 
@@ -140,6 +143,8 @@ def annotation_text(records: Iterable[Record], folder: Path) -> str:
 
 def parse_line(line: str, folder: Path) -> Record:
     """Return the record of one line of an annotation file in `folder`. Raises ValueError that says what is wrong."""
+    if "\0" in line:
+        raise ValueError("the path holds a NUL character: save the file as UTF-8 text")
     picture, words = _split(line)
     rows = [word.split(",") for word in words]
     for word, row in zip(words, rows, strict=True):
@@ -147,8 +152,6 @@ def parse_line(line: str, folder: Path) -> Record:
             raise ValueError(f"{shortened(word)!r} is not a box: it must be x1,y1,x2,y2,class")
     if not picture:
         raise ValueError("the path of the picture is missing before the first box")
-    if "\0" in picture:
-        raise ValueError("the path holds a NUL character: save the file as UTF-8 text")
     with np.errstate(over="ignore"):  # a number too large for float32 becomes infinite, which `usable_boxes` reports
         numbers = np.array([[float(x) for x in row] for row in rows], np.float64).reshape(-1, 5)
         boxes = numbers[:, :4].astype(np.float32)
@@ -240,13 +243,13 @@ def read_size(path: str | Path, max_pixels: int) -> Size:
     try:
         if not Path(path).is_file():
             raise UserError(f"picture {path} is {'not a file' if Path(path).exists() else 'missing'}")
-        with PIL.Image.open(path) as picture:
+        with PIL.Image.open(path, formats=ALL) as picture:
+            check_not_raw(picture, path)
             width, height = picture.size
             if picture.format == "GIF" and picture.tile and picture.tile[0][1]:
                 left, top, right, bottom = picture.tile[0][1]  # the first frame, which may be smaller than the canvas
                 width, height = right - left, bottom - top
-            is_jpeg = picture.format in ("JPEG", "MPO")
-            orientation = picture.getexif().get(ORIENTATION, 1) if is_jpeg else 1
+            orientation = picture.getexif().get(ORIENTATION, 1) if picture.format in TURNED else 1
     except UserError:
         raise
     except OSError as error:
@@ -266,17 +269,16 @@ def read_size(path: str | Path, max_pixels: int) -> Size:
 
 def shortened_path(path: str | Path) -> str:
     """Return a path, shortened to fit into a message. Its end is kept, which tells it from others."""
-    text = str(path)
-    return text if len(text) <= 255 else f"...{text[-LONGEST_TOLD:]}"
+    return str(path) if len(str(path)) <= 255 else f"...{str(path)[-LONGEST_TOLD:]}"
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str, limit: int = MOST_TEXT_BYTES) -> str:
     """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark. Raises UserError about `what`."""
     try:
         if not path.is_file():
             raise UserError(f"{what} {path} {'cannot be read: it is not a file' if path.exists() else 'is missing'}")
-        if path.stat().st_size > MOST_TEXT_BYTES:
-            raise UserError(f"{what} {path} cannot be read: it has more than {MOST_TEXT_BYTES:_} bytes")
+        if path.stat().st_size > limit:
+            raise UserError(f"{what} {path} cannot be read: it has more than {limit:_} bytes")
         data = path.read_bytes()
         is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         return data.decode("utf-16" if is_utf16 else "utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
@@ -286,9 +288,9 @@ def read_text(path: Path, what: str) -> str:
         raise UserError(f"{what} {shortened_path(path)} cannot be read: {error.strerror}") from None
 
 
-def numbered_lines(path: Path, what: str) -> list[tuple[int, str]]:
+def numbered_lines(path: Path, what: str, limit: int = MOST_TEXT_BYTES) -> list[tuple[int, str]]:
     """Return the lines of a text file that are not blank, with their numbers from 1."""
-    return [(i, line) for i, line in enumerate(read_text(path, what).split("\n"), 1) if line.strip()]
+    return [(i, line) for i, line in enumerate(read_text(path, what, limit).split("\n"), 1) if line.strip()]
 
 
 def _lines(path):

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of red, green, blue, 0..1
+MOST_BYTES = 2**29  # of a re-identification network
 Embedder = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -26,6 +27,8 @@ def load_embedder(path: str | os.PathLike) -> Embedder:
     file = project_path(path)
     if not file.is_file():
         raise UserError(f"TRACKER_EMBEDDER: {file} is {'not a file' if file.exists() else 'missing'}; {CHOICES}")
+    if file.stat().st_size > MOST_BYTES:
+        raise UserError(f"TRACKER_EMBEDDER: {file} is larger than the {MOST_BYTES:_} bytes that it may have; {CHOICES}")
     probe = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     two = np.array([[0, 0, 32, 64], [8, 0, 64, 64]], np.float32)
     try:

@@ -42,8 +42,6 @@ COUNTS = (  # constants that are whole numbers, and the least value of each
 AMOUNTS = "TRAIN_WARMUP_EPOCHS", "TRAIN_BACKUP_SECONDS"
 FRACTIONS = "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC", "TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD"
 SWITCHES = "TRAIN_FLIP", "TRAIN_DATA_AUG"
-PATHS = "TRAIN_ANNOT_PATH", "TRAIN_MODEL_NAME", "TRAIN_CHECKPOINTS_FOLDER", "TRAIN_LOGDIR"
-PATHS_OR_NONE = "TRAIN_VAL_PATH", "TEST_ANNOT_PATH"
 # fmt: off
 CONTINUE_WITH = (  # an interrupted training goes on only if these constants have not changed
     "YOLO_TYPE", "TRAIN_YOLO_TINY", "YOLO_ANCHORS", "TRAIN_ANCHORS", "YOLO_CFG", "YOLO_RESIZE", "TRAIN_CLASSES",
@@ -119,9 +117,7 @@ def check_constants() -> None:
     name = configs.TRAIN_MODEL_NAME
     if not isinstance(name, str) or not name.strip(" ."):
         raise UserError(f"TRAIN_MODEL_NAME = {name!r} cannot name a folder: use yolo_custom, for example")
-    for constant in PATHS + PATHS_OR_NONE:
-        if constant in PATHS or getattr(configs, constant) is not None:
-            check_path(constant, getattr(configs, constant))
+    check_path("TRAIN_MODEL_NAME", name)
 
 
 def configured_sizes(multiple: int) -> list[tuple[int, int]]:
