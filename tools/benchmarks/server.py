@@ -1,5 +1,5 @@
-"""What a server costs: pictures a second, latencies and CPU seconds a picture of tools/serving/server.py, by gRPC and by
-REST, beside the bare detector in a loop.
+"""Measure pictures a second, latencies and CPU seconds a picture of tools/serving/server.py by gRPC and by REST, beside
+the bare detector in a loop.
 
 python -m tools.benchmarks.server checkpoints/yolov4-tiny-416 photos/
 python -m tools.benchmarks.server checkpoints/yolov4-tiny-openvino-INT8-416 photos/ --rounds 5 --markdown server.md
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tools.benchmarks.measuring import describe_machine, run_in_rounds, table
-from tools.serving.client import grpc_caller, rest_caller
+from tools.serving.asking import GrpcCaller, RestCaller, Server
 from yolov3 import configs
 from yolov3.checks import PROJECT, UserError, as_given, check_count, say_it_in_one_line
 from yolov3.files import check_output, whole_file
@@ -56,7 +56,7 @@ class Round(NamedTuple):
     batch: float  # pictures in a batch, on average
 
 
-# --- The bare detector -------------------------------------------------------------------------------------------------
+# --- The bare detector ------------------------------------------------------------------------------------------------
 
 
 def detect_in_loop(pipe, checkpoint, files):
@@ -214,8 +214,8 @@ def main():
         server_running(checkpoint, shlex.split(arguments.server)) as (process, rest, grpc),
         bare_detector(checkpoint, files, arguments.pictures) as (loop, description),
     ):
-        by_grpc = grpc_caller(grpc, "yolo", ANSWER_SECONDS)
-        by_rest = rest_caller(rest.removeprefix("http://"), "yolo", ANSWER_SECONDS)
+        by_grpc = GrpcCaller(Server(grpc, "yolo", ANSWER_SECONDS), 1)
+        by_rest = RestCaller(Server(rest.removeprefix("http://"), "yolo", ANSWER_SECONDS), 1)
         ways = {"gRPC": (by_grpc, files), "REST": (by_rest, files), "gRPC, undecodable": (by_grpc, [b"?"])}
         calls = {"bare detector": loop}
         for name, (call, asked) in ways.items():
@@ -234,8 +234,8 @@ def main():
         [
             describe_machine("ray", "grpcio", "openvino"),
             f"{shlex.join(['python', *sys.argv])}: {description}, {len(files)} files of "
-            f"{np.mean([len(x) for x in files]) / 1e3:.0f} KB, {arguments.clients} clients, {arguments.pictures} pictures "
-            f"a round, {arguments.rounds} rounds. The idle server takes {idle:.1f} % of a core.",
+            f"{np.mean([len(x) for x in files]) / 1e3:.0f} KB, {arguments.clients} clients, {arguments.pictures} "
+            f"pictures a round, {arguments.rounds} rounds. The idle server takes {idle:.1f} % of a core.",
             table(header, [row(name, rounds[name], rounds["bare detector"]) for name in calls]),
         ]
     )

@@ -14,7 +14,6 @@ listen on all addresses and run what they are sent: a Ray of our own asks for a 
 of a cluster belong into a private network. Needs: pip install -r requirements/serving-ray.txt
 """
 
-import argparse
 import os
 import re
 import secrets
@@ -25,24 +24,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # runs from any directory
 
+from tools.serving.asking import read_token
 from yolov3 import configs
 from yolov3.checkpoint import find, is_weights, read_model
-from yolov3.checks import UserError, as_given, check_count, read_file, say_it_in_one_line, shell_path
+from yolov3.checks import UserError, as_given, check_count, say_it_in_one_line, shell_path
 from yolov3.downloads import fetch_weights
 from yolov3.loading import configured_model
+from yolov3.settings import ScriptParser
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-TOKEN = re.compile(r"[!-~]{8,1000}")  # printable ASCII
 RAY_OF_OUR_OWN = {
     "RAY_AUTH_MODE": "token",  # its ports are open to all who reach this machine: nobody else knows the secret
     "RAY_max_direct_call_object_size": "2000000",  # bytes: most pictures need no shared memory, which costs 2 ms each
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # a tenth, as it is else, costs 2 % of a core
 }
-SECRET_BYTES = 2**16  # of the largest file with a token
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("checkpoint", nargs="?", help="folder, its name under checkpoints/, or .weights (configs.py's)")
     parser.add_argument("--name", default="yolo", help="of the model, for clients (yolo)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1); 0.0.0.0: all")
@@ -78,15 +77,6 @@ def parse_arguments():
     if not MODEL_NAME.fullmatch(arguments.name):
         raise UserError(f"--name {arguments.name!r} must be of letters, digits, dots, - and _")
     return arguments
-
-
-def read_token(word):
-    """Return the first line of a file with a token. Raises UserError."""
-    path = shell_path(word).absolute()
-    lines = read_file(path, SECRET_BYTES, "token file").decode("utf-8", "replace").splitlines()
-    if not lines or not TOKEN.fullmatch(lines[0]):
-        raise UserError(f"token file {path} must begin with a line of 8 or more ASCII characters without spaces")
-    return lines[0]
 
 
 def read_tls(certificate, key):
