@@ -74,10 +74,11 @@ def default_annotations() -> str:
 
 
 def names_beside(file: Path) -> Path | None:
-    """Return the names file beside an annotation file: the one of the same name, or the only one of any name."""
-    named = file.with_suffix(".names")
+    """Return the names file of an annotation file: the one named like it (mine.names for mine_test.txt, too), or the
+    only one beside it."""
+    named = file.with_suffix(".names"), file.with_name(f"{file.stem.rpartition('_')[0]}.names")
     others = list(file.parent.glob("*.names"))
-    return named if named.exists() else others[0] if len(others) == 1 else None
+    return next((one for one in named if one.exists()), others[0] if len(others) == 1 else None)
 
 
 def choose_weights(arguments: argparse.Namespace) -> str | Path | None:

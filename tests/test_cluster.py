@@ -311,7 +311,7 @@ def test_a_machine_that_goes_down_takes_no_picture_along(tmp_path):
         cluster.shutdown()
     assert job.returncode == 0, err
     assert not err
-    assert out.startswith("480 pictures in 60 parts\n") and len(out.splitlines()) == 4
+    assert out.splitlines()[1] == "480 pictures in 60 parts" and len(out.splitlines()) == 6
     assert_each_once(output, pictures)
 
 
@@ -464,7 +464,7 @@ def test_what_is_no_source_or_output_is_refused(tmp_path):
         with pytest.raises(UserError, match=f"no Ray cluster answers at --address {address}: "):
             detect(DIGITS[0], "--output", tmp_path / "out", "--address", address)
     for source, output, message in (
-        (DIGITS[0], tmp_path, "holds files but no run.json"),
+        (DIGITS[0], tmp_path, "holds files but not run.json"),
         (DIGITS[0], "s3://bucket/out", "is not a folder"),
         ("https://example.com/", tmp_path / "out", "cannot be listed"),
         ("s3://", tmp_path / "out", "does not name a bucket"),

@@ -243,3 +243,45 @@ def test_files_that_are_not_coco(convert, tmp_path):
     with pytest.raises(SystemExit) as error:
         convert("COCO_to_YOLOv3", coco(tmp_path / "x.json"), tmp_path / "nowhere")
     assert_one_line_error(error, "picture folder", "nowhere is missing")
+
+
+# --- Divided -----------------------------------------------------------------------------------------------------
+
+
+def test_a_split_is_a_share_of_the_pictures_the_same_each_time_with_its_counts(convert, tmp_path, capsys):
+    for i in range(20):
+        picture_file(tmp_path / "in" / f"{i}.png")
+        things = [("cat", 0, 1, 1, 50, 50)] if i < 10 else [("dog", 0, 1, 1, 50, 50)] if i < 15 else []
+        text_file(tmp_path / "in" / f"{i}.xml", voc(f"{i}.png", *things))
+    assert convert("XML_to_YOLOv3", tmp_path / "in", "--split", 0.8) == 0
+    said = capsys.readouterr().out
+    parts = [lines(tmp_path / f"out_{part}.txt") for part in ("train", "test")]
+    assert [len(part) for part in parts] == [16, 4] and len(set(sum(parts, []))) == 20
+    assert sum(" " not in line for line in parts[1]) == 1  # a fifth of the five without boxes
+    told = [[sum(line.endswith(f",{i}") for line in part) for i in (0, 1)] for part in parts]
+    for name, part, (cats, dogs) in zip(("train", "test"), parts, told, strict=True):
+        background = len(part) - cats - dogs
+        expected = (
+            f"{len(part)} pictures, {background} of them background, {cats + dogs} boxes\n  cat: {cats}\n  dog: {dogs}"
+        )
+        assert f"out_{name}.txt: {expected}\n" in said
+    assert lines(tmp_path / "out.names") == ["cat", "dog"] and not (tmp_path / "out.txt").exists()
+    assert convert("XML_to_YOLOv3", tmp_path / "in", "--split", 0.8) == 0
+    assert [lines(tmp_path / f"out_{part}.txt") for part in ("train", "test")] == parts
+
+
+def test_a_split_that_cannot_be_is_one_line_and_writes_nothing(convert, tmp_path):
+    picture_file(tmp_path / "in" / "1.png")
+    text_file(tmp_path / "in" / "1.xml", voc("1.png", ("cat", 0, 1, 1, 50, 50)))
+    for share, said in (
+        (0.5, "takes at least two pictures with boxes"),
+        (1, "between 0 and 1"),
+        (80, "between 0 and 1"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            convert("XML_to_YOLOv3", tmp_path / "in", "--split", share)
+        assert_one_line_error(error, f"--split {share}", said)
+    with pytest.raises(SystemExit) as error:
+        convert("XML_to_YOLOv3", tmp_path / "in", "--split", 0.5, "--names", tmp_path / "out_test.txt")
+    assert_one_line_error(error, "--output and --names are both")
+    assert not list(tmp_path.glob("out*"))

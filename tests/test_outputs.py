@@ -305,6 +305,41 @@ def test_a_varying_frame_rate_lasts_as_long_as_its_source(tmp_path):
     assert levels[31:] == pytest.approx([8] * (len(frames) - 31), abs=0.4)
 
 
+def test_gaps_are_filled_up_to_a_bound_and_then_left_out_and_told_once(tmp_path, monkeypatch, capsys):
+    """Filling the gaps of damaged times would write for ever; frames behind them keep their pace."""
+    monkeypatch.setattr(videos, "MOST_REPEATS", 100)
+    monkeypatch.setattr(videos, "REPEATS_A_FRAME", 1)
+    video = VideoFile(tmp_path / "out.mp4", 10)
+    frame = np.zeros((48, 80, 3), np.uint8)
+    for seconds in (0, 0.1, 8, 8.1, 8.2, 3600, 3600.1, 3601.1, 7200, 7200.1):
+        video.write(frame, seconds)
+    assert video.frames == 96
+    video.close(7200.2)
+    assert len(read_video(tmp_path / "out.mp4")) == 97  # 8.3 s, a gap, 1.2 s, a gap, 0.2 s
+    told = capsys.readouterr().err
+    assert told.count("\n") == 2 and "out.mp4: a gap of 3592 seconds in the times of its source is left out" in told
+
+
+def test_at_the_end_a_header_that_says_hours_is_not_believed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(videos, "MOST_REPEATS", 100)
+    video = VideoFile(tmp_path / "out.mp4", 10)
+    for seconds in (0, 0.1, 0.5, 0.6):
+        video.write(np.zeros((48, 80, 3), np.uint8), seconds)
+    video.close(10**6)
+    assert len(read_video(tmp_path / "out.mp4")) == 7
+    assert "a gap of" in capsys.readouterr().err
+
+
+def test_a_live_video_fills_any_gap(tmp_path, monkeypatch):
+    monkeypatch.setattr(videos, "MOST_REPEATS", 10)
+    monkeypatch.setattr(videos, "REPEATS_A_FRAME", 0)
+    video = VideoFile(tmp_path / "out.mp4", 10, live=True)
+    for seconds in (0, 5, 10):
+        video.write(np.zeros((48, 80, 3), np.uint8), seconds)
+    video.close()
+    assert len(read_video(tmp_path / "out.mp4")) == 101
+
+
 def test_a_video_of_varying_rate_has_each_source_frame_once_in_json(tmp_path, monkeypatch):
     times = iter(i**2 / 40 for i in range(20))
     monkeypatch.setattr(sources.Video, "_clock", lambda self: next(times))

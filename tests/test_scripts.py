@@ -207,3 +207,18 @@ def test_where_nothing_can_be_printed_one_line_says_so():
         ended = subprocess.run(command, cwd=PROJECT, stdout=full, stderr=subprocess.PIPE, text=True)
     assert ended.stderr == "error: output cannot be written: No space left on device\n"
     assert ended.returncode == 1
+
+
+def test_every_file_that_pip_is_told_to_install_is_there():
+    folders = [PROJECT / name for name in ("deep_sort", "docs", "requirements", "tools", "yolov3")]
+    files = [*PROJECT.glob("*.*"), *(file for folder in folders for file in folder.rglob("*.*"))]
+    hints = []
+    for file in (x for x in files if x.suffix in (".py", ".md", ".txt", ".ipynb")):
+        text = file.read_text(encoding="utf-8")
+        hints += [PROJECT / name for name in re.findall(r"pip install\b[^\n]*?\s-r\s+([^\s\"'`,;)]+)", text)]
+        hints += [PROJECT / name for name in re.findall(r"\brequirements[\w-]*(?:/[\w-]+)?\.txt", text)]
+        if file.suffix == ".txt":
+            hints += [file.parent / name for name in re.findall(r"(?m)^-r\s+(\S+)", text)]
+    hints = [hint for hint in hints if hint != PROJECT / "requirements/NAME.txt"]  # of how to add a runtime
+    assert len(hints) > 50
+    assert [str(hint) for hint in hints if not hint.is_file()] == []

@@ -156,9 +156,12 @@ class Capture:
     def get(self, what):
         return self.seconds[self.at] * 1000 if what == cv2.CAP_PROP_POS_MSEC else self.values[what]
 
-    def read(self):
+    def grab(self):
         self.at += 1
-        return self.at < len(self.seconds), np.zeros((4, 4, 3), np.uint8)
+        return self.at < len(self.seconds)
+
+    def read(self):
+        return self.grab(), np.zeros((4, 4, 3), np.uint8)
 
     def release(self):
         self.seconds = self.seconds[:1]
@@ -181,6 +184,40 @@ def test_a_gap_in_the_times_of_a_video_does_not_mean_that_it_breaks_off(seconds,
     video = open_source(tmp_path / "x.mkv", MAX_PIXELS)
     assert len(list(video.frames())) == len(seconds)
     assert len(video.problems(True)) == problems
+
+
+HOURS = 5 * 3600
+JUMPS = {  # times of ten frames a second -> and the jump that is told
+    "for good": ([i / 10 + HOURS * (i >= 50) for i in range(100)], HOURS),
+    "of one frame": ([i / 10 + HOURS * (i == 50) for i in range(100)], HOURS),
+    "back": ([i / 10 + HOURS * (i < 50) for i in range(100)], -HOURS),
+    "from frame to frame": ([i / 10 + HOURS * (i % 2) for i in range(100)], HOURS),
+    "beyond all numbers": ([i / 10 + 1e16 * (i == 50) for i in range(100)], 1e16),
+}
+
+
+@pytest.mark.parametrize("name", JUMPS)
+def test_times_that_jump_by_hours_are_damaged_and_go_on_from_there(name, tmp_path, monkeypatch, capsys):
+    times, jump = JUMPS[name]
+    (tmp_path / "x.mkv").write_bytes(bytes(100))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Capture(times, 10.0, round(10 * max(times)) + 1))
+    video = open_source(tmp_path / "x.mkv", MAX_PIXELS)
+    seconds = [frame.seconds for frame in video.frames()]
+    assert np.diff(seconds) == pytest.approx(0.1, abs=1e-2)
+    assert video.problems(True) == []
+    told = capsys.readouterr().err.split()
+    assert told.count("jump") == 1 and f"{jump:.0f}" in told
+
+
+def test_the_average_rate_of_a_video_with_long_gaps_is_not_its_rate(tmp_path, monkeypatch):
+    times = [i / 10 + 1200 * (i >= 50) for i in range(100)]
+    (tmp_path / "x.mp4").write_bytes(bytes(100))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: Capture(times, 100 / 1210, 100))
+    video = open_source(tmp_path / "x.mp4", MAX_PIXELS)
+    assert video.fps == pytest.approx(10)
+    assert video.seconds == pytest.approx(1210)
+    assert [frame.seconds for frame in video.frames()] == pytest.approx(times)
+    assert video.problems(True) == []
 
 
 TEXTS = {

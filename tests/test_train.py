@@ -7,11 +7,12 @@ import sys
 import train
 from yolov3 import configs
 from yolov3.boxes import decode
-from yolov3.cfg_layers import cfg_text
+from yolov3.cfg_write import cfg_text
 from yolov3.checkpoint import ModelSpec, read_model, write_checkpoint
 from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
 from yolov3.loading import Load_Yolo_model, custom_weights
 from yolov3.training import callbacks
+from yolov3.training.configured import configured_pictures, configured_spec
 from yolov3.training.trainer import Trainer
 from yolov3.yolov4 import Create_Yolo
 
@@ -51,6 +52,7 @@ def folder(tmp_path, monkeypatch):
     paths = {
         "TRAIN_CLASSES": "my.names",
         "TRAIN_ANNOT_PATH": "train.txt",
+        "TRAIN_VAL_PATH": "test.txt",
         "TEST_ANNOT_PATH": "test.txt",
         "TRAIN_CHECKPOINTS_FOLDER": "checkpoints",
         "TRAIN_LOGDIR": "log",
@@ -89,7 +91,7 @@ def error_of_training():
 def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv(folder, capsys, shared):
     train.main()
     out = capsys.readouterr().out
-    assert "8 pictures to train on, 2 to measure on" in out
+    assert "8 pictures to train on, 2 to choose the best epoch by, 2 to measure the result on" in out
     assert re.search(r"mine_Tiny: AP50 \d+\.\d; python detection_custom.py uses", out)
     made = folder / "checkpoints" / "mine_Tiny"
     model = read_model(made)
@@ -119,7 +121,7 @@ def test_it_begins_with_a_checkpoint_or_with_darknet_weights(folder, eager, monk
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     source = Create_Yolo(64, "yolov4", True, 2)
     first = [array.copy() for array in get_arrays(source)]
-    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", train.configured_spec().heads)
+    model = ModelSpec("yolov4", True, ("a", "b"), 64, "letterbox", configured_spec().heads)
     write_checkpoint(folder / "start", model, first, "a test")
     save_yolo_weights(source, folder / "start.weights")
     for constants in (
@@ -139,7 +141,7 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
     """yolov4-tiny.conv.29, as Darknet's `partial` makes it of weights of any number of classes."""
     whole = random_weights(Create_Yolo(64, "yolov4", True, 20), folder / "whole.weights").read_bytes()
     (folder / "yolov4-tiny.conv.29").write_bytes(whole[:19_789_716])
-    heads = train.configured_spec().heads._replace(anchors=(((1, 2), (3, 4), (5, 6)), ((7, 8), (9, 10), (11, 12))))
+    heads = configured_spec().heads._replace(anchors=(((1, 2), (3, 4), (5, 6)), ((7, 8), (9, 10), (11, 12))))
     (folder / "any.cfg").write_text(cfg_text(Create_Yolo(64, "yolov4", True, 20), heads, 20, 416))
     for name, value in {
         "TRAIN_TRANSFER": True,
@@ -148,12 +150,13 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
         "TRAIN_EPOCHS": 1,
     }.items():
         monkeypatch.setattr(configs, name, value)
-    assert train.configured_spec().input_size == 64  # TRAIN_INPUT_SIZE, whatever the cfg says
+    assert configured_spec().input_size == 64  # TRAIN_INPUT_SIZE, whatever the cfg says
     train.main()
     assert f"TRAIN_TRANSFER: 17 of 21 convolutions begin with {folder}/yolov4-tiny.conv.29" in capsys.readouterr().out
-    assert read_model(folder / "checkpoints" / "mine_Tiny").heads == heads
+    made = read_model(folder / "checkpoints" / "mine")
+    assert (made.name, made.heads, made.network.cfg.classes) == ("any", heads, 2)
     monkeypatch.setattr(configs, "TRAIN_ANCHORS", heads.anchors[::-1])
-    assert train.configured_spec().heads.anchors == heads.anchors[::-1]
+    assert configured_spec().heads.anchors == heads.anchors[::-1]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +177,24 @@ def test_a_data_set_of_one_picture_will_do(folder, eager, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     train.main()
     assert (folder / "checkpoints" / "mine_Tiny").is_dir()
+
+
+def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, eager, monkeypatch, capsys):
+    monkeypatch.setattr(configs, "TRAIN_VAL_PATH", None)
+    monkeypatch.setattr(configs, "TRAIN_VAL_SPLIT", 0.25)
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
+    parts = [configured_pictures(2) for _ in range(2)]
+    training, validated, tested = ([record.picture.name for record in part.records] for part in parts[0])
+    assert [[record.picture.name for record in part.records] for part in parts[1]] == [training, validated, tested]
+    assert (len(training), len(validated), tested) == (6, 2, ["0.png", "1.png"]) and not set(training) & set(validated)
+    monkeypatch.setattr(configs, "TRAIN_SEED", 1)
+    assert [record.picture.name for record in configured_pictures(2)[1].records] != validated
+    train.main()
+    out = capsys.readouterr().out
+    assert "6 pictures to train on, 2 to choose the best epoch by, 2 to measure the result on" in out
+    assert re.search(r"AP50 \d+\.\d, AP \d+\.\d on the 2 pictures of .*test.txt, which chose nothing", out)
+    monkeypatch.setattr(configs, "TEST_ANNOT_PATH", None)
+    assert configured_pictures(2)[2] is None
 
 
 # --- How it goes on --------------------------------------------------------------------------------------------------
@@ -267,7 +288,7 @@ def test_unusable_data_is_one_line(spoil, message, folder):
 
 
 def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, monkeypatch):
-    heads = train.configured_spec().heads
+    heads = configured_spec().heads
     for made, said in (
         (
             ModelSpec("yolov4", True, ("a",), 64, "letterbox", heads),
@@ -292,6 +313,8 @@ def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, 
         ("TRAIN_INPUT_SIZE", 100, "100: make it a multiple of 32"),
         ("TRAIN_MULTISCALE", (100,), "100: make it a multiple of 32"),
         ("TRAIN_MULTISCALE", 320, "TRAIN_MULTISCALE = 320 must be None or several sizes"),
+        ("TRAIN_VAL_SPLIT", 1.5, "TRAIN_VAL_SPLIT = 1.5 must be a number from 0 to 1"),
+        ("TRAIN_VAL_PATH", "nowhere.txt", "nowhere.txt is missing"),
         ("TRAIN_WARMUP_EPOCHS", -1, "TRAIN_WARMUP_EPOCHS = -1 must be a number, 0 or more"),
         ("TRAIN_FLIP", "yes", "TRAIN_FLIP = 'yes' is not known"),
         ("TRAIN_MODEL_NAME", "", "TRAIN_MODEL_NAME = '' cannot name a folder"),

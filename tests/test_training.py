@@ -1,9 +1,12 @@
 """A training: its schedule, its steps, what it keeps, and that it goes on where it was interrupted."""
 
 import functools
+import io
 import json
 import resource
+import shutil
 import types
+import zipfile
 
 from yolov3.annotations import check_annotations
 from yolov3.checkpoint import ModelSpec, read_model
@@ -13,9 +16,10 @@ from yolov3.dataset import training_batches
 from yolov3.detector import Detector
 from yolov3.loading import Load_Yolo_model
 from yolov3.networks import NETWORKS
+from yolov3.training import backup as backup_module
 from yolov3.training.augment import AUGMENTED
+from yolov3.training.backup import Backup
 from yolov3.training.callbacks import (
-    Backup,
     EpochMeans,
     Keep,
     TensorBoard,
@@ -36,7 +40,7 @@ from oracle import stored_arrays
 SIZE, BATCH, STEPS = 64, 4, 6
 HEADS = NETWORKS["yolov4-tiny"].heads
 MODEL = ModelSpec("yolov4", True, ("red", "green"), SIZE, "letterbox", HEADS)
-SCHEDULE = Schedule(steps=STEPS, warm_up=2, freeze=0, lr_init=1e-3, lr_end=1e-4, ema=0.9)
+SCHEDULE = Schedule(steps=STEPS, warm_up=2, freeze=0, lr_init=1e-3, lr_end=1e-4, ema=0.9, backbone=15)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +52,7 @@ def checked(tmp_path_factory):
 
 
 def make_trainer(schedule=SCHEDULE, precision="FP32", size=SIZE):
-    parts = make_network("yolov4-tiny", 2, size, precision, seed=3)
+    parts = make_network(NETWORKS["yolov4-tiny"], 2, size, precision, seed=3)
     return Trainer(*parts, HEADS, BATCH, schedule)
 
 
@@ -181,7 +185,7 @@ def test_a_training_goes_on_as_if_it_had_not_been_interrupted(checked, tmp_path)
 
     resumed = make_trainer()
     backup = make_backup(tmp_path, resumed)
-    backup.restore(backup.read())
+    assert backup.resume() == tmp_path / "backup.npz"
     assert resumed.steps_done == STEPS // 2
     assert backup.progress == {"best_AP50": 0.5, "epochs_since_best": 2, "measured_step": 3}
     fit(resumed, checked, STEPS - STEPS // 2)
@@ -203,40 +207,46 @@ def test_a_training_stopped_where_the_backbone_thaws_goes_on(checked, tmp_path):
     fit(interrupted, checked, 2)
     backup.save()
     resumed = make_trainer(schedule)
-    make_backup(tmp_path, resumed).restore(backup.read())
+    make_backup(tmp_path, resumed).resume()
     for a, b in zip(weights_of(interrupted), weights_of(resumed), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(resumed.optimizer.variables) > len(interrupted.optimizer.variables)
 
 
-@pytest.fixture
-def saved_twice(checked, tmp_path):
-    """A folder with the backup of step 2 and, before it, that of step 1."""
+@pytest.fixture(scope="module")
+def two_backups(checked, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("backups")
     trainer = make_trainer()
-    backup = make_backup(tmp_path, trainer)
+    backup = make_backup(folder, trainer)
     trainer.begin()
     for _ in range(2):
         fit(trainer, checked, 1)
         backup.save()
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def saved_twice(two_backups, tmp_path):
+    """A folder with the backup of step 2 and, before it, that of step 1."""
+    return shutil.copytree(two_backups, tmp_path, dirs_exist_ok=True)
 
 
 def test_weights_that_are_no_numbers_are_not_saved(saved_twice):
     trainer = make_trainer()
     backup = make_backup(saved_twice, trainer)
-    backup.restore(backup.read())
+    backup.resume()
     trainer.step.assign(3)
     trainer.network.variables[0].assign(trainer.network.variables[0] * float("nan"))
     backup.save()
-    assert make_backup(saved_twice).read()["step"] == 2
+    assert step_resumed(saved_twice) == 2
 
 
 @pytest.mark.parametrize("damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: bytes(99)])
 def test_a_damaged_backup_gives_way_to_the_one_before(saved_twice, capsys, damage):
     file = saved_twice / "backup.npz"
-    assert make_backup(saved_twice).read()["step"] == 2
+    assert step_resumed(saved_twice) == 2
     file.write_bytes(damage(file.read_bytes()))
-    assert make_backup(saved_twice).read()["step"] == 1
+    assert step_resumed(saved_twice) == 1
     assert "is damaged" in capsys.readouterr().out
 
 
@@ -254,8 +264,13 @@ def test_a_damaged_backup_gives_way_to_the_one_before(saved_twice, capsys, damag
 )
 def test_a_backup_whose_content_makes_no_sense_gives_way_to_the_one_before(saved_twice, capsys, change):
     rewrite_backup(saved_twice / "backup.npz", change)
-    assert make_backup(saved_twice).read()["step"] == 1
+    assert step_resumed(saved_twice) == 1
     assert "is damaged" in capsys.readouterr().out
+
+
+def step_resumed(folder):
+    make_backup(folder).resume()
+    return idle_trainer().steps_done
 
 
 def rewrite_backup(file, change):
@@ -266,26 +281,86 @@ def rewrite_backup(file, change):
     np.savez(file, about=json.dumps(about), **arrays)
 
 
-@pytest.mark.parametrize("change", [lambda x: x.pop("optimizer/2"), lambda x: x.update({"optimizer/2": np.zeros(())})])
-def test_a_backup_of_another_optimizer_is_refused_before_anything_is_assigned(saved_twice, change):
-    rewrite_backup(saved_twice / "backup.npz", lambda about, arrays: change(arrays))
+OTHER_OPTIMIZERS = {
+    "an array less": lambda arrays: arrays.pop("optimizer/2"),
+    "an array more": lambda arrays: arrays.update({"optimizer/999": np.zeros(())}),
+    "another shape": lambda arrays: arrays.update({"optimizer/2": np.zeros(())}),
+    "text": lambda arrays: arrays.update({"optimizer/0": np.array("1")}),
+}
+
+
+@pytest.mark.parametrize("other", OTHER_OPTIMIZERS)
+def test_a_backup_of_another_optimizer_gives_way_to_the_one_before(saved_twice, capsys, other):
+    rewrite_backup(saved_twice / "backup.npz", lambda about, arrays: OTHER_OPTIMIZERS[other](arrays))
+    trainer = make_trainer()
+    backup = make_backup(saved_twice, trainer)
+    assert backup.resume() == saved_twice / "backup.previous.npz"
+    assert trainer.steps_done == 1
+    assert "backup.npz does not fit (" in (told := capsys.readouterr().out) and "trying backup.previous.npz" in told
+    backup.save()  # which moves the newest one into the place of the one before
+    (saved_twice / "backup.npz").unlink()
+    assert step_resumed(saved_twice) == 1
+
+
+@pytest.mark.parametrize("other", OTHER_OPTIMIZERS)
+def test_backups_of_another_optimizer_are_refused_before_anything_is_assigned(saved_twice, other):
+    for name in ("backup.npz", "backup.previous.npz"):
+        rewrite_backup(saved_twice / name, lambda about, arrays: OTHER_OPTIMIZERS[other](arrays))
     trainer = make_trainer()
     before, backup = weights_of(trainer), make_backup(saved_twice, trainer)
-    with pytest.raises(UserError, match="backup.npz holds another optimizer .optimizer/2 .*--overwrite"):
-        backup.restore(backup.read())
+    with pytest.raises(UserError, match="backup.npz holds another optimizer, perhaps .*--overwrite"):
+        backup.resume()
     for a, b in zip(before, weights_of(trainer), strict=True):
         np.testing.assert_array_equal(a, b)
+    assert len(list(saved_twice.iterdir())) == 2  # another version of Keras may go on with them
+
+
+def test_headers_are_checked_before_an_array_is_read(saved_twice, monkeypatch, capsys):
+    """An `about` of gigabytes, or of objects, is not even opened."""
+    file = saved_twice / "backup.npz"
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for dtype, shape in (("<U1", (2**40,)), ("<U300000000", ()), ("|O", ()), ("<f4", (2**40,))):
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, data in {**members, "about.npy": header.getvalue() + bytes(99)}.items():
+                archive.writestr(name, data)
+        with monkeypatch.context() as patch:
+            patch.setattr(np, "load", None)
+            (saved_twice / "backup.previous.npz").rename(saved_twice / "kept")
+            assert make_backup(saved_twice).resume() is None
+            (saved_twice / "kept").rename(saved_twice / "backup.previous.npz")
+        told = capsys.readouterr().out
+        assert "backup.npz is damaged (it does not say to which training it belongs): there is not another" in told
+
+
+@pytest.mark.parametrize("name", ["backup.npz", "backup.previous.npz"])
+def test_a_folder_in_a_backups_place_is_told(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} is not a file: move it away"):
+        make_backup(tmp_path)
+
+
+def test_a_backup_that_may_not_be_read_is_kept(saved_twice, monkeypatch):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(backup_module, "read_headers", refused)
+    with pytest.raises(UserError, match="backup.npz cannot be read: Permission denied"):
+        make_backup(saved_twice).resume()
+    assert (saved_twice / "backup.npz").exists()
 
 
 def test_a_kill_between_the_two_renames_loses_nothing_but_the_newest(saved_twice):
     (saved_twice / "backup.npz").rename(saved_twice / "backup.npz.part")
-    assert make_backup(saved_twice).read()["step"] == 1
+    assert step_resumed(saved_twice) == 1
 
 
 def test_a_full_disk_leaves_the_backups_as_they_were(checked, saved_twice):
     trainer = make_trainer()
     backup = make_backup(saved_twice, trainer)
-    backup.restore(backup.read())
+    backup.resume()
     fit(trainer, checked, 1)
     before = {path.name: path.read_bytes() for path in saved_twice.iterdir()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -300,11 +375,11 @@ def test_a_full_disk_leaves_the_backups_as_they_were(checked, saved_twice):
 
 def test_a_backup_of_another_training_is_refused(saved_twice):
     with pytest.raises(UserError, match="unfinished training with TRAIN_EPOCHS = 3, not 4: .*--overwrite"):
-        make_backup(saved_twice, settings={"TRAIN_EPOCHS": 4}).read()
+        make_backup(saved_twice, settings={"TRAIN_EPOCHS": 4}).resume()
 
 
 def test_without_a_backup_there_is_nothing_to_read(tmp_path):
-    assert make_backup(tmp_path).read() is None
+    assert make_backup(tmp_path).resume() is None
 
 
 def test_only_the_chief_writes(checked, tmp_path):

@@ -10,12 +10,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import train
 from yolov3 import configs
 from yolov3.checkpoint import ModelSpec
 from yolov3.networks import NETWORKS
 from yolov3.training.callbacks import EpochMeans
-from yolov3.training.trainer import Schedule, Trainer, choose_strategy, from_chief, make_network, place_among_workers
+from yolov3.training.configured import make_batches
+from yolov3.training.trainer import (
+    Schedule,
+    Trainer,
+    choose_strategy,
+    from_chief,
+    make_network,
+    place_among_workers,
+    train,
+)
 
 import keras
 import tensorflow as tf
@@ -37,10 +45,9 @@ def main(folder, steps, devices):
     strategy = mirrored(devices) if devices > 1 else choose_strategy(BATCH)
     workers, index = place_among_workers(strategy)
     with strategy.scope():
-        parts = make_network("yolov4-tiny", CLASSES, None, "FP32", seed=7 + index)  # the first worker's weights count
-    trainer = Trainer(
-        *parts, NETWORKS["yolov4-tiny"].heads, BATCH, Schedule(steps, 5, 0, LEARNING_RATE, LEARNING_RATE / 10, 0.99)
-    )
+        network = NETWORKS["yolov4-tiny"]
+        parts = make_network(network, CLASSES, None, "FP32", seed=7 + index)  # the first worker's weights count
+    trainer = Trainer(*parts, network.heads, BATCH, Schedule(steps, 5, 0, LEARNING_RATE, LEARNING_RATE / 10, 0.99))
     model = ModelSpec("yolov4", True, ("a", "b"), SIZE, "letterbox", NETWORKS["yolov4-tiny"].heads)
     losses = []
 
@@ -51,7 +58,7 @@ def main(folder, steps, devices):
     records = read_annotations(Path(folder) / "annotations.txt")
     with strategy.scope():
         trainer.begin()
-    train.train(trainer, train.make_batches(records, model, strategy), steps, [EpochMeans(), Losses()], strategy)
+    train(trainer, make_batches(records, model, strategy), steps, [EpochMeans(), Losses()], strategy)
     with strategy.scope():
         shared = from_chief([0.25 if index == 0 else 0.0, 0.5 if index == 0 else 0.0])
     print(json.dumps({"workers": workers, "index": index, "losses": losses, "shared": [float(x) for x in shared]}))

@@ -1,6 +1,7 @@
 """Read annotations for the scripts, and give the converters their command line and their output."""
 
 import argparse
+import contextlib
 import itertools
 import sys
 from collections import Counter
@@ -8,7 +9,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.annotations import Checked, check_annotations, format_record, parse_line, read_size, write_annotations
+from yolov3.annotations import (
+    Checked,
+    Record,
+    annotation_text,
+    check_annotations,
+    draw_share,
+    format_record,
+    parse_line,
+    read_size,
+)
 from yolov3.checks import UserError, check_class_names, printable, project_path
 from yolov3.dataset_files import read_names
 from yolov3.files import check_writable, whole_file
@@ -17,7 +27,8 @@ from yolov3.settings import ScriptParser
 
 from tqdm import tqdm
 
-OPTIONS = {"output": "--output", "names": "--names"}
+PARTS = "train", "test"  # what --split makes
+SPLIT_SEED = 0
 CLASSES_TOLD = 200  # of a longer list only those with boxes are printed
 
 
@@ -32,6 +43,10 @@ def annotation_parser(description: str | None, otherwise: str, subsets: str = ""
     parser.add_argument("--output", type=Path, metavar="PATH", help="annotation file to write (model_data/SOURCE.txt)")
     parser.add_argument("--names", type=Path, metavar="PATH", help="names file to write (beside the output, .names)")
     parser.add_argument("--classes", type=Path, metavar="NAMES", help=f"names file or data.yaml ({otherwise})")
+    about_split = (
+        "write this share of the pictures, drawn at random, to OUTPUT_train.txt and the others to OUTPUT_test.txt"
+    )
+    parser.add_argument("--split", type=float, metavar="0.8", help=about_split)
     return parser
 
 
@@ -47,10 +62,15 @@ def parse(parser: ScriptParser) -> argparse.Namespace:
     default = project_path("model_data") / f"{arguments.source.resolve().stem}{subset}.txt"
     arguments.output = (arguments.output or default).absolute()
     arguments.names = (arguments.names or arguments.output.with_suffix(".names")).absolute()
-    if _identity(arguments.output) == _identity(arguments.names):
-        raise UserError(f"--output and --names are both {arguments.output}: name two files")
-    for name, option in OPTIONS.items():
-        path = getattr(arguments, name)
+    if arguments.split is not None and not 0 < arguments.split < 1:
+        raise UserError(f"--split {arguments.split:g} must be a share between 0 and 1: 0.8, for example")
+    stem, suffix = arguments.output.stem, arguments.output.suffix
+    arguments.parts = [arguments.output.with_name(f"{stem}_{part}{suffix}") for part in PARTS]
+    if arguments.split is None:
+        arguments.parts = [arguments.output]
+    if _identity(arguments.names) in map(_identity, arguments.parts):
+        raise UserError(f"--output and --names are both {arguments.names}: name two files")
+    for path, option in _outputs(arguments):
         if path.is_dir():
             raise UserError(f"output {path} is a folder: name a file with {option}")
         check_writable(path.parent)
@@ -60,10 +80,15 @@ def parse(parser: ScriptParser) -> argparse.Namespace:
 
 def check_apart(arguments: argparse.Namespace, inputs: Iterable[Path]) -> None:
     """Raise UserError if an output is one of the inputs, by whatever link or name."""
-    outputs = {_identity(getattr(arguments, name)): option for name, option in OPTIONS.items()}
+    outputs = {_identity(path): option for path, option in _outputs(arguments)}
     for path in inputs:
         if option := outputs.get(_identity(path)):
             raise UserError(f"output {path} is an input: name another file with {option}")
+
+
+def _outputs(arguments):
+    """Return the files to write, each with the option that names it."""
+    return [*((path, "--output") for path in arguments.parts), (arguments.names, "--names")]
 
 
 def _exists(path):
@@ -119,19 +144,36 @@ def write_converted(
         else:
             checked.problems.append(f"{one.place}: picture {one.picture} is already that of {first}")
     tell_left_out(checked.problems)
-    notes = [*notes, *(change.format(count) for change, count in changes.items() if change), *_unlike_configs(names)]
-    for note in notes:
-        print(f"note: {printable(note)}", file=sys.stderr)
     if not checked.records:
         raise UserError(f"{arguments.source} holds no picture that can be used: nothing is written")
     if checked.problems and not any(len(record.classes) for record in checked.records):
         raise UserError(f"{arguments.source} holds no box that can be used: nothing is written")
-    with whole_file(arguments.names) as part:  # both files are written, or neither
-        part.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        write_annotations(arguments.output, checked.records)
+    notes = [*notes, *(change.format(count) for change, count in changes.items() if change), *_unlike_configs(names)]
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    parts, texts = _split(checked.records, arguments), {arguments.names: "".join(f"{name}\n" for name in names)}
+    texts |= {path: annotation_text(records, path.parent) for path, records in parts.items()}
+    with contextlib.ExitStack() as all_or_none:
+        for path, text in texts.items():
+            all_or_none.enter_context(whole_file(path)).write_text(text, encoding="utf-8")
     print(describe_data_set(checked, names))
-    print(f"written: {arguments.output}\nwritten: {arguments.names}")
+    for path, records in parts.items() if arguments.split else ():
+        print(f"{path.name}: {describe_boxes(records, names)}")
+    for path in (*parts, arguments.names):
+        print(f"written: {path}")
     return 0
+
+
+def _split(records, arguments):
+    """Return the records of each annotation file to write. Raises UserError if one would have no box."""
+    if arguments.split is None:
+        return {arguments.output: records}
+    drawn = set(draw_share(records, 1 - arguments.split, SPLIT_SEED))
+    parts = ([one for i, one in enumerate(records) if (i in drawn) == wanted] for wanted in (False, True))
+    found = dict(zip(arguments.parts, parts, strict=True))
+    if not all(any(len(one.classes) for one in part) for part in found.values()):
+        raise UserError(f"--split {arguments.split:g} takes at least two pictures with boxes: nothing is written")
+    return found
 
 
 def _check_path(record, folder):
@@ -162,16 +204,17 @@ def _unlike_configs(names):
 
 def describe_data_set(checked: Checked, names: Sequence[str]) -> str:
     """Return how many pictures, boxes of each class and problems a data set has, in words."""
-    per_class = Counter(itertools.chain.from_iterable(record.classes.tolist() for record in checked.records))
+    problems = f"{checked.clipped} boxes clipped to their picture, {len(checked.problems)} problems"
+    return f"{describe_boxes(checked.records, names)}\n{problems}"
+
+
+def describe_boxes(records: Sequence[Record], names: Sequence[str]) -> str:
+    """Return how many pictures and boxes of each class there are, in words."""
+    per_class = Counter(itertools.chain.from_iterable(record.classes.tolist() for record in records))
     told = [i for i in range(len(names)) if len(names) <= CLASSES_TOLD or per_class[i]]
-    background = sum(not len(record.classes) for record in checked.records)
-    return "\n".join(
-        [
-            f"{len(checked.records)} pictures, {background} of them background, {per_class.total()} boxes",
-            *(f"  {names[i]}: {per_class[i]}" for i in told),
-            f"{checked.clipped} boxes clipped to their picture, {len(checked.problems)} problems",
-        ]
-    )
+    background = sum(not len(record.classes) for record in records)
+    total = f"{len(records)} pictures, {background} of them background, {per_class.total()} boxes"
+    return "\n".join([total, *(f"  {names[i]}: {per_class[i]}" for i in told)])
 
 
 def read_pictures(path: str | Path, class_count: int) -> Checked:

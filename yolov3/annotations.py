@@ -8,7 +8,7 @@ path is relative to the project's root or, where the picture is not there, to th
 
 import codecs
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -107,6 +107,21 @@ def check_annotations(path: str | Path, class_count: int, max_pixels: int) -> Ch
     return checked
 
 
+def draw_share(records: Sequence[Record], share: float, seed: int) -> list[int]:
+    """Return which of the records are in a random share of them, which has as large a share of the background.
+
+    At least one record with boxes is in it, and one is not.
+    """
+    chosen, rng = [], np.random.default_rng(seed)
+    for has_boxes in (True, False):
+        rows = [i for i, record in enumerate(records) if bool(len(record.classes)) == has_boxes]
+        count = round(share * len(rows))
+        if has_boxes and len(rows) > 1:
+            count = min(max(count, 1), len(rows) - 1)
+        chosen += rng.permutation(rows)[:count].astype(int).tolist()
+    return sorted(chosen)
+
+
 def write_annotations(path: str | Path, records: Iterable[Record]) -> None:
     """Write an annotation file, whole or not at all.
 
@@ -114,8 +129,13 @@ def write_annotations(path: str | Path, records: Iterable[Record]) -> None:
     get paths relative to the project.
     """
     file = project_path(path)
-    with whole_file(file) as part, part.open("w", encoding="utf-8") as lines:
-        lines.writelines(f"{format_record(record, file.parent)}\n" for record in records)
+    with whole_file(file) as part:
+        part.write_text(annotation_text(records, file.parent), encoding="utf-8")
+
+
+def annotation_text(records: Iterable[Record], folder: Path) -> str:
+    """Return the text of an annotation file in a folder."""
+    return "".join(f"{format_record(record, folder)}\n" for record in records)
 
 
 def parse_line(line: str, folder: Path) -> Record:

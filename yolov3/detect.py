@@ -292,6 +292,4 @@ class Results:
             for file in self.files:
                 files.callback(file.close)
             if self.video:
-                source = self.job.source
-                seconds = source.count / source.fps if self.source_is_whole and source.count else None
-                files.callback(self.video.close, seconds)
+                files.callback(self.video.close, self.job.source.seconds if self.source_is_whole else None)

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tools.benchmarks.measuring import describe_machine, markdown, measure_memory, run_in_rounds
-from train import configured_spec
 from yolov3 import checks, configs, layers
 from yolov3.annotation_cli import read_pictures
 from yolov3.annotations import Record
@@ -30,7 +29,9 @@ from yolov3.files import check_output, whole_file
 from yolov3.runtimes.tf import allow_memory_growth
 from yolov3.settings import ScriptParser
 from yolov3.training.augment import AUGMENTED
-from yolov3.training.callbacks import Backup, EpochMeans, TensorBoard, TerminateOnNaN
+from yolov3.training.backup import Backup
+from yolov3.training.callbacks import EpochMeans, TensorBoard, TerminateOnNaN
+from yolov3.training.configured import configured_spec
 from yolov3.training.loss import yolo_loss
 from yolov3.training.trainer import MAX_GRADIENT, WEIGHT_DECAY, Schedule, Trainer, make_network
 
@@ -74,7 +75,7 @@ class TrainingSetup:
 def make_trainer(setup: TrainingSetup, precision: str) -> Trainer:
     """Return the Trainer of a precision, made once."""
     model = setup.model
-    parts = make_network(model.name, len(model.classes), model.input_size, precision, configs.TRAIN_SEED)
+    parts = make_network(model.network, len(model.classes), model.input_size, precision, configs.TRAIN_SEED)
     trainer = Trainer(*parts, model.heads, setup.batch, SCHEDULE)
     trainer.begin()
     return trainer

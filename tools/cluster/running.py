@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tools.cluster.listing import first_line
 from yolov3 import configs
 from yolov3.checks import PROJECT, UserError
 from yolov3.settings import constants
@@ -46,8 +47,7 @@ def ray_running(address: str | None, object_store: int = OBJECT_STORE) -> Iterat
             with no_stderr():  # where Ray's C++ writes the level at which it logs
                 ray.init(**options, runtime_env={"env_vars": {"PYTHONPATH": str(PROJECT)}})
         except (OSError, RuntimeError, ValueError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"Ray does not start: {reason}") from None
+            raise UserError(f"Ray does not start: {first_line(error)}") from None
         end_by_signals()
         try:
             yield
@@ -61,9 +61,14 @@ def end_by_signals() -> None:
     It must be called after ray.init, which replaces Python's handler of SIGTERM by one in C++ that prints its stack and
     aborts.
     """
+
+    def end(number, stack):
+        sys.unraisablehook = lambda _: None  # what Ray's executor, collected after Ray has ended, raises to nobody
+        sys.exit(128 + number)
+
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # Windows lacks SIGHUP
         if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup has SIGHUP ignored
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+            signal.signal(number, end)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from yolov3.checks import UserError, mask_passwords, printable, project_path, shell_path
+from yolov3.checks import UserError, mask_passwords, printable, project_path, shell_path, tell
 from yolov3.formats import HEAD_BYTES, looks_like_picture
 from yolov3.images import read_picture
 from yolov3.media.outputs import PICTURE_SUFFIXES as WRITABLE
@@ -39,6 +39,7 @@ BACK_OFF_SECONDS = (0.5, 1, 2, 4, 8, 16, 30)  # before each try to reach a lost 
 SOURCES = "picture, folder, glob, video, camera number or stream"
 USUAL_FPS = 25.0  # where a camera or stream does not say
 LONGEST_GAP = 3600  # seconds between two frames; what a file says beyond that is an error
+FIRST_FRAMES = 20  # that tell the rate of a video whose average is under 1
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,15 @@ class Video:
         self.live = self.kind != "video" and not count > 0
         self.count = None if self.live else max(int(count), 0)  # frames, by the file's header
         fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps <= 1000 else USUAL_FPS
+        self.fps = self._average = fps if 0 < fps <= 1000 else USUAL_FPS
+        if self.kind == "video" and self.fps < 1:
+            self.fps = self._rate_of_first_frames()
         self.frames_read = 0
-        self._seconds = 0.0  # of the last frame
         self._has_times = False  # in the file
+        self._seconds = 0.0  # of the last frame
+        self._latest = 0.0  # by the file
+        self._left_out = 0.0  # of jumps in the file's times
+        self._has_jumped = False
         self.paths = [name] if self.kind == "video" else []
         self.output_name = {"video": f"{Path(str(name)).stem}.mp4", "camera": f"camera{name}.mp4"}.get(
             self.kind, "stream.mp4"
@@ -187,22 +193,47 @@ class Video:
         if self.live:
             return [f"{self.kind} {self.name} is lost"]
         most = max(2, self.count // 100)  # frames that a header may be off
-        duration = self.frames_read / self.fps  # by the frames; by their times it is longer where there are gaps
+        duration = self.frames_read / self._average  # by the frames; by their times it is longer where there are gaps
         if self._has_times:
-            duration = max(duration, self._seconds + 1 / self.fps)
-        if self.count - duration * self.fps > most:
+            duration = max(duration, self._latest + 1 / self._average)
+        if self.count - duration * self._average > most:
             return [f"{self.kind} {self.name} breaks off: {self.frames_read} of {self.count} frames could be read"]
         return []
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it lasts by its header, without the jumps in its times; None if that is not known."""
+        return max(self.count / self._average - self._left_out, 0.0) if self.count else None
+
     def _clock(self):
         """Return the seconds of the frame read last: by the wall clock of what is live, else by the file, whose rate
-        may vary."""
-        now = time.monotonic() if self.live else self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        self._has_times = self.frames_read < 2 or self._seconds < now < self._seconds + LONGEST_GAP
-        if not self._has_times:
-            now = self._seconds + 1 / self.fps
-        self._seconds = now
-        return now
+        may vary. Times that jump by more than LONGEST_GAP, forth or back, go on from there as if they did not."""
+        if self.live:
+            return time.monotonic()
+        said = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        expected = self._seconds + 1 / self.fps if self.frames_read > 1 else 0.0
+        jump = said - self._left_out - expected
+        if abs(jump) > LONGEST_GAP:
+            if self.frames_read > 1 and not self._has_jumped:
+                tell(f"{self.kind} {self.name}: the times of its frames jump by {jump:.0f} seconds, which are left out")
+                self._has_jumped = True
+            self._left_out = said - expected
+        self._latest = max(self._latest, said)
+        now = said - self._left_out
+        self._has_times = self.frames_read < 2 or now > self._seconds
+        self._seconds = now if self._has_times else expected
+        return self._seconds
+
+    def _rate_of_first_frames(self):
+        """Return the frames per second by the times of the first frames, if it is well above the average, which long
+        gaps lower."""
+        times = []
+        while len(times) < FIRST_FRAMES and self._capture.grab():
+            times.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        self._capture.release()
+        self._capture = self._open() or self._capture
+        step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+        return min(1 / step, 1000.0) if 0 < step < 0.5 / self._average else self._average
 
     def _open(self):
         """Return the capture of OpenCV, None if it cannot be opened.

@@ -1,5 +1,6 @@
 """An annotated video being written, in the pace of its source. Frames are uint8 (H, W, 3), RGB."""
 
+import math
 import shutil
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ DISK_RESERVE = 2**20  # bytes that closing a video may take: what is buffered, a
 INDEX_BYTES = 64  # of that index for each frame, at most
 FRAME_BYTES = 1.5  # for each pixel, at most: an encoded frame is not larger than the frame in YUV 4:2:0
 SLIP = 0.6  # frames by which a frame may come early or late before others are left out or repeated
+MOST_REPEATS = 90_000  # of frames, to fill the gaps in the times of a source: an hour's at 25 a second
+REPEATS_A_FRAME = 100  # more of them for each frame that comes
 
 
 class VideoFile:
@@ -24,6 +27,8 @@ class VideoFile:
     fps   frames a second, over 0. Frames that come at other times are repeated or left out, so that the video lasts as
           long as its source
     live  frames that come without a time are of now
+
+    Longer gaps than can be filled, which damaged times have, are left out and told.
     """
 
     def __init__(self, path: Path, fps: float, live: bool = False):
@@ -32,6 +37,8 @@ class VideoFile:
         self.fps = max(0.001, round(fps, 3 if fps < 65 else 2 if fps < 655 else 1))
         self.frames = 0  # written
         self.steady = True  # each frame was written once
+        self._repeats = math.inf if live else MOST_REPEATS  # that are left
+        self._has_told = False  # that there are more
         self._writer: cv2.VideoWriter | None = None
         self._held: np.ndarray | None = None
         self._place = -1  # of the frame that is held until the next one tells how long it lasts
@@ -46,8 +53,11 @@ class VideoFile:
         if (height, width) != self._size:  # some videos change their size on the way
             picture = cv2.resize(picture, self._size[::-1])
         place = self._place + 1
+        self._repeats += REPEATS_A_FRAME
         if seconds is not None and abs((exact := (seconds - self._began) * self.fps) - place) > SLIP:
-            place, self.steady = max(round(exact), self._place), False
+            left_out = self._take_repeats(exact - place)
+            self._began += left_out / self.fps
+            place, self.steady = max(round(exact - left_out), self._place), False
         self._fill(place)
         bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
         bottom, right = (side % 2 for side in self._size)
@@ -60,7 +70,9 @@ class VideoFile:
         if self._writer is None:
             return
         try:
-            self._fill(max(self._place + 1, 0 if self.steady or not seconds else round(seconds * self.fps)))
+            place = self._place + 1
+            end = place if self.steady or not seconds else max(place, round(seconds * self.fps))
+            self._fill(end - self._take_repeats(end - place))
         finally:
             self._writer.release()
             self._writer = None
@@ -80,6 +92,19 @@ class VideoFile:
         if even != (width, height):
             told = f"{self.path.name} is {even[0]} x {even[1]} pixels: its codec takes even sizes only, so that the"
             tell(f"{told} edge of the {width} x {height} frames is repeated")
+
+    def _take_repeats(self, count):
+        """Return 0 if a frame may be repeated so often, else `count`, how many are to be left out."""
+        if count <= self._repeats:
+            self._repeats -= max(count, 0)
+            return 0
+        if not self._has_told:
+            self._has_told = True
+            tell(
+                f"{self.path.name}: a gap of {count / self.fps:.0f} seconds in the times of its source is left out: it"
+                " would take too many frames to fill"
+            )
+        return count
 
     def _fill(self, place):
         """Write the frame that is held until the next one, which is at that place."""
