@@ -12,7 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tools.serving.asking import GrpcCaller, RestCaller, Server, Unanswered, line_of
+from tools.serving.protocol_clients import GrpcClient, RestClient, Server, Unanswered, line_of
 from yolov3.checks import PROJECT
 
 import numpy as np
@@ -254,7 +254,7 @@ def lying_tensor(*shape):
 @pytest.mark.parametrize("shape", [(1, 2**40), (1, -1, 4), (2, 1), (), (1, 2**20, 2**20)])
 def test_a_tensor_that_lies_about_its_size_is_not_made(shape):
     with predicting(lambda *_: response(boxes=lying_tensor(*shape))) as address:
-        caller = GrpcCaller(Server(address, "yolo", 20), 1)
+        caller = GrpcClient(Server(address, "yolo", 20), 1)
         with pytest.raises(Unanswered, match="holds boxes of shape"):
             caller([b"x"])
         caller.close()
@@ -264,7 +264,7 @@ def test_arrays_of_an_answer_become_rows():
     arrays = {"boxes": np.ones((2, 1, 4), np.float32), "scores": np.ones((2, 1), np.float32)}
     arrays |= {"classes": np.zeros((2, 1), np.int32), "valid_detections": np.int32([1, -1])}
     with predicting(lambda *_: response(**arrays)) as address:
-        rows = GrpcCaller(Server(address, "yolo", 20), 2)([b"x", b"y"])
+        rows = GrpcClient(Server(address, "yolo", 20), 2)([b"x", b"y"])
     assert [line_of(row, ("cat",)) for row in rows] == [
         {"boxes": [[1.0] * 4], "scores": [1.0], "classes": ["cat"]},
         {"error": "cannot be decoded"},
@@ -274,7 +274,7 @@ def test_arrays_of_an_answer_become_rows():
 def test_a_message_has_a_largest_size():
     arrays = {"boxes": np.ones((1, 2**18, 4), np.float32)}
     with predicting(lambda *_: response(**arrays)) as address, pytest.raises(Unanswered, match="larger than max"):
-        GrpcCaller(Server(address, "yolo", 20), 1)([b"x"])
+        GrpcClient(Server(address, "yolo", 20), 1)([b"x"])
 
 
 # --- The end ---------------------------------------------------------------------------------------------------------
@@ -354,5 +354,5 @@ def test_a_run_without_an_answer_leaves_an_older_file(monkeypatch, ask, pictures
 def test_a_connection_that_the_server_closed_is_opened_again():
     """By HTTP/1.0 each answer ends its connection."""
     with answering(lambda handler, _: send(handler, {"predictions": [RIGHT]})) as address:
-        caller = RestCaller(Server(address, "yolo", 10), 1)
+        caller = RestClient(Server(address, "yolo", 10), 1)
         assert [caller([b"x"]) for _ in range(3)] == [[RIGHT]] * 3

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tools.benchmarks.measuring import describe_machine, run_in_rounds, table
-from tools.serving.asking import GrpcCaller, RestCaller, Server
+from tools.serving.protocol_clients import GrpcClient, RestClient, Server
 from yolov3 import configs
 from yolov3.checks import PROJECT, UserError, as_given, check_count, say_it_in_one_line
 from yolov3.files import check_output, whole_file
@@ -214,8 +214,8 @@ def main():
         server_running(checkpoint, shlex.split(arguments.server)) as (process, rest, grpc),
         bare_detector(checkpoint, files, arguments.pictures) as (loop, description),
     ):
-        by_grpc = GrpcCaller(Server(grpc, "yolo", ANSWER_SECONDS), 1)
-        by_rest = RestCaller(Server(rest.removeprefix("http://"), "yolo", ANSWER_SECONDS), 1)
+        by_grpc = GrpcClient(Server(grpc, "yolo", ANSWER_SECONDS), 1)
+        by_rest = RestClient(Server(rest.removeprefix("http://"), "yolo", ANSWER_SECONDS), 1)
         ways = {"gRPC": (by_grpc, files), "REST": (by_rest, files), "gRPC, undecodable": (by_grpc, [b"?"])}
         calls = {"bare detector": loop}
         for name, (call, asked) in ways.items():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov3.checks import UserError, project_path, shell_path
+from yolov3.checks import UserError, first_line, project_path, shell_path
 from yolov3.media.sources import OTHER_SUFFIXES, PICTURE_SUFFIXES, Pictures, open_source
 
 import pyarrow as pa
@@ -214,8 +214,3 @@ def open_parquet(file: str) -> pq.ParquetFile:
     if file.startswith(S3):
         return pq.ParquetFile(s3().open_input_file(file.removeprefix(S3)))
     return pq.ParquetFile(file)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, which may be very long."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

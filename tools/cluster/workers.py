@@ -16,10 +16,10 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.cluster.listing import Files, Rows, first_line
+from tools.cluster.listing import Files, Rows
 from tools.cluster.parts import run_file, write_part
 from yolov3 import configs
-from yolov3.checks import UserError
+from yolov3.checks import UserError, first_line
 from yolov3.detector import Detections, Timings
 from yolov3.images import picture_of
 from yolov3.loading import Load_Yolo_model
@@ -152,7 +152,7 @@ def as_text(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-# --- Ray Data --------------------------------------------------------------------------------------------------------
+# --- Ray Data ------------------------------------------------------------------------------------------------------
 
 
 def detect_parts(

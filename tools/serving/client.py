@@ -28,7 +28,15 @@ from typing import TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs from any directory
 
-from tools.serving.asking import Caller, GrpcCaller, RestCaller, Server, Unanswered, line_of, read_token
+from tools.serving.protocol_clients import (
+    GrpcClient,
+    PredictClient,
+    RestClient,
+    Server,
+    Unanswered,
+    line_of,
+    read_token,
+)
 from yolov3 import configs
 from yolov3.checks import UserError, check_count, printable, read_class_names, say_it_in_one_line, shell_path
 from yolov3.files import check_output, new_part, told_in_one_line
@@ -46,7 +54,7 @@ LOOK_UP = 0.1  # seconds after which it is seen that a signal has come
 
 
 def ask(
-    call: Caller, paths: list[Path], retries: int, names: tuple[str, ...] | None, end: threading.Event
+    call: PredictClient, paths: list[Path], retries: int, names: tuple[str, ...] | None, end: threading.Event
 ) -> tuple[list[dict], float | None]:
     """Send the pictures of one request. Return a dict for each, and the seconds of the answered call or None.
 
@@ -183,9 +191,9 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def make_caller(arguments: argparse.Namespace) -> Caller:
+def make_caller(arguments: argparse.Namespace) -> PredictClient:
     """Return the caller that the command line asks for. Raises UserError."""
-    kind, port = (RestCaller, 8501) if arguments.rest else (GrpcCaller, 8500)
+    kind, port = (RestClient, 8501) if arguments.rest else (GrpcClient, 8500)
     server = Server(
         arguments.address or f"localhost:{port}",
         arguments.model,

@@ -1,5 +1,6 @@
-"""TensorFlow Serving's contract for a model whose signature is `detect_bytes`, without a transport: what a request may
-ask, what an answer says, and why there is none. `rest.py` and `grpc_service.py` carry it.
+"""Define TensorFlow Serving's protocol for a model with the signature `detect_bytes`: requests, answers and errors.
+
+`rest_server.py` and `grpc_server.py` transport them.
 """
 
 import base64
@@ -25,7 +26,7 @@ DTYPES = {np.float32: "DT_FLOAT", np.int32: "DT_INT32"}
 
 
 class Reason(enum.Enum):
-    """Why a request has no answer: the HTTP status and the gRPC status code, by name, that say so."""
+    """List the reasons why a request has no answer, each with its HTTP status and the name of its gRPC status."""
 
     INVALID = HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT"
     NO_TOKEN = HTTPStatus.UNAUTHORIZED, "UNAUTHENTICATED"
@@ -33,12 +34,12 @@ class Reason(enum.Enum):
     TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "INVALID_ARGUMENT"
     FULL = HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED"
     FAILED = HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL"
-    AWAY = HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE"
-    LATE = HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"
+    UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE"
+    TIMEOUT = HTTPStatus.GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED"
 
 
 class Refused(Exception):
-    """A request that is not answered, and what to tell who asked."""
+    """Tell the client why its request has no answer."""
 
     def __init__(self, reason: Reason, text: str):
         super().__init__(text)
@@ -46,22 +47,22 @@ class Refused(Exception):
 
 
 class Found(NamedTuple):
-    """What was found in one picture: boxes float32 (n, 4), scores float32 (n,), classes int32 (n,)."""
+    """Hold what was found in one picture."""
 
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
+    boxes: np.ndarray  # float32 (n, 4), x1, y1, x2, y2 in pixels
+    scores: np.ndarray  # float32 (n,)
+    classes: np.ndarray  # int32 (n,)
 
 
 def check_model(served: str, name: str, version: int | None) -> None:
-    """Refuse a model or version that is not the one served."""
+    """Raise Refused for a model or version that is not the one served."""
     if name != served or version not in (None, VERSION):
         asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
         raise Refused(Reason.NOT_FOUND, f"Servable not found for request: {asked}; this server has {served}")
 
 
 def check_signature(name: str) -> None:
-    """Refuse a signature that is not the one served; "" means it."""
+    """Raise Refused for a signature that is not the one served. An empty name means the default."""
     if name not in ("", SIGNATURE):
         raise Refused(Reason.INVALID, f'Serving signature name: "{name}" not found: this server has "{SIGNATURE}"')
 
@@ -80,8 +81,10 @@ def as_arrays(answers: list[Found | None]) -> dict[str, np.ndarray]:
 
 
 def read_request(body: object) -> tuple[list[bytes], bool]:
-    """Return the picture files of a request, JSON that is parsed already, and whether it asks by rows ("instances")
-    and not by columns ("inputs")."""
+    """Return the picture files of a request, parsed JSON, and whether it wants its answer by rows.
+
+    A request with "instances" is answered by rows, a request with "inputs" by columns. Raises Refused.
+    """
     if not isinstance(body, dict):
         raise Refused(Reason.INVALID, "the request is not a JSON object")
     signature = body.get("signature_name", "")
@@ -112,14 +115,14 @@ def _file_of(value):
 
 
 def write_answer(answers: list[Found | None], by_rows: bool) -> dict:
-    """Return what a server answers to `read_request`, to be written as JSON."""
+    """Return the answer to the request of `read_request`, to be written as JSON."""
     columns = {name: array.tolist() for name, array in as_arrays(answers).items()}
     if not by_rows:
         return {"outputs": columns}
     return {"predictions": [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]}
 
 
-# --- What the server says of itself ----------------------------------------------------------------------------------
+# --- Status and metadata ---------------------------------------------------------------------------------------------
 
 
 def status(is_ready: bool) -> dict:

@@ -10,9 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.cluster.listing import first_line
 from yolov3 import configs
-from yolov3.checks import PROJECT, UserError
+from yolov3.checks import PROJECT, UserError, first_line
 from yolov3.settings import constants
 
 import ray

@@ -1,12 +1,11 @@
-"""TensorFlow Serving's gRPC, PredictionService and ModelService, around a `Door`."""
+"""Serve gRPC as TensorFlow Serving does: PredictionService and ModelService."""
 
-import asyncio
 import contextlib
 import hmac
 
-from tools.serving import contract
-from tools.serving.contract import INPUT, OUTPUTS, SIGNATURE, VERSION, Reason, Refused
-from tools.serving.door import Door
+from tools.serving import protocol
+from tools.serving.dispatcher import Dispatcher
+from tools.serving.protocol import INPUT, OUTPUTS, SIGNATURE, VERSION, Reason, Refused
 
 import grpc
 import numpy as np
@@ -20,25 +19,25 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-MOST_STREAMS = 100  # requests at a time of one connection
-NO_TOKEN = "this server asks for a token: authorization: Bearer TOKEN"
+MOST_STREAMS = 100  # requests at a time of one connection, and calls beyond the limit that still get our own refusal
+NO_TOKEN = "this server requires a token: authorization: Bearer TOKEN"
 OVERHEAD = 2**16  # bytes of a message besides its pictures
 
 
-def make_server(door: Door, model: str, token: str | None, is_ready) -> grpc.aio.Server:
-    """Return the server, without a port. Arguments as those of `rest.application`."""
+def make_server(dispatcher: Dispatcher, model: str, token: str | None, is_ready) -> grpc.aio.Server:
+    """Return the server, without a port. Arguments as those of `rest_server.make_application`."""
     options = {
-        "grpc.max_receive_message_length": door.limits.request_bytes + OVERHEAD,
+        "grpc.max_receive_message_length": dispatcher.limits.request_bytes + OVERHEAD,
         "grpc.max_concurrent_streams": MOST_STREAMS,
-        "grpc.so_reuseport": 0,  # or a second server would take half of the first one's requests
+        "grpc.so_reuseport": 0,  # or a second server could listen at the same port and take half of the requests
     }
     server = grpc.aio.server(
         interceptors=[_TokenCheck(token)] if token else [],
         options=list(options.items()),
-        maximum_concurrent_rpcs=door.limits.requests,
+        maximum_concurrent_rpcs=dispatcher.limits.requests + MOST_STREAMS,
     )
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(door, model), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(Models(door, model, is_ready), server)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(dispatcher, model), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(dispatcher, model, is_ready), server)
     return server
 
 
@@ -49,9 +48,7 @@ class _TokenCheck(grpc.aio.ServerInterceptor):
         self._expected = f"Bearer {token}".encode()
 
         async def refuse(_, context):
-            await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "this server asks for a token: authorization: Bearer TOKEN"
-            )
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, NO_TOKEN)
 
         self._refusal = grpc.unary_unary_rpc_method_handler(refuse)
 
@@ -63,7 +60,7 @@ class _TokenCheck(grpc.aio.ServerInterceptor):
 
 
 @contextlib.asynccontextmanager
-async def _told(context):
+async def _refusals_as_status(context):
     """Turn Refused into a status of the call."""
     try:
         yield
@@ -73,56 +70,52 @@ async def _told(context):
 
 
 def _check(model, spec):
-    contract.check_model(model, spec.name, spec.version.value if spec.HasField("version") else None)
+    protocol.check_model(model, spec.name, spec.version.value if spec.HasField("version") else None)
 
 
-class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata; the other calls of the service are not implemented."""
+class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    """Answer Predict and GetModelMetadata. The other calls of the service are not implemented."""
 
-    def __init__(self, door, model):
-        self._door, self._model = door, model
+    def __init__(self, dispatcher, model):
+        self._dispatcher, self._model = dispatcher, model
 
     async def Predict(self, request, context):
-        async with _told(context):
-            with self._door.admit("grpc"):
+        async with _refusals_as_status(context):
+            with self._dispatcher.admit("grpc"):
                 _check(self._model, request.model_spec)
-                contract.check_signature(request.model_spec.signature_name)
+                protocol.check_signature(request.model_spec.signature_name)
                 names = _wanted(request.output_filter)
-                try:
-                    answers = await asyncio.wait_for(self._door.detect(_files(request)), self._door.limits.seconds)
-                except TimeoutError:
-                    text = f"no answer within {self._door.limits.seconds:g} seconds"
-                    raise Refused(Reason.LATE, text) from None
-        return _response(self._model, contract.as_arrays(answers), names)
+                answers = await self._dispatcher.in_time(self._dispatcher.detect(_files(request)))
+        return _response(self._model, protocol.as_arrays(answers), names)
 
     async def GetModelMetadata(self, request, context):
-        async with _told(context):
+        async with _refusals_as_status(context):
             _check(self._model, request.model_spec)
             if list(request.metadata_field) != ["signature_def"]:
                 raise Refused(Reason.INVALID, 'metadata_field must be "signature_def"')
-        signatures = json_format.ParseDict(contract.signature_def(), get_model_metadata_pb2.SignatureDefMap())
+        signatures = json_format.ParseDict(protocol.signature_def(), get_model_metadata_pb2.SignatureDefMap())
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         response.model_spec.name, response.model_spec.version.value = self._model, VERSION
         response.metadata["signature_def"].Pack(signatures)
         return response
 
 
-class Models(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus; the other call of the service is not implemented."""
+class ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    """Answer GetModelStatus. The other call of the service is not implemented."""
 
-    def __init__(self, door, model, is_ready):
-        self._door, self._model, self._is_ready = door, model, is_ready
+    def __init__(self, dispatcher, model, is_ready):
+        self._dispatcher, self._model, self._is_ready = dispatcher, model, is_ready
 
     async def GetModelStatus(self, request, context):
-        async with _told(context):
+        async with _refusals_as_status(context):
             _check(self._model, request.model_spec)
-        is_ready = await self._is_ready() and not self._door.is_closing
-        return json_format.ParseDict(contract.status(is_ready), get_model_status_pb2.GetModelStatusResponse())
+        is_ready = await self._is_ready() and not self._dispatcher.is_closing
+        return json_format.ParseDict(protocol.status(is_ready), get_model_status_pb2.GetModelStatusResponse())
 
 
 def _files(request):
     if set(request.inputs) != {INPUT}:
-        raise Refused(Reason.INVALID, f"the input is {INPUT}, not {', '.join(sorted(request.inputs)) or 'nothing'}")
+        raise Refused(Reason.INVALID, f"the input must be {INPUT}, not {', '.join(sorted(request.inputs)) or 'empty'}")
     tensor = request.inputs[INPUT]
     shape = [dimension.size for dimension in tensor.tensor_shape.dim]
     if tensor.dtype != types_pb2.DT_STRING or shape != [len(tensor.string_val)]:

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST, and the page, as an ASGI application around a `Door`."""
+"""Serve REST as TensorFlow Serving does, a page for a browser, health and metrics, as an ASGI application."""
 
 import asyncio
 import contextlib
@@ -7,9 +7,9 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tools.serving import contract
-from tools.serving.contract import Reason, Refused
-from tools.serving.door import Door
+from tools.serving import protocol
+from tools.serving.dispatcher import Dispatcher
+from tools.serving.protocol import Reason, Refused
 
 import prometheus_client
 from starlette.applications import Starlette
@@ -18,17 +18,20 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 PAGE = Path(__file__).with_name("page.html")
-RETRY_AFTER = {Reason.FULL: "1", Reason.AWAY: "1"}  # seconds
-NAMES = "/*class names*/ []"  # where the page has them
+RETRY_AFTER = {Reason.FULL: "1", Reason.UNAVAILABLE: "1"}  # seconds
+NAMES = "/*class names*/ []"  # in the page: replaced by the names
 
 
-def application(
-    door: Door, model: str, classes: tuple[str, ...], token: str | None, is_ready: Callable[[], Awaitable[bool]]
+def make_application(
+    dispatcher: Dispatcher,
+    model: str,
+    classes: tuple[str, ...],
+    token: str | None,
+    is_ready: Callable[[], Awaitable[bool]],
 ) -> Starlette:
     """Return the application.
 
-    token     what requests must bring as "Authorization: Bearer TOKEN"; None: nothing. The page itself and /healthz
-              are for anybody.
+    token     what requests must have as "Authorization: Bearer TOKEN", or None. The page itself and /healthz need none.
     is_ready  whether there is a replica that answers
     """
     names = json.dumps(classes).replace("<", "\\u003c")  # so that no name ends the script
@@ -39,7 +42,7 @@ def application(
             try:
                 given = request.headers.get("authorization", "")
                 if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-                    raise Refused(Reason.NO_TOKEN, "this server asks for a token: Authorization: Bearer TOKEN")
+                    raise Refused(Reason.NO_TOKEN, "this server requires a token: Authorization: Bearer TOKEN")
                 return await answer(request)
             except Refused as refused:
                 return _refusal(refused)
@@ -47,41 +50,38 @@ def application(
         return guarded_answer
 
     async def predict(request):
-        with door.admit("rest"):
-            contract.check_model(model, request.path_params["model"], request.path_params.get("version"))
-            try:
-                answer = await asyncio.wait_for(_answer(door, request), door.limits.seconds)
-            except TimeoutError:
-                raise Refused(Reason.LATE, f"no answer within {door.limits.seconds:g} seconds") from None
+        with dispatcher.admit("rest"):
+            protocol.check_model(model, request.path_params["model"], request.path_params.get("version"))
+            answer = await dispatcher.in_time(_answer(dispatcher, request))
         return Response(answer, media_type="application/json")
 
     async def status(request):
-        contract.check_model(model, request.path_params["model"], request.path_params.get("version"))
-        return JSONResponse(contract.status(await is_ready() and not door.is_closing))
+        protocol.check_model(model, request.path_params["model"], request.path_params.get("version"))
+        return JSONResponse(protocol.status(await is_ready() and not dispatcher.is_closing))
 
     async def metadata(request):
-        contract.check_model(model, request.path_params["model"], request.path_params.get("version"))
-        return JSONResponse(contract.metadata(model))
+        protocol.check_model(model, request.path_params["model"], request.path_params.get("version"))
+        return JSONResponse(protocol.metadata(model))
 
     async def metrics(request):
-        return PlainTextResponse(prometheus_client.generate_latest(door.metrics))
+        return PlainTextResponse(prometheus_client.generate_latest(dispatcher.metrics))
 
     async def show_page(request):
         return HTMLResponse(page)
 
     async def healthz(request):
-        is_well = not door.is_closing and await is_ready()
+        is_well = not dispatcher.is_closing and await is_ready()
         return PlainTextResponse("ok\n" if is_well else "not ready\n", 200 if is_well else 503)
 
     async def not_found(request, error):
-        return JSONResponse({"error": f"{request.url.path} is not there"}, 404)
+        return JSONResponse({"error": f"{request.url.path} does not exist"}, 404)
 
     routes = [Route("/", show_page), Route("/healthz", healthz)]
     routes += [Route(path, guarded(metrics)) for path in ("/metrics", "/monitoring/prometheus/metrics")]
-    for place in ("/v1/models/{model}", "/v1/models/{model}/versions/{version:int}"):
-        routes.append(Route(f"{place}:predict", guarded(predict), methods=["POST"]))
-        routes.append(Route(f"{place}/metadata", guarded(metadata)))
-        routes.append(Route(place, guarded(status)))
+    for path in ("/v1/models/{model}", "/v1/models/{model}/versions/{version:int}"):
+        routes.append(Route(f"{path}:predict", guarded(predict), methods=["POST"]))
+        routes.append(Route(f"{path}/metadata", guarded(metadata)))
+        routes.append(Route(path, guarded(status)))
     return Starlette(routes=routes, exception_handlers={404: not_found})
 
 
@@ -93,21 +93,21 @@ def _refusal(refused):
     return JSONResponse({"error": str(refused)}, status, headers)
 
 
-async def _answer(door, request):
-    """Return the body of the answer to a prediction request. A client that leaves cancels it."""
+async def _answer(dispatcher, request):
+    """Return the body of the answer to a prediction request. It is cancelled if the client closes the connection."""
     try:
-        files, by_rows = contract.read_request(_parsed(await _body(request, door.limits.request_bytes)))
+        files, by_rows = protocol.read_request(_parsed(await _body(request, dispatcher.limits.request_bytes)))
     except ClientDisconnect:
         raise asyncio.CancelledError from None
-    # Behind the body, the only thing to receive is that the client has left.
-    asked, left = asyncio.ensure_future(door.detect(files)), asyncio.ensure_future(request.receive())
+    # After the body, the only thing to receive is that the client has closed the connection.
+    answer, closed = asyncio.ensure_future(dispatcher.detect(files)), asyncio.ensure_future(request.receive())
     try:
-        await asyncio.wait((asked, left), return_when=asyncio.FIRST_COMPLETED)
-        if not asked.done():
+        await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
             raise asyncio.CancelledError
-        return json.dumps(contract.write_answer(asked.result(), by_rows))
+        return json.dumps(protocol.write_answer(answer.result(), by_rows))
     finally:
-        for task in (asked, left):
+        for task in (answer, closed):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await task
@@ -115,7 +115,7 @@ async def _answer(door, request):
 
 async def _body(request: Request, most):
     declared = request.headers.get("content-length", "0")
-    too_large = Refused(Reason.TOO_LARGE, f"a request may have {most:_} bytes at most")
+    too_large = Refused(Reason.TOO_LARGE, f"a request may have {most:,} bytes at most")
     if declared.isdecimal() and int(declared) > most:
         raise too_large
     body = bytearray()

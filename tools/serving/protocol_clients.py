@@ -1,7 +1,7 @@
-"""Ask a server that speaks as TensorFlow Serving does what is in picture files, by gRPC or by REST.
+"""Send picture files to a server with TensorFlow Serving's protocol, by gRPC or by REST, and check its answers.
 
-A caller sends one request and returns one row for each of its files, the values of `OUTPUTS` by name as the server gave
-them. It raises Unanswered if there is no such answer within its seconds and its bytes. `line_of` checks a row.
+A client sends one request and returns one row for each of its files: the values of `OUTPUTS` by name, as the server
+gave them. It raises Unanswered if no such answer comes within the time and the size allowed. `line_of` checks a row.
 """
 
 import base64
@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Server:
-    """Say where the server is, and how to ask it."""
+    """Say where the server is and how to reach it."""
 
     address: str  # host:port
     model: str
@@ -47,15 +47,15 @@ class Server:
 
 
 class Unanswered(Exception):
-    """Say why a request has no answer, and whether asking `again` may help."""
+    """Say why a request has no answer, and whether sending it `again` may help."""
 
     def __init__(self, reason: str, again: bool):
         super().__init__(reason)
         self.again = again
 
 
-class Caller(ABC):
-    """Send requests, from any thread. `close` ends those that wait for an answer."""
+class PredictClient(ABC):
+    """Send requests from any thread. `close` ends those that wait for an answer."""
 
     @abstractmethod
     def __call__(self, files: list[bytes]) -> list[Row]: ...
@@ -67,8 +67,8 @@ class Caller(ABC):
 # --- gRPC ------------------------------------------------------------------------------------------------------------
 
 
-class GrpcCaller(Caller):
-    """Ask by gRPC, which takes bytes as they are. `batch` is the most files of a request."""
+class GrpcClient(PredictClient):
+    """Send requests by gRPC, which takes bytes as they are. `batch` is the largest number of files in a request."""
 
     def __init__(self, server: Server, batch: int):
         try:
@@ -102,7 +102,7 @@ class GrpcCaller(Caller):
             reason = f"{code.name.lower().replace('_', ' ')}: {error.details()}".splitlines()[0]
             raise Unanswered(reason[:SHOWN], code in self._busy) from None
         except ValueError:
-            raise Unanswered("not asked: interrupted", again=False) from None  # the channel is closed
+            raise Unanswered("not sent: interrupted", again=False) from None  # the channel is closed
         arrays = {name: _array(outputs[name], name, len(files)) for name in OUTPUTS if name in outputs}
         return [{name: array[i] for name, array in arrays.items()} for i in range(len(files))]
 
@@ -111,7 +111,7 @@ class GrpcCaller(Caller):
 
 
 def _array(tensor, name, count):
-    """Return a tensor of an answer as an array (count, ...). What it says of its own size is checked before that."""
+    """Return a tensor of an answer as an array (count, ...), after checking its declared size."""
     import tensorflow as tf
 
     shape = [dimension.size for dimension in tensor.tensor_shape.dim]
@@ -127,8 +127,8 @@ def _array(tensor, name, count):
 # --- REST ------------------------------------------------------------------------------------------------------------
 
 
-class RestCaller(Caller):
-    """Ask by REST. The server takes bytes in base64, since the name of the input ends in _bytes."""
+class RestClient(PredictClient):
+    """Send requests by REST, with the bytes in base64."""
 
     def __init__(self, server: Server, batch: int):
         self._server, self._most = server, batch * PICTURE_BYTES
@@ -137,7 +137,7 @@ class RestCaller(Caller):
         if server.token:
             self._headers["Authorization"] = f"Bearer {server.token}"
         self._of_thread, self._open, self._closed = threading.local(), set(), False
-        self._connection()  # so that an address that makes no sense is told at once
+        self._connection()  # so that a malformed address is refused at once
 
     def __call__(self, files: list[bytes]) -> list[Row]:
         instances = [{INPUT: {"b64": base64.b64encode(data).decode()}} for data in files]
@@ -166,7 +166,7 @@ class RestCaller(Caller):
         return self._of_thread.connection
 
     def _post(self, path, body):
-        """Return status and body of the answer, which may take so long and be so large as it may, its headers too."""
+        """Return the status and body of the answer. The limits of time and size cover its headers too."""
         connection, late = self._connection(), threading.Event()
 
         def end():
@@ -178,7 +178,7 @@ class RestCaller(Caller):
         timer.start()
         try:
             if self._closed:
-                raise Unanswered("not asked: interrupted", again=False)
+                raise Unanswered("not sent: interrupted", again=False)
             connection.request("POST", path, body, self._headers)
             response = connection.getresponse()
             answer = response.read(self._most + 1)
@@ -196,7 +196,7 @@ class RestCaller(Caller):
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that another thread can cut, whatever it waits for."""
+    """Hold a connection that another thread can cut, whatever it waits for."""
 
     def __init__(self, address, seconds, context):
         try:
@@ -240,11 +240,11 @@ def read_token(word: str) -> str:
     return lines[0]
 
 
-# --- What an answer says ---------------------------------------------------------------------------------------------
+# --- Checking an answer ---------------------------------------------------------------------------------------------
 
 
 def line_of(row: Row, names: Sequence[str] | None) -> dict:
-    """Return what the line of a picture says: boxes, scores and classes, or an error if the row makes no sense.
+    """Return the line of a picture: its boxes, scores and classes, or an error if the row makes no sense.
 
     names  of the classes, to write them instead of numbers; None for numbers
     """
@@ -271,7 +271,7 @@ def line_of(row: Row, names: Sequence[str] | None) -> dict:
 
 
 def _numbers(row, name, kinds, shape):
-    """Return the part of a value that holds boxes. Raises ValueError if it is not finite numbers of that shape."""
+    """Return the first shape[0] entries of an output. Raises ValueError unless they are numbers of that shape."""
     if shape[:1] == (0,):
         return np.zeros(shape, int)
     try:
