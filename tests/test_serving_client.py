@@ -1,4 +1,4 @@
-"""The serving client against servers that answer nonsense, slowly, without end or not at all; and what signals do."""
+"""Test the serving client against servers that answer nonsense, slowly, without end or not at all, and its signals."""
 
 import contextlib
 import http.server
@@ -17,6 +17,7 @@ from yolov3.checks import PROJECT
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 CLIENT = PROJECT / "tools" / "serving" / "client.py"
 RIGHT = {"boxes": [[1, 2, 3, 4]], "scores": [0.9], "classes": [0], "valid_detections": 1}
@@ -211,12 +212,20 @@ def test_an_address_that_is_none_is_told(ask, pictures):
 # --- gRPC ------------------------------------------------------------------------------------------------------------
 
 
+def import_stubs():
+    """Return grpc and the stubs of TensorFlow Serving. Those of TensorFlow 2.17 are older than its protobuf."""
+    try:
+        import grpc
+        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    except (ImportError, TypeError) as error:
+        pytest.skip(f"needs requirements/serving.txt: {error}")
+    return grpc, predict_pb2, prediction_service_pb2_grpc
+
+
 @contextlib.contextmanager
 def predicting(predict):
     """Run a gRPC server whose Predict calls `predict(request, context)`; give its address."""
-    grpc = pytest.importorskip("grpc")
-    from tensorflow_serving.apis import prediction_service_pb2_grpc
-
+    grpc, _, prediction_service_pb2_grpc = import_stubs()
     servicer = prediction_service_pb2_grpc.PredictionServiceServicer()
     servicer.Predict = predict
     server = grpc.server(ThreadPoolExecutor(4))
@@ -231,8 +240,7 @@ def predicting(predict):
 
 def response(**arrays):
     """Return a PredictResponse of arrays, or of tensors as they are."""
-    predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2")
-    import tensorflow as tf
+    _, predict_pb2, _ = import_stubs()
 
     answer = predict_pb2.PredictResponse()
     for name, value in arrays.items():
@@ -241,9 +249,7 @@ def response(**arrays):
 
 
 def lying_tensor(*shape):
-    """Return a tensor of one value that says it has very many."""
-    import tensorflow as tf
-
+    """Return a tensor of one value that declares another shape."""
     tensor = tf.make_tensor_proto(np.float32([0.5]))
     del tensor.tensor_shape.dim[:]
     for size in shape:
@@ -280,8 +286,7 @@ def test_a_message_has_a_largest_size():
 # --- The end ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["rest", "grpc"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("way", "number"), [("rest", signal.SIGINT), ("grpc", signal.SIGTERM)])
 def test_a_signal_ends_it_within_two_seconds_and_keeps_the_answers(pictures, tmp_path, way, number):
     """The server answers a.jpg and b.jpg and is silent about c.jpg."""
     waiting, over, asked = threading.Event(), threading.Event(), []

@@ -1,12 +1,12 @@
-"""Send pictures to a TensorFlow Serving that runs a folder of tools/Convert_to_pb.py, and write a JSON line for each.
+"""Send pictures to tools/serving/server.py or TensorFlow Serving, and write a JSON line for each.
 
 python tools/serving/client.py photos/ --output boxes.jsonl            by gRPC, at localhost:8500
 python tools/serving/client.py photos/ --rest                          by REST, at localhost:8501
 python tools/serving/client.py "photos/*.jpg" --address host:8500 --batch 4 --in-flight 16
 
-A server that is busy or does not answer is asked again after 0.1, 0.2, 0.4 ... seconds. A picture that it cannot decode
-or never answers, or whose answer makes no sense, gets a line with an error. Ctrl-C keeps the answers received so far.
-It needs: pip install -r requirements/serving.txt
+A request that a busy server refuses, or that gets no answer, is sent again after 0.1, 0.2, 0.4 ... seconds. A picture
+that cannot be decoded, or that gets no answer or a wrong one, has a line with an error. Ctrl-C keeps the answers
+received so far. It needs: pip install -r requirements/serving.txt
 """
 
 import argparse
@@ -15,6 +15,7 @@ import collections
 import contextlib
 import itertools
 import json
+import os
 import queue
 import random
 import signal
@@ -47,19 +48,19 @@ import numpy as np
 from tqdm import tqdm
 
 FIRST_WAIT = 0.1  # seconds before a request is sent again; doubled each time, plus up to as much at random
-LOOK_UP = 0.1  # seconds after which it is seen that a signal has come
+POLL = 0.1  # seconds between two checks whether a signal has come
 
 
-# --- Asking --------------------------------------------------------------------------------------------------------
+# --- Sending -------------------------------------------------------------------------------------------------------
 
 
-def ask(
-    call: PredictClient, paths: list[Path], retries: int, names: tuple[str, ...] | None, end: threading.Event
+def send(
+    client: PredictClient, paths: list[Path], retries: int, names: tuple[str, ...] | None, end: threading.Event
 ) -> tuple[list[dict], float | None]:
-    """Send the pictures of one request. Return a dict for each, and the seconds of the answered call or None.
+    """Send the pictures of one request. Return the line of each, and the seconds of the answered call or None.
 
     names  of the classes, to write them instead of numbers
-    end    set when the program is to end, so that nothing is asked again
+    end    set when the program is to end, so that nothing is sent again
     """
     read, lines = [], {}
     for path in paths:
@@ -71,7 +72,7 @@ def ask(
     for pause in itertools.chain((FIRST_WAIT * 2**i for i in range(retries)), [None]) if read else ():
         started = time.perf_counter()
         try:
-            rows = call([data for _, data in read])
+            rows = client([data for _, data in read])
             seconds = time.perf_counter() - started
             break
         except Unanswered as error:
@@ -84,7 +85,7 @@ def ask(
 
 
 class Threads:
-    """Work on items by so many threads, which do not keep the program from ending: one may wait for a name server."""
+    """Call a function in threads that, unlike those of a ThreadPoolExecutor, do not keep the program from ending."""
 
     def __init__(self, function: Callable, count: int):
         self._function, self._items = function, queue.SimpleQueue()
@@ -106,9 +107,9 @@ class Threads:
 
 
 def answers(threads: Threads, requested: Iterable, count: int, end: threading.Event) -> Iterator:
-    """Yield the result for each request, in order, at most `count` of them begun in advance.
+    """Yield the result of each request, in order, with at most `count` of them begun in advance.
 
-    Once `end` is set only those follow that are there already.
+    Once `end` is set, only results that are complete already follow.
     """
     begun = collections.deque()
     requested = iter(requested)
@@ -116,7 +117,7 @@ def answers(threads: Threads, requested: Iterable, count: int, end: threading.Ev
         begun.extend(threads.submit(item) for item in itertools.islice(requested, count - len(begun)))
         if not begun:
             return
-        wait([begun[0]], LOOK_UP)
+        wait([begun[0]], POLL)
         if begun[0].done():
             yield begun.popleft().result()
     yield from (future.result() for future in begun if future.done())
@@ -124,7 +125,7 @@ def answers(threads: Threads, requested: Iterable, count: int, end: threading.Ev
 
 @contextlib.contextmanager
 def signals_set(end: threading.Event) -> Iterator[list[int]]:
-    """Have SIGINT and SIGTERM set `end`, the first time; give a list that holds the number of the one that came."""
+    """Let the first SIGINT or SIGTERM set `end`. Give a list that will hold its number."""
     came = []
 
     def handle(number, _):
@@ -145,8 +146,7 @@ def signals_set(end: threading.Event) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def kept_lines(path: Path | None) -> Iterator[TextIO]:
-    """Give what to write lines to: the terminal or a file, which takes its place whatever ends the program, if it holds
-    any line: answers that were received are never lost."""
+    """Give the terminal or a new file to write lines to. A file with lines is kept, whatever ends the program."""
     if path is None:
         yield sys.stdout
         return
@@ -169,16 +169,16 @@ def parse_arguments() -> argparse.Namespace:
     parser = ScriptParser(__doc__)
     parser.add_argument("source", help="picture, folder or glob")
     parser.add_argument("--output", metavar="PATH", type=Path, help="file to write (the terminal)")
-    parser.add_argument("--rest", action="store_true", help="ask by REST instead of gRPC")
+    parser.add_argument("--rest", action="store_true", help="send by REST instead of gRPC")
     parser.add_argument("--address", help="host:port of the server (localhost:8500, by REST localhost:8501)")
     parser.add_argument("--model", default="yolo", help="name of the model on the server (yolo)")
     parser.add_argument("--names", metavar="FILE", help="names file, to write class names instead of numbers")
     parser.add_argument("--batch", type=int, default=1, help="pictures in a request (1)")
     parser.add_argument("--in-flight", type=int, default=8, help="requests that wait for an answer at a time (8)")
     parser.add_argument("--timeout", type=float, default=10, help="seconds to wait for a whole answer (10)")
-    parser.add_argument("--retries", type=int, default=5, help="times to ask again (5)")
-    parser.add_argument("--token-file", metavar="FILE", help="its first line is the token that the server asks for")
-    parser.add_argument("--tls-ca", metavar="FILE", help="certificate to trust, PEM: ask by TLS")
+    parser.add_argument("--retries", type=int, default=5, help="times that a request is sent again (5)")
+    parser.add_argument("--token-file", metavar="FILE", help="its first line is the token that the server requires")
+    parser.add_argument("--tls-ca", metavar="FILE", help="certificate to trust, PEM: use TLS")
     arguments = parser.parse_args()
     for name, least in {"batch": 1, "in_flight": 1, "retries": 0}.items():
         check_count(f"--{name.replace('_', '-')}", getattr(arguments, name), least)
@@ -191,8 +191,8 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def make_caller(arguments: argparse.Namespace) -> PredictClient:
-    """Return the caller that the command line asks for. Raises UserError."""
+def make_client(arguments: argparse.Namespace) -> PredictClient:
+    """Return the client that the command line describes. Raises UserError."""
     kind, port = (RestClient, 8501) if arguments.rest else (GrpcClient, 8500)
     server = Server(
         arguments.address or f"localhost:{port}",
@@ -211,7 +211,7 @@ def main() -> int:
     pictures = open_source(arguments.source, configs.YOLO_MAX_PIXELS)
     if not isinstance(pictures, Pictures):
         raise UserError(f"{arguments.source} is not a picture, folder or glob")
-    call, end = make_caller(arguments), threading.Event()
+    client, end = make_client(arguments), threading.Event()
     requested = [pictures.paths[i : i + arguments.batch] for i in range(0, len(pictures.paths), arguments.batch)]
 
     # 2. Send many requests at a time and write the lines in the order of the pictures; names need not be Unicode
@@ -221,7 +221,9 @@ def main() -> int:
         signals_set(end) as came,
         tqdm(total=len(pictures.paths), unit=" pictures", disable=None) as bar,
     ):
-        threads = Threads(lambda paths: ask(call, paths, arguments.retries, arguments.names, end), arguments.in_flight)
+        threads = Threads(
+            lambda paths: send(client, paths, arguments.retries, arguments.names, end), arguments.in_flight
+        )
         for lines, took in answers(threads, requested, 2 * arguments.in_flight, end):
             seconds += [] if took is None else [took]
             for line in lines:
@@ -229,7 +231,7 @@ def main() -> int:
                 out.write(json.dumps(line, ensure_ascii=codecs.lookup(out.encoding).name != "utf-8") + "\n")
             out.flush()
             bar.update(len(lines))
-        call.close()
+        client.close()
 
     # 3. Report
     total, answered = time.monotonic() - started, errors.pop(None, 0)
@@ -242,7 +244,8 @@ def main() -> int:
     if came:
         missing = len(pictures.paths) - answered - sum(errors.values())
         print(f"interrupted: {missing} pictures have no line", file=sys.stderr)
-        return 128 + came[0]
+        sys.stdout.flush()
+        os._exit(128 + came[0])  # Python's own way to end takes a second or two with TensorFlow loaded
     return 1 if errors else 0
 
 
