@@ -1,17 +1,15 @@
-"""Measure pictures a second, latencies and CPU seconds a picture of tools/serving/server.py by gRPC and by REST, beside
-the bare detector in a loop.
+"""Measure tools/serving/server.py by gRPC and REST beside the bare detector: pictures a second, latency, CPU time.
 
 python -m tools.benchmarks.server checkpoints/yolov4-tiny-416 photos/
 python -m tools.benchmarks.server checkpoints/yolov4-tiny-openvino-INT8-416 photos/ --rounds 5 --markdown server.md
 python -m tools.benchmarks.server checkpoints/yolov4-tiny-416 photos/ --server "--replicas 2 --batch 4"
 
-Every contender decodes the same picture files. In each round, in shuffled order, so many clients ask the server for all
-pictures, one a request and each client one at a time, and a process of its own calls the detector on one after another.
-CPU seconds are those of the server with all processes of Ray, and of the process with the loop; those of the clients do
-not count. "undecodable" are requests of one byte, by which all that is not decoding or network is seen.
+Every contender decodes the same picture files. In each round, in shuffled order, the clients send all pictures to the
+server, one picture a request and each client one request at a time; a process of its own calls the detector on one
+picture after another. CPU seconds are those of the server with all processes of Ray, and of the process with the loop,
+without those of the clients. Requests of one byte show the cost of all but decoding and network.
 """
 
-import argparse
 import contextlib
 import itertools
 import multiprocessing
@@ -34,6 +32,7 @@ from yolov3.checks import PROJECT, UserError, as_given, check_count, say_it_in_o
 from yolov3.files import check_output, whole_file
 from yolov3.images import picture_of
 from yolov3.media.sources import Pictures, open_source
+from yolov3.settings import ScriptParser, constants
 
 import numpy as np
 import psutil
@@ -48,7 +47,7 @@ BATCHES = re.compile(r"^yolo_batch_pictures_(sum|count) (\S+)$", re.MULTILINE)
 
 
 class Round(NamedTuple):
-    """What one round of a contender took."""
+    """Hold the figures of one round of a contender."""
 
     rate: float  # pictures a second
     cpu: float  # milliseconds a picture
@@ -59,9 +58,10 @@ class Round(NamedTuple):
 # --- The bare detector ------------------------------------------------------------------------------------------------
 
 
-def detect_in_loop(pipe, checkpoint, files):
-    """Answer each number of pictures that comes through the pipe with the seconds of each. For a process of its own."""
+def detect_in_loop(pipe, checkpoint, files, settings):
+    """Answer each number of pictures that comes through the pipe by the seconds of each. It runs in its own process."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    vars(configs).update(settings)
     from tools.serving.server import find_model
     from yolov3.loading import Load_Yolo_model
 
@@ -80,10 +80,10 @@ def detect_in_loop(pipe, checkpoint, files):
 
 @contextlib.contextmanager
 def bare_detector(checkpoint, files, count):
-    """Give what runs a round of the bare detector, and its description."""
+    """Give a function that runs a round of the bare detector, and its description."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=detect_in_loop, args=(theirs, checkpoint, files))
+    process = context.Process(target=detect_in_loop, args=(theirs, checkpoint, files, constants()))
     process.start()
     description = ours.recv()
     watched = psutil.Process(process.pid)
@@ -117,15 +117,15 @@ def server_running(checkpoint, options):
                 if found := READY.search(line):
                     break
             else:
-                raise UserError("the server does not start: it says above why")
+                raise UserError("the server does not start, for the reason above")
             threading.Thread(target=process.stdout.read, daemon=True).start()
             yield psutil.Process(process.pid), *found.groups()
         finally:
             process.send_signal(signal.SIGTERM)
 
 
-def ask_server(call, files, clients, count):
-    """Return the milliseconds of each of so many requests, of one file each."""
+def send_requests(call, files, clients, count):
+    """Return the milliseconds of each of `count` requests, of one file each."""
     lock, left, latencies = threading.Lock(), iter(range(count)), []
 
     def work():
@@ -144,11 +144,11 @@ def ask_server(call, files, clients, count):
     return latencies
 
 
-def by_server(process, rest, call, files, clients, count):
+def run_round(process, rest, call, files, clients, count):
     """Run one round against the server."""
     before, batches = cpu_seconds(process), read_batches(rest)
     started = time.perf_counter()
-    latencies = ask_server(call, files, clients, count)
+    latencies = send_requests(call, files, clients, count)
     took = time.perf_counter() - started
     pictures, formed = (after - earlier for after, earlier in zip(read_batches(rest), batches, strict=True))
     return Round(count / took, 1000 * (cpu_seconds(process) - before) / count, latencies, pictures / formed)
@@ -174,11 +174,11 @@ def cpu_seconds(process):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("checkpoint", help="folder, or its name under checkpoints/")
     parser.add_argument("source", help="pictures: a folder or glob")
-    parser.add_argument("--pictures", type=int, default=400, help="so many a round, again from the first (400)")
-    parser.add_argument("--clients", type=int, default=16, help="that ask at a time (16)")
+    parser.add_argument("--pictures", type=int, default=400, help="in a round, repeated if there are fewer (400)")
+    parser.add_argument("--clients", type=int, default=16, help="that send requests at the same time (16)")
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of each (3)")
     parser.add_argument("--server", default="", metavar="OPTIONS", help="of tools/serving/server.py, in quotes")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="write the table there too")
@@ -188,6 +188,11 @@ def parse_arguments():
     if arguments.markdown:
         check_output(arguments.markdown, (".md",))
     return arguments
+
+
+def given_settings(arguments):
+    """Return the --config and --set of this script as options for the server."""
+    return [f"--{name}={word}" for name in ("config", "set") for word in getattr(arguments, name)]
 
 
 def row(name, rounds, loop):
@@ -201,7 +206,7 @@ def row(name, rounds, loop):
 
 @say_it_in_one_line
 def main():
-    # 1. What is asked for
+    # 1. The pictures and the model
     arguments = parse_arguments()
     pictures = open_source(arguments.source, configs.YOLO_MAX_PIXELS)
     if not isinstance(pictures, Pictures):
@@ -209,18 +214,23 @@ def main():
     files = [path.read_bytes() for path in pictures.paths]
     checkpoint = str(as_given(arguments.checkpoint))
 
-    # 2. Everybody in turn
+    # 2. The rounds
+    options = [*given_settings(arguments), *shlex.split(arguments.server)]
     with (
-        server_running(checkpoint, shlex.split(arguments.server)) as (process, rest, grpc),
+        server_running(checkpoint, options) as (
+            process,
+            rest,
+            grpc,
+        ),
         bare_detector(checkpoint, files, arguments.pictures) as (loop, description),
     ):
         by_grpc = GrpcClient(Server(grpc, "yolo", ANSWER_SECONDS), 1)
         by_rest = RestClient(Server(rest.removeprefix("http://"), "yolo", ANSWER_SECONDS), 1)
-        ways = {"gRPC": (by_grpc, files), "REST": (by_rest, files), "gRPC, undecodable": (by_grpc, [b"?"])}
+        ways = {"gRPC": (by_grpc, files), "REST": (by_rest, files), "gRPC, one byte": (by_grpc, [b"?"])}
         calls = {"bare detector": loop}
         for name, (call, asked) in ways.items():
-            ask_server(call, asked, arguments.clients, WARM_UP)
-            calls[name] = lambda call=call, asked=asked: by_server(
+            send_requests(call, asked, arguments.clients, WARM_UP)
+            calls[name] = lambda call=call, asked=asked: run_round(
                 process, rest, call, asked, arguments.clients, arguments.pictures
             )
         rounds = run_in_rounds(calls, arguments.rounds, "server")
