@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.benchmarks.measuring import describe_machine, run_in_rounds, table
+from tools.benchmarks.measuring import describe_machine, markdown, run_in_rounds
 from tools.serving.protocol_clients import GrpcClient, RestClient, Server
 from yolov3 import configs
 from yolov3.checks import PROJECT, UserError, as_given, check_count, say_it_in_one_line
@@ -246,7 +246,7 @@ def main():
             f"{shlex.join(['python', *sys.argv])}: {description}, {len(files)} files of "
             f"{np.mean([len(x) for x in files]) / 1e3:.0f} KB, {arguments.clients} clients, {arguments.pictures} "
             f"pictures a round, {arguments.rounds} rounds. The idle server takes {idle:.1f} % of a core.",
-            table(header, [row(name, rounds[name], rounds["bare detector"]) for name in calls]),
+            markdown(header, [row(name, rounds[name], rounds["bare detector"]) for name in calls]),
         ]
     )
     print(f"\n{report}\n")
