@@ -25,6 +25,7 @@ from browser import open_page
 pytest.importorskip("ray.serve", reason="needs requirements/serving-ray.txt")
 pytest.importorskip("uvicorn", reason="needs requirements/serving-ray.txt")
 
+from tools.benchmarks import server as benchmark
 from tools.serving import client
 from tools.serving.protocol_clients import GrpcClient, RestClient, Server, Unanswered, line_of
 
@@ -130,6 +131,19 @@ def test_requests_that_come_together_are_one_batch(server):
     )
     assert pictures == len(rows) == len(DIGITS)
     assert 2 < pictures / batches <= BATCH
+
+
+def test_the_benchmark_measures_server_and_detector(server):
+    files = [path.read_bytes() for path in DIGITS[:2]]
+    client = GrpcClient(Server(server.grpc, "yolo", 60, token=TOKEN), 1)
+    assert len(benchmark.send_requests(client, files, clients=3, count=5)) == 5
+    with benchmark.bare_detector(SHIPPED, files, 4) as (loop, description):
+        rounds = [loop(), loop()]
+    assert description.startswith("yolov4-tiny, 10 classes") and all(len(x.latencies) == 4 for x in rounds)
+    name, rate, p50, p99, cpu, ratio, batch = benchmark.row("bare detector", rounds, rounds)
+    assert (name, ratio, batch) == ("bare detector", "1.00", "1.0")
+    assert min(map(float, (rate, p50, p99, cpu))) > 0 and float(p50) <= float(p99)
+    assert benchmark.cpu_seconds(psutil.Process(server.process.pid)) > 1
 
 
 def test_a_replica_killed_under_load_loses_no_request_and_the_queue_stays_short(server, send):
