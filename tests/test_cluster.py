@@ -502,7 +502,8 @@ def test_a_part_that_cannot_be_written_ends_the_job_and_leaves_the_others(tmp_pa
 def test_a_worker_that_does_not_start_ends_the_job(tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("class Worker:\n    pass\n")  # other processes do not find it
     monkeypatch.syspath_prepend(tmp_path)
-    from tools.cluster.workers import WorkerSettings, detect_parts, ray_running
+    from tools.cluster.ray_cluster import ray_running
+    from tools.cluster.workers import WorkerSettings, detect_parts
 
     from only_here import Worker
 

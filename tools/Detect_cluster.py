@@ -32,7 +32,8 @@ except ImportError:
 
 from tools.cluster.listing import open_listing
 from tools.cluster.parts import describe_run, missing_parts, prepare_output
-from tools.cluster.workers import WorkerSettings, configured_constants, detect_parts, plan_workers, ray_running
+from tools.cluster.ray_cluster import configured_constants, plan_workers, ray_running
+from tools.cluster.workers import WorkerSettings, detect_parts
 from yolov3 import configs
 from yolov3.checks import UserError, check_count, check_threshold, choose, printable, say_it_in_one_line, shell_path
 from yolov3.detector import Timings

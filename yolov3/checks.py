@@ -268,6 +268,11 @@ def tell(line: str) -> None:
             raise
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, which may be very long."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
 def say_it_in_one_line(main: Callable) -> Callable:
     """Decorate a script's main(), so that what stops it becomes an exit code instead of a traceback.
 

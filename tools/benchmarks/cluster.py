@@ -27,7 +27,8 @@ from tools.benchmarks.measuring import describe_machine, markdown, run_in_rounds
 from tools.benchmarks.preparing import write_random_weights
 from tools.cluster.listing import Files, local_pictures
 from tools.cluster.parts import run_file
-from tools.cluster.workers import Worker, WorkerSettings, configured_constants, detect_parts, ray_running
+from tools.cluster.ray_cluster import configured_constants, ray_running
+from tools.cluster.workers import Worker, WorkerSettings, detect_parts
 from yolov3 import configs
 from yolov3.checks import UserError, check_count, choose, say_it_in_one_line
 from yolov3.detector import Detector

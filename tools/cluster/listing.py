@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov3.checks import UserError, project_path, read_file, shell_path
+from yolov3.checks import UserError, first_line, project_path, read_file, shell_path
 from yolov3.images import PICTURE_BYTES
 from yolov3.media.sources import OTHER_SUFFIXES, PICTURE_SUFFIXES, Pictures, open_source
 
@@ -217,8 +217,3 @@ def open_parquet(file: str) -> pq.ParquetFile:
     if not Path(file).is_file():  # a pipe would be waited for
         raise UserError(f"{file} is not a file")
     return pq.ParquetFile(file)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, which may be very long."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
