@@ -27,6 +27,7 @@ def go_to_work(*_, **__):
     raise AllChecked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_value_of_any_constant_ends_in_a_traceback(script, monkeypatch):
     monkeypatch.setattr(runtime, "keras_network", go_to_work)
@@ -45,6 +46,7 @@ def test_no_value_of_any_constant_ends_in_a_traceback(script, monkeypatch):
                     assert told.startswith("error: ") and "\n" not in told, (name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("written", "said"),
     [
