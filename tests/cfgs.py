@@ -85,3 +85,17 @@ NEW_COORDS = cfg(
     conv(48, 3, 2, "leaky"),
     head(ANCHORS, (4, 5, 6), 2, new_coords=True, scale_x_y=2.0, nms_kind="diounms", beta_nms=0.6),
 )
+
+# YOLOv4-tiny in little, for two classes: a backbone of three convolutions, heads at strides 8 and 16
+SMALL = cfg(
+    conv(8, 3, 2),
+    conv(16, 3, 2),
+    conv(16, 3, 2, stopbackward=1),  # 2
+    conv(24, 3, 2),  # 3
+    head(ANCHORS[1:], (3, 4, 5), 2, scale_x_y=1.05),
+    section("route", layers=3),
+    section("upsample", stride=2),
+    section("route", layers="-1,2"),
+    head(ANCHORS[1:], (0, 1, 2), 2, scale_x_y=1.05),
+    size=64,
+)

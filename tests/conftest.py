@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import sys
 from pathlib import Path
 
 import yolov3  # noqa: F401  before anything imports TensorFlow: it sets TF_CPP_MIN_LOG_LEVEL
@@ -18,6 +19,28 @@ def shared():
     if not SHARED.exists():
         pytest.skip(f"needs {SHARED}: Darknet's cfgs and pictures, trained weights, photographs with labels")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def shipped_saved_model(tmp_path_factory):
+    """The shipped model as tools/Convert_to_pb.py converts it for 160 x 160 pixels, whatever type is configured.
+
+    Nobody writes into this folder: who must copies it.
+    """
+    from yolov3 import configs
+    from yolov3.loading import SHIPPED
+
+    import Convert_to_pb
+
+    folder = tmp_path_factory.mktemp("shipped")
+    constants = {"TRAIN_CHECKPOINTS_FOLDER": str(folder), "YOLO_INPUT_SIZE": 160, "YOLO_CUSTOM_WEIGHTS": SHIPPED}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (constants | {"YOLO_TYPE": "yolov3", "TRAIN_YOLO_TINY": False}).items():
+            patch.setattr(configs, name, value)
+        patch.setattr(sys, "argv", ["Convert_to_pb.py"])
+        Convert_to_pb.main.__wrapped__()
+    (saved,) = folder.iterdir()
+    return saved
 
 
 def draw_red_and_green(folder):

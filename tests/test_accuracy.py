@@ -99,6 +99,7 @@ def matches(label, score, box, found):
     return overlap >= 0.97 and abs(score - other) <= 0.02
 
 
+@pytest.mark.slow
 def test_every_answer_of_darknet_is_found(detector, photographs, shared):
     """Darknet's way back from the letterbox (correct_yolo_boxes) takes half the margin unrounded, half a pixel off
     where the margin is odd. Measured: IoU at least 0.995, scores within 0.011, but for two letterboxed answers: there
@@ -135,6 +136,7 @@ def test_every_answer_of_darknet_is_found(detector, photographs, shared):
     assert near_ties <= 2
 
 
+@pytest.mark.slow
 def test_ap50_on_photographs_is_darknets(detector, photographs, shared, tmp_path):
     """And equal to that of the script that measured Darknet, but for what rounding to thousandths of a pixel does."""
     coco, voc = (read_class_names(shared / "darknet" / f"{name}.names") for name in ("coco", "voc"))
@@ -188,6 +190,7 @@ def test_weights_with_anchors_of_their_own(shared, tmp_path, monkeypatch):
 OFFICIAL = {"letterbox": (44.34, 0.3, 177, 179), "stretch": (47.75, 0.5, 185, 187)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", OFFICIAL)
 def test_the_official_weights_answer_as_darknet_does(resize, photographs, shared):
     names = read_class_names("model_data/coco/coco.names")

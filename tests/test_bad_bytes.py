@@ -2,12 +2,9 @@
 
 import io
 import struct
-import sys
 from pathlib import Path
 
-from yolov3 import configs
 from yolov3.checks import PROJECT
-from yolov3.loading import SHIPPED
 from yolov3.runtimes import savedmodel
 
 import cv2
@@ -23,18 +20,9 @@ HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body>N
 
 
 @pytest.fixture(scope="module")
-def detect(tmp_path_factory):
+def detect(shipped_saved_model):
     """detect(files) -> {name: array}."""
-    with pytest.MonkeyPatch.context() as patch:
-        import Convert_to_pb
-
-        folder = tmp_path_factory.mktemp("checkpoints")
-        constants = {"TRAIN_CHECKPOINTS_FOLDER": str(folder), "YOLO_INPUT_SIZE": SIZE, "YOLO_CUSTOM_WEIGHTS": SHIPPED}
-        for name, value in constants.items():
-            patch.setattr(configs, name, value)
-        patch.setattr(sys, "argv", ["script"])
-        Convert_to_pb.main.__wrapped__()
-    detect_bytes = savedmodel.load(folder / f"yolov4-tiny-{SIZE}", "detect_bytes")
+    detect_bytes = savedmodel.load(shipped_saved_model, "detect_bytes")
     return lambda files: {
         name: x.numpy() for name, x in detect_bytes(image_bytes=tf.constant(files, tf.string)).items()
     }

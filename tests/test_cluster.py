@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 import ray
 from ray.cluster_utils import Cluster
 
+pytestmark = pytest.mark.slow  # Ray starts several times; nothing here depends on the version of TensorFlow
 SIZE = 160
 DIGITS = sorted((PROJECT / "IMAGES" / "digits").glob("*.jpg"))
 BROKEN = {  # name: (bytes, the reason its row must give)
@@ -63,6 +64,16 @@ def at_home():
         patch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", SHIPPED)
         yield
     shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of one machine with one CPU, for jobs that need not start Ray themselves."""
+    quick = {"health_check_period_ms": 500}  # to notice that a machine is gone, else after 15 seconds
+    options = {"num_cpus": 1, "include_dashboard": False, "_system_config": quick}
+    cluster = Cluster(initialize_head=True, connect=False, head_node_args=options)
+    yield cluster
+    cluster.shutdown()
 
 
 def detect(*arguments):
@@ -219,8 +230,7 @@ def test_another_model_or_listing_is_refused(finished, pictures, monkeypatch, tm
         detect(pictures, "--output", tmp_path)
 
 
-@pytest.mark.slow
-def test_parquet_goes_in_and_another_run_is_overwritten(pictures, detector, tmp_path):
+def test_parquet_goes_in_and_another_run_is_overwritten(pictures, detector, cluster, tmp_path):
     names = [str(path) for path in sorted(pictures.iterdir())]
     table = pa.table({"path": names, "bytes": [Path(name).read_bytes() for name in names], "more": names})
     (tmp_path / "in").mkdir()
@@ -231,7 +241,7 @@ def test_parquet_goes_in_and_another_run_is_overwritten(pictures, detector, tmp_
     (output / "run.json").write_text('{"model": "other"}')
     (output / "part-000000.parquet").write_bytes(b"other")
     (output / "part-000099.parquet").write_bytes(b"other")
-    detect(tmp_path / "in", "--output", output, "--part-size", 4, "--overwrite")
+    detect(tmp_path / "in", "--output", output, "--part-size", 4, "--overwrite", "--address", cluster.address)
     rows = read_rows(output)
     assert [row["path"] for row in rows] == names
     for row in rows:
@@ -259,7 +269,6 @@ def test_any_stretch_of_parquet_is_read_as_it_lies_in_the_files(tmp_path):
         assert [get_bytes() for _, get_bytes in stretch.pictures()] == contents[start:stop]
 
 
-@pytest.mark.slow
 def test_what_workers_and_ray_cost_is_told(tmp_path):
     script = SCRIPT.replace("import Detect_cluster\nDetect_cluster", "from tools.benchmarks import cluster\ncluster")
     options = [
@@ -289,62 +298,61 @@ def test_what_workers_and_ray_cost_is_told(tmp_path):
 # --- Killed on the way ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_a_machine_that_goes_down_takes_no_picture_along(tmp_path):
-    pictures, output = many(tmp_path / "in", 480), tmp_path / "out"
-    cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    job = None
+def test_a_machine_that_goes_down_takes_no_picture_along(cluster, tmp_path):
+    pictures, output = many(tmp_path / "in", 240), tmp_path / "out"
+    other = cluster.add_node(num_cpus=1)
+    raylet = psutil.Process(other.all_processes["raylet"][0].process.pid)
+    options = ("--address", cluster.address, "--workers", 2, "--cpus", 1, "--part-size", 8)
+    job = start(pictures, "--output", output, *options)
+
+    def at_work():  # Ray names its processes by what they do
+        return any(".submit" in " ".join(x.cmdline()) for x in raylet.children()) or job.poll() is not None
+
     try:
-        other = cluster.add_node(num_cpus=1)
-        raylet = psutil.Process(other.all_processes["raylet"][0].process.pid)
-        options = ("--address", cluster.address, "--workers", 2, "--cpus", 1, "--part-size", 8)
-        job = start(pictures, "--output", output, *options)
-
-        def at_work():  # Ray names its processes by what they do
-            return any(".submit" in " ".join(x.cmdline()) for x in raylet.children()) or job.poll() is not None
-
         wait_for(at_work)
         cluster.remove_node(other, allow_graceful=False)
-        out, err = job.communicate(timeout=120)
+        code, out, err = communicate(job)
     finally:
-        if job:
-            job.kill()
-        cluster.shutdown()
-    assert job.returncode == 0, err
-    assert not err
-    assert out.splitlines()[1] == "480 pictures in 60 parts" and len(out.splitlines()) == 6
-    assert_each_once(output, pictures)
-
-
-@pytest.mark.slow
-def test_a_job_that_is_killed_goes_on_where_it_was(tmp_path):
-    pictures, output = many(tmp_path / "in", 240), tmp_path / "out"
-    job = start(pictures, "--output", output, "--part-size", 4)
-    wait_for(lambda: len(list(output.glob("part-*.parquet"))) > 2 or job.poll() is not None)
-    started = psutil.Process(job.pid).children(recursive=True)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    _, left = psutil.wait_procs(started, 10)
-    for process in left:  # Ray's agents stay
-        process.kill()
-    done = {file: file.stat().st_mtime_ns for file in output.glob("part-*.parquet")}
-    assert 2 < len(done) < 60
-    (output / ".part-000059.parquet.0.part").write_bytes(b"half")  # what it may have left
-    code, out, err = communicate(start(pictures, "--output", output, "--part-size", 4))
+        job.kill()
     assert code == 0, err
-    assert f"{len(done)} were done before" in out
-    assert {file: file.stat().st_mtime_ns for file in done} == done
+    assert not err
+    assert out.splitlines()[1] == "240 pictures in 30 parts" and len(out.splitlines()) == 6
     assert_each_once(output, pictures)
 
 
-def test_sigterm_ends_a_job_without_a_dump_and_with_the_exit_code_of_shells(tmp_path):
-    pictures, output = many(tmp_path / "in", 240), tmp_path / "out"
-    job = start(pictures, "--output", output, "--part-size", 4)
-    wait_for(lambda: list(output.glob("part-*.parquet")) or job.poll() is not None)
+def test_a_job_that_is_killed_and_then_ended_goes_on_where_it_was(cluster, tmp_path, capsys):
+    """By SIGKILL, which also takes its processes; by SIGTERM, which leaves no dump and the exit code of shells."""
+    pictures, output = many(tmp_path / "in", 160), tmp_path / "out"
+    options = (pictures, "--output", output, "--part-size", 4)
+
+    def when_there_are(count):
+        job = start(*options)
+        wait_for(lambda: len(list(output.glob("part-*.parquet"))) >= count or job.poll() is not None)
+        return job
+
+    job = when_there_are(3)
+    processes = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    job.communicate()
+    psutil.wait_procs(processes)
+    killed = {file: file.stat().st_mtime_ns for file in output.glob("part-*.parquet")}
+    assert 3 <= len(killed) < 40
+    (output / ".part-000039.parquet.0.part").write_bytes(b"half")  # what it may have left
+
+    job = when_there_are(len(killed) + 1)
     job.send_signal(signal.SIGTERM)
     code, _, err = communicate(job)
     assert code == 128 + signal.SIGTERM
     assert "***" not in err and "Traceback" not in err
+    done = {file: file.stat().st_mtime_ns for file in output.glob("part-*.parquet")}
+    assert len(killed) < len(done) < 40 and killed.items() <= done.items()
+
+    detect(*options, "--address", cluster.address)
+    assert f"{len(done)} were done before" in capsys.readouterr().out
+    assert {file: file.stat().st_mtime_ns for file in done} == done
+    assert_each_once(output, pictures)
 
 
 def communicate(process):
@@ -487,19 +495,26 @@ def test_what_is_no_source_or_output_is_refused(tmp_path):
             detect(source, "--output", output)
 
 
-def test_a_part_that_cannot_be_written_ends_the_job_and_leaves_the_others(tmp_path):
+def test_a_part_that_cannot_be_written_ends_the_job_and_leaves_the_others(cluster, tmp_path, monkeypatch, capfd):
+    import Detect_cluster
+
     pictures, output = many(tmp_path / "in", 6), tmp_path / "out"
-    job = start(pictures, "--output", output, "--part-size", 2)
-    wait_for(lambda: (output / "run.json").exists() or job.poll() is not None)
-    (output / "part-000002.parquet").mkdir()  # a file cannot be renamed to that
-    code, _, err = communicate(job)
-    assert code == 1 and len(err.splitlines()) == 1, err
-    assert err.startswith(f"error: output {output}/part-000002.parquet cannot be written: Is a directory; parts alr")
+    missing_parts, part = Detect_cluster.missing_parts, output / "part-000002.parquet"
+
+    def missing(*arguments):
+        numbers = missing_parts(*arguments)
+        part.mkdir()  # after the job has looked; a file cannot be renamed to that
+        return numbers
+
+    monkeypatch.setattr(Detect_cluster, "missing_parts", missing)
+    with pytest.raises(UserError, match=f"^output {part} cannot be written: Is a directory; parts already written"):
+        detect(pictures, "--output", output, "--part-size", 2, "--address", cluster.address)
+    assert not capfd.readouterr().err
     written = {"part-000000.parquet", "part-000001.parquet", "run.json"}
     assert {file.name for file in output.iterdir() if file.is_file()} == written
 
 
-def test_a_worker_that_does_not_start_ends_the_job(tmp_path, monkeypatch):
+def test_a_worker_that_does_not_start_ends_the_job(cluster, tmp_path, monkeypatch):
     (tmp_path / "only_here.py").write_text("class Worker:\n    pass\n")  # other processes do not find it
     monkeypatch.syspath_prepend(tmp_path)
     from tools.cluster.ray_cluster import ray_running
@@ -508,7 +523,10 @@ def test_a_worker_that_does_not_start_ends_the_job(tmp_path, monkeypatch):
     from only_here import Worker
 
     job = WorkerSettings(output=tmp_path, model="", constants={}, batch_size=1, workers=2, cpus=1, gpus=0)
-    with ray_running(None), pytest.raises(UserError, match=r"^a worker is lost \(.*No module named 'only_here'\): .*$"):
+    with (
+        ray_running(cluster.address),
+        pytest.raises(UserError, match=r"^a worker is lost \(.*No module named 'only_here'\): .*$"),
+    ):
         list(detect_parts(job, [(0, None)], Worker))
 
 

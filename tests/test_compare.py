@@ -34,6 +34,7 @@ def script(monkeypatch, tmp_path):
     return compare_frameworks
 
 
+@pytest.mark.slow
 def test_draws_what_runs_and_says_why_the_rest_does_not(script, tmp_path, capsys):
     model = ModelSpec("yolov4", True, ("a", "b"), (64, 64), "letterbox", NETWORKS["yolov4-tiny"].heads)
     arrays = list(get_arrays(Create_Yolo(64, "yolov4", True, 2)))

@@ -27,6 +27,7 @@ def go_to_work(*_, **__):
     raise AllChecked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_value_of_any_constant_ends_in_a_traceback(script, monkeypatch):
     monkeypatch.setattr(runtime, "keras_network", go_to_work)
@@ -67,6 +68,7 @@ def test_a_constant_that_must_be_a_path_is_named(script, constant, value, monkey
         importlib.import_module(script).main()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("written", "said"),
     [

@@ -149,7 +149,7 @@ PARTIAL = {  # what Darknet's `partial` keeps: the network, bytes of the file, a
 }
 
 
-@pytest.mark.parametrize("name", PARTIAL)
+@pytest.mark.parametrize("name", [pytest.param(x, marks=() if "tiny" in x else pytest.mark.slow) for x in PARTIAL])
 def test_a_partial_file_gives_a_training_its_convolutions_and_nothing_else(tmp_path, name):
     yolo_type, tiny, size, taken, count = PARTIAL[name]
     model = Create_Yolo(32, yolo_type, tiny, CLASSES)

@@ -1,5 +1,6 @@
 """Embeddings: pooled from the detector's own map in every framework, and other networks."""
 
+import shutil
 import sys
 from dataclasses import replace
 
@@ -128,16 +129,14 @@ def test_batches_of_other_sizes_keep_their_features(made):
     np.testing.assert_allclose(whole["features"], parts["features"], atol=1e-4)
 
 
-def test_a_folder_without_features_says_how_to_convert_again(made, tmp_path, monkeypatch):
+def test_a_folder_without_features_says_how_to_convert_again(shipped_saved_model, tmp_path, monkeypatch):
     import Convert_to_OpenVINO
-    import Convert_to_pb
 
     monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(tmp_path))
     monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
     monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", SHIPPED)
     monkeypatch.setattr(sys, "argv", ["script"])
-    Convert_to_pb.main.__wrapped__()
-    folder = tmp_path / FOLDERS["tf"]
+    folder = shutil.copytree(shipped_saved_model, tmp_path / FOLDERS["tf"])
     assert list(savedmodel.load(folder).structured_outputs) == ["predictions"]
     with pytest.raises(UserError, match="answers no features, which .* set YOLO_FEATURES = True.*Convert_to_pb.py"):
         Load_Yolo_model(folder, input_size=SIZE, features=True)

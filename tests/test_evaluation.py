@@ -347,6 +347,7 @@ def constants(model, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_the_script_prints_and_writes_its_results_and_goes_on_without_what_is_wrong(project, constants, tmp_path):  # noqa: F811
     code, out, err = run(project(**constants), "evaluate_mAP.py")
     assert code == 0

@@ -47,6 +47,7 @@ def own_anchors(name):
     return heads._replace(anchors=anchors, scale_x_y=(1.1, 1.2, 1.3)[: len(anchors)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_opencv_finds_the_same_boxes_by_the_files_as_they_are_written(export, tmp_path, name):
     yolo_type, _, tiny = name.partition("-")
@@ -73,6 +74,7 @@ def test_opencv_finds_the_same_boxes_by_the_files_as_they_are_written(export, tm
     assert cfg.heads._replace(anchors=None) == heads._replace(anchors=None)
 
 
+@pytest.mark.slow
 def test_weights_and_cfg_detect_as_the_checkpoint_does(export, tmp_path, monkeypatch, capsys):
     """The anchors of the cfg make the difference; every constant but those of the network says something else."""
     for constant, value in {"YOLO_TYPE": "yolov4", "TRAIN_YOLO_TINY": True, "YOLO_INPUT_SIZE": 96}.items():

@@ -1,5 +1,6 @@
 """tools/Convert_to_Neuron.py without a Neuron chip: all but the vendor's compiler."""
 
+import shutil
 import sys
 import types
 
@@ -12,7 +13,6 @@ from yolov3.runtimes import neuron, savedmodel
 from yolov3.runtimes.neuron import OnChip
 
 import Convert_to_Neuron
-import Convert_to_pb
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -21,25 +21,15 @@ SIZE = 160
 
 
 @pytest.fixture(scope="module")
-def tools():
-    return Convert_to_pb, Convert_to_Neuron
-
-
-@pytest.fixture(scope="module")
-def source(tools, tmp_path_factory):
+def source(shipped_saved_model, tmp_path_factory):
     """A folder of checkpoints with the shipped model as a SavedModel in it."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    with pytest.MonkeyPatch.context() as patch:
-        constants = {"TRAIN_CHECKPOINTS_FOLDER": str(folder), "YOLO_CUSTOM_WEIGHTS": SHIPPED}
-        for name, value in {**constants, "YOLO_INPUT_SIZE": SIZE}.items():
-            patch.setattr(configs, name, value)
-        patch.setattr(sys, "argv", ["script"])
-        tools[0].main.__wrapped__()
+    shutil.copytree(shipped_saved_model, folder / shipped_saved_model.name)
     return folder
 
 
 @pytest.fixture
-def convert(tools, source, monkeypatch):
+def convert(source, monkeypatch):
     """convert(options ..., constants ...) -> the folder it wrote."""
 
     def run(*options, **constants):
@@ -47,7 +37,7 @@ def convert(tools, source, monkeypatch):
         for name, value in {**defaults, "YOLO_CUSTOM_WEIGHTS": SHIPPED, **constants}.items():
             monkeypatch.setattr(configs, name, value)
         monkeypatch.setattr(sys, "argv", ["script", *options])
-        tools[1].main.__wrapped__()
+        Convert_to_Neuron.main.__wrapped__()
         return source / f"yolov4-tiny-neuron-{SIZE}"
 
     return run
@@ -57,6 +47,7 @@ def files():
     return [(PROJECT / "IMAGES" / "digits" / f"{i:05d}.jpg").read_bytes() for i in range(5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--dynamic-batch-size"], ["--no-dynamic-batch-size", "--batch-size", "2"]])
 def test_both_signatures_answer_as_before_for_any_number_of_pictures(convert, source, options):
     folder = convert(*options, NEURON_TRANSFER="float32")
@@ -73,6 +64,7 @@ def test_both_signatures_answer_as_before_for_any_number_of_pictures(convert, so
                 np.testing.assert_allclose(ours[output], theirs[output], atol=1e-2 if output == "boxes" else 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transfer", ["float16", "bfloat16"])
 def test_half_precision_between_host_and_chip_keeps_the_boxes(convert, transfer):
     folder = convert(NEURON_TRANSFER=transfer)

@@ -81,6 +81,7 @@ def test_a_video_becomes_numbered_boxes_in_every_file(track, clip, tmp_path, cap
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 24
 
 
+@pytest.mark.slow
 def test_as_cloned_objects_of_80_classes_keep_their_numbers_while_they_pass(track, tmp_path, capsys):
     lines, mot = tmp_path / "tracks.jsonl", tmp_path / "tracks.txt"
     assert track("--json", lines, "--mot", mot, YOLO_CUSTOM_WEIGHTS=None) == 0

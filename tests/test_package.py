@@ -7,11 +7,13 @@ import sys
 from yolov3.checks import PROJECT
 
 import cv2
+import pytest
 from test_scripts import project  # noqa: F401  a fixture
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_python_examples_of_the_readme_run_as_they_stand_from_another_folder(project, tmp_path):  # noqa: F811
     root, installed, elsewhere = project(), tmp_path / "installed", tmp_path / "elsewhere"
     elsewhere.mkdir()

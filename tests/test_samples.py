@@ -6,8 +6,10 @@ from yolov3.checks import PROJECT
 
 import cv2
 import numpy as np
+import pytest
 
 
+@pytest.mark.slow
 def test_what_comes_along_is_what_is_drawn(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(PROJECT / "tools")
     import Make_samples

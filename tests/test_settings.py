@@ -154,6 +154,7 @@ def test_a_constant_made_of_a_replaced_one_is_refused_unless_it_is_given_too(mon
         apply([tmp_path / "mine.py"], ["YOLO_INPUT_SIZE=608"])
 
 
+@pytest.mark.slow
 def test_processes_of_benchmarks_and_workers_of_a_cluster_have_the_settings():
     pytest.importorskip("ray.data", reason="needs requirements/ray.txt")
     apply([], ["YOLO_INPUT_SIZE=608"])

@@ -261,6 +261,7 @@ def test_scores_the_wrong_way_round_are_refused():
         Tracker(low_score=0.5, high_score=0.2)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_over_ten_thousand_frames():
     rng = np.random.default_rng(4)
     tracker, most = Tracker(budget=5), 0

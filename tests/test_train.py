@@ -16,6 +16,7 @@ from yolov3.training.configured import configured_pictures, configured_spec
 from yolov3.training.trainer import Trainer
 from yolov3.yolov4 import Create_Yolo
 
+import cfgs
 import keras
 import numpy as np
 import pytest
@@ -78,6 +79,13 @@ def eager(monkeypatch):
     monkeypatch.setattr(train, "Trainer", EagerTrainer)
 
 
+@pytest.fixture
+def small(folder, eager, monkeypatch):
+    """A network in little, for what does not depend on the network."""
+    (folder / "small.cfg").write_text(cfgs.SMALL)
+    monkeypatch.setattr(configs, "YOLO_CFG", str(folder / "small.cfg"))
+
+
 def error_of_training():
     with pytest.raises(SystemExit) as exit:
         train.main()
@@ -114,6 +122,7 @@ def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv
     np.testing.assert_allclose(mine[:, 4:], theirs[:, 5:], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_begins_with_a_checkpoint_or_with_darknet_weights(folder, eager, monkeypatch):
     """With a learning rate of nothing the result is what it began with."""
     monkeypatch.setattr(configs, "TRAIN_LR_INIT", 0.0)
@@ -137,6 +146,7 @@ def test_it_begins_with_a_checkpoint_or_with_darknet_weights(folder, eager, monk
                 np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager, monkeypatch, capsys):
     """yolov4-tiny.conv.29, as Darknet's `partial` makes it of weights of any number of classes."""
     whole = random_weights(Create_Yolo(64, "yolov4", True, 20), folder / "whole.weights").read_bytes()
@@ -162,24 +172,23 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
 @pytest.mark.parametrize(
     "constants", [{"TRAIN_BATCH_SIZE": 16}, {"TRAIN_FREEZE_EPOCHS": 1}, {"TRAIN_MULTISCALE": (96,)}]
 )
-def test_it_trains_with(constants, folder, eager, monkeypatch):
+def test_it_trains_with(constants, folder, small, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
     for name, value in constants.items():
         monkeypatch.setattr(configs, name, value)
     train.main()
-    assert (folder / "checkpoints" / "mine_Tiny").is_dir()
+    assert (folder / "checkpoints" / "mine").is_dir()
 
 
-@pytest.mark.slow
-def test_a_data_set_of_one_picture_will_do(folder, eager, monkeypatch):
+def test_a_data_set_of_one_picture_will_do(folder, small, monkeypatch):
     lines = (folder / "train.txt").read_text().split("\n")
     (folder / "train.txt").write_text(lines[0])
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     train.main()
-    assert (folder / "checkpoints" / "mine_Tiny").is_dir()
+    assert (folder / "checkpoints" / "mine").is_dir()
 
 
-def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, eager, monkeypatch, capsys):
+def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, small, monkeypatch, capsys):
     monkeypatch.setattr(configs, "TRAIN_VAL_PATH", None)
     monkeypatch.setattr(configs, "TRAIN_VAL_SPLIT", 0.25)
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
@@ -200,10 +209,9 @@ def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, eager, mon
 # --- How it goes on --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch, capsys):
+def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, small, monkeypatch, capsys):
     train.main()
-    whole = stored_arrays(folder / "checkpoints" / "mine_Tiny_last")
+    whole = stored_arrays(folder / "checkpoints" / "mine_last")
 
     class CtrlC(keras.callbacks.Callback):
         """After the first and after the fourth of six steps; an epoch has two."""
@@ -221,11 +229,11 @@ def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch,
     capsys.readouterr()
     train.main()
     assert "going on at step 4 of 6" in capsys.readouterr().out
-    for mine, expected in zip(stored_arrays(folder / "checkpoints" / "stopped_Tiny_last"), whole, strict=True):
+    for mine, expected in zip(stored_arrays(folder / "checkpoints" / "stopped_last"), whole, strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, eager, monkeypatch):
+def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, small, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     evaluate = callbacks.evaluate
 
@@ -234,24 +242,25 @@ def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, ea
 
     monkeypatch.setattr(callbacks, "evaluate", interrupted)
     assert "stopped at step 2" in error_of_training()
-    assert not (folder / "checkpoints" / "mine_Tiny").exists()
+    assert not (folder / "checkpoints" / "mine").exists()
     monkeypatch.setattr(callbacks, "evaluate", evaluate)
     train.main()
-    assert (folder / "checkpoints" / "mine_Tiny").is_dir()
+    assert (folder / "checkpoints" / "mine").is_dir()
 
 
-def test_a_folder_that_is_no_checkpoint_is_not_replaced(folder, eager, monkeypatch):
-    (folder / "checkpoints" / "mine_Tiny").mkdir(parents=True)
-    (folder / "checkpoints" / "mine_Tiny" / "thesis.txt").write_text("mine")
+def test_a_folder_that_is_no_checkpoint_is_not_replaced(folder, small, monkeypatch):
+    (folder / "checkpoints" / "mine").mkdir(parents=True)
+    (folder / "checkpoints" / "mine" / "thesis.txt").write_text("mine")
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     monkeypatch.setattr(sys, "argv", ["train.py", "--overwrite"])
-    assert re.match("error: .*mine_Tiny is not a checkpoint, so it is not replaced", error_of_training())
-    assert (folder / "checkpoints" / "mine_Tiny" / "thesis.txt").exists()
+    assert re.match("error: .*mine is not a checkpoint, so it is not replaced", error_of_training())
+    assert (folder / "checkpoints" / "mine" / "thesis.txt").exists()
 
 
-def test_a_finished_training_is_not_lost_to_another(folder, eager, monkeypatch):
-    made = folder / "checkpoints" / "mine_Tiny"
+def test_a_finished_training_is_not_lost_to_another(folder, small, monkeypatch):
+    made = folder / "checkpoints" / "mine"
     made.mkdir(parents=True)
-    assert re.match(r"error: .*mine_Tiny is there already: give --overwrite", error_of_training())
+    assert re.match(r"error: .*mine is there already: give --overwrite", error_of_training())
     assert not list(made.iterdir())
 
 

@@ -7,8 +7,10 @@ import resource
 import shutil
 import types
 import zipfile
+from pathlib import Path
 
 from yolov3.annotations.format import check_annotations
+from yolov3.cfg.network import network_of
 from yolov3.checkpoint import ModelSpec, read_model
 from yolov3.checks import UserError
 from yolov3.darknet import convolutions, get_arrays, load_arrays, save_yolo_weights, transfer_yolo_weights
@@ -30,6 +32,7 @@ from yolov3.training.callbacks import (
 from yolov3.training.trainer import Schedule, Trainer, make_network, training_precision
 from yolov3.yolov4 import Create_Yolo
 
+import cfgs
 import keras
 import numpy as np
 import pytest
@@ -38,9 +41,9 @@ from conftest import draw_red_and_green
 from oracle import stored_arrays
 
 SIZE, BATCH, STEPS = 64, 4, 6
-HEADS = NETWORKS["yolov4-tiny"].heads
-MODEL = ModelSpec("yolov4", True, ("red", "green"), (SIZE, SIZE), "letterbox", HEADS)
-SCHEDULE = Schedule(steps=STEPS, warm_up=2, freeze=0, lr_init=1e-3, lr_end=1e-4, ema=0.9, backbone=15)
+NETWORK = network_of(cfgs.SMALL, Path("small.cfg"), "small")
+MODEL = ModelSpec("small", False, ("red", "green"), (SIZE, SIZE), "letterbox", NETWORK.heads, cfg=cfgs.SMALL)
+SCHEDULE = Schedule(steps=STEPS, warm_up=2, freeze=0, lr_init=1e-3, lr_end=1e-4, ema=0.9, backbone=NETWORK.backbone)
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +54,24 @@ def checked(tmp_path_factory):
     return check_annotations(folder / "annotations.txt", 2, 10**6)
 
 
-def make_trainer(schedule=SCHEDULE, precision="FP32", size=(SIZE, SIZE)):
-    parts = make_network(NETWORKS["yolov4-tiny"], 2, size, precision, seed=3)
-    return Trainer(*parts, HEADS, BATCH, schedule)
+@pytest.fixture(scope="module")
+def batches(checked):
+    """The first batches of a training, drawn once."""
+    batches = training_batches(checked.records, (SIZE,), BATCH, "letterbox", AUGMENTED, seed=5).take(STEPS).cache()
+    assert len(list(batches)) == STEPS  # read to the end, they are kept
+    return batches
 
 
-def fit(trainer, checked, steps, callbacks=(), sizes=(SIZE,)):
+def make_trainer(schedule=SCHEDULE, precision="FP32", size=(SIZE, SIZE), network=NETWORK):
+    parts = make_network(network, 2, size, precision, seed=3)
+    return Trainer(*parts, network.heads, BATCH, schedule)
+
+
+def fit(trainer, batches, steps, callbacks=(), epochs=1):
     trainer.run_eagerly = True  # a few steps take less than tracing; tests of train.py run the graph
-    first = trainer.steps_done
-    batches = training_batches(checked.records, sizes, BATCH, "letterbox", AUGMENTED, seed=5, first_step=first)
-    return trainer.fit(batches, steps_per_epoch=steps, callbacks=[EpochMeans(), *callbacks], verbose=0, shuffle=False)
+    rest = batches.skip(trainer.steps_done).repeat()
+    callbacks = [EpochMeans(), *callbacks]
+    return trainer.fit(rest, steps_per_epoch=steps, epochs=epochs, callbacks=callbacks, verbose=0, shuffle=False)
 
 
 def weights_of(trainer):
@@ -93,8 +104,7 @@ def test_the_learning_rate_rises_in_a_line_then_falls_along_a_cosine():
     assert schedule.learning_rate(29).numpy() == pytest.approx(0.2 + 0.2 * (1 + np.cos(np.pi / 4)) / 2)
 
 
-@pytest.mark.slow
-def test_the_optimizer_follows_the_schedule_of_all_stages(checked):
+def test_the_optimizer_follows_the_schedule_of_all_stages(batches):
     trainer = make_trainer(SCHEDULE._replace(freeze=2))
     trainer.begin()
     rates = []
@@ -102,14 +112,14 @@ def test_the_optimizer_follows_the_schedule_of_all_stages(checked):
         trainer.prepare()
         for _ in range(2):
             rates.append(float(trainer.optimizer.learning_rate))
-            fit(trainer, checked, 1)
+            fit(trainer, batches, 1)
     assert rates == pytest.approx([float(SCHEDULE.learning_rate(step)) for step in range(4)])
 
 
 # --- Steps -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_frozen_backbone_stays_and_learns_afterwards(checked):
+def test_a_frozen_backbone_stays_and_learns_afterwards(batches):
     trainer = make_trainer(SCHEDULE._replace(freeze=2))
 
     def kernels():
@@ -121,22 +131,22 @@ def test_a_frozen_backbone_stays_and_learns_afterwards(checked):
 
     trainer.begin()
     first, first_means = kernels()
-    fit(trainer, checked, 2)
+    fit(trainer, batches, 2)
     frozen, frozen_means = kernels()
-    count = NETWORKS["yolov4-tiny"].backbone
+    count = NETWORK.backbone
     assert changed(first, frozen) == [False] * count + [True] * (len(first) - count)
     assert changed(first_means, frozen_means) == [False] * count + [True] * (len(first_means) - count)
     trainer.prepare()
-    fit(trainer, checked, 2)
+    fit(trainer, batches, 2)
     assert all(changed(frozen, kernels()[0]))
 
 
-def test_the_average_follows_the_weights(checked):
+def test_the_average_follows_the_weights(batches):
     trainer = make_trainer()
     trainer.begin()
     average = weights_of(trainer)
     for step in range(3):
-        fit(trainer, checked, 1)
+        fit(trainer, batches, 1)
         keep = min(SCHEDULE.ema, (1 + step) / (10 + step))
         average = [keep * a + (1 - keep) * b for a, b in zip(average, weights_of(trainer), strict=True)]
     for mine, expected in zip(trainer.average, average, strict=True):
@@ -144,20 +154,21 @@ def test_the_average_follows_the_weights(checked):
 
 
 @pytest.mark.parametrize("precision", ["BF16", "FP16"])
-def test_mixed_precision_learns_with_float32_weights(checked, precision):
-    trainer = make_trainer(precision=precision)
+def test_mixed_precision_learns_with_float32_weights(batches, precision):
+    trainer = make_trainer(precision=precision, network=NETWORKS["yolov4-tiny"])
     trainer.begin()
-    history = fit(trainer, checked, STEPS).history
+    history = fit(trainer, batches, 2).history
     assert np.isfinite(history["loss"][0])
     assert {variable.dtype for variable in trainer.network.variables} == {"float32"}
     assert all(np.isfinite(weights).all() for weights in weights_of(trainer))
 
 
-def test_one_network_learns_at_several_sizes(checked):
+def test_one_network_learns_at_several_sizes(batches):
     trainer = make_trainer(size=None)
     trainer.begin()
-    for size in (64, 96, (64, 96)):
-        assert np.isfinite(fit(trainer, checked, 1, sizes=(size,)).history["loss"][0])
+    for size in ((SIZE, SIZE), (96, 96), (64, 96)):
+        of_size = batches.map(lambda images, truth, size=size: (tf.image.resize(images, size), truth))
+        assert np.isfinite(fit(trainer, of_size, 1).history["loss"][0])
 
 
 def test_auto_precision_is_one_that_a_network_can_have():
@@ -170,16 +181,15 @@ def test_auto_precision_is_one_that_a_network_can_have():
 # --- Backup ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_a_training_goes_on_as_if_it_had_not_been_interrupted(checked, tmp_path):
+def test_a_training_goes_on_as_if_it_had_not_been_interrupted(batches, tmp_path):
     whole = make_trainer()
     whole.begin()
-    fit(whole, checked, STEPS)
+    fit(whole, batches, STEPS)
 
     interrupted = make_trainer()
     backup = make_backup(tmp_path, interrupted)
     interrupted.begin()
-    fit(interrupted, checked, STEPS // 2)
+    fit(interrupted, batches, STEPS // 2)
     backup.progress = {"best_AP50": 0.5, "epochs_since_best": 2, "measured_step": 3}
     backup.save()
 
@@ -188,7 +198,7 @@ def test_a_training_goes_on_as_if_it_had_not_been_interrupted(checked, tmp_path)
     assert backup.resume() == tmp_path / "backup.npz"
     assert resumed.steps_done == STEPS // 2
     assert backup.progress == {"best_AP50": 0.5, "epochs_since_best": 2, "measured_step": 3}
-    fit(resumed, checked, STEPS - STEPS // 2)
+    fit(resumed, batches, STEPS - STEPS // 2)
     for group in ("network", "average", "optimizer"):
         for a, b in zip(*(variables_of(trainer, group) for trainer in (whole, resumed)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -199,12 +209,12 @@ def variables_of(trainer, group):
     return [keras.ops.convert_to_numpy(variable) for variable in owner[group]]
 
 
-def test_a_training_stopped_where_the_backbone_thaws_goes_on(checked, tmp_path):
+def test_a_training_stopped_where_the_backbone_thaws_goes_on(batches, tmp_path):
     schedule = SCHEDULE._replace(freeze=2)
     interrupted = make_trainer(schedule)
     backup = make_backup(tmp_path, interrupted)
     interrupted.begin()
-    fit(interrupted, checked, 2)
+    fit(interrupted, batches, 2)
     backup.save()
     resumed = make_trainer(schedule)
     make_backup(tmp_path, resumed).resume()
@@ -214,13 +224,13 @@ def test_a_training_stopped_where_the_backbone_thaws_goes_on(checked, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def two_backups(checked, tmp_path_factory):
+def two_backups(batches, tmp_path_factory):
     folder = tmp_path_factory.mktemp("backups")
     trainer = make_trainer()
     backup = make_backup(folder, trainer)
     trainer.begin()
     for _ in range(2):
-        fit(trainer, checked, 1)
+        fit(trainer, batches, 1)
         backup.save()
     return folder
 
@@ -357,14 +367,14 @@ def test_a_kill_between_the_two_renames_loses_nothing_but_the_newest(saved_twice
     assert step_resumed(saved_twice) == 1
 
 
-def test_a_full_disk_leaves_the_backups_as_they_were(checked, saved_twice):
+def test_a_full_disk_leaves_the_backups_as_they_were(batches, saved_twice):
     trainer = make_trainer()
     backup = make_backup(saved_twice, trainer)
     backup.resume()
-    fit(trainer, checked, 1)
+    fit(trainer, batches, 1)
     before = {path.name: path.read_bytes() for path in saved_twice.iterdir()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**4, limits[1]))
     try:
         with pytest.raises(UserError, match="backup.npz cannot be written"):
             backup.save()
@@ -382,12 +392,12 @@ def test_without_a_backup_there_is_nothing_to_read(tmp_path):
     assert make_backup(tmp_path).resume() is None
 
 
-def test_only_the_chief_writes(checked, tmp_path):
+def test_only_the_chief_writes(batches, tmp_path):
     trainer = make_trainer()
     backup = make_backup(tmp_path, trainer, is_chief=False)
     trainer.begin()
     keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
-    fit(trainer, checked, 1, [backup, Measured([0.5]), keep])
+    fit(trainer, batches, 1, [backup, Measured([0.5]), keep])
     assert not list(tmp_path.iterdir())
 
 
@@ -405,7 +415,7 @@ class Measured(keras.callbacks.Callback):
         logs["AP50"] = next(self.AP50)
 
 
-def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_without_progress(checked, tmp_path):
+def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_without_progress(batches, tmp_path):
     trainer = make_trainer(SCHEDULE._replace(steps=99))
     backup = make_backup(tmp_path, trainer)
     trainer.begin()
@@ -416,10 +426,7 @@ def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_witho
         def on_epoch_end(self, epoch, logs=None):
             seen.append([average.numpy() for average in self.model.average])
 
-    batches = training_batches(checked.records, (SIZE,), BATCH, "letterbox", AUGMENTED, seed=5)
-    trainer.run_eagerly = True
-    callbacks = [EpochMeans(), backup, Measured([0.1, 0.6, 0.4, 0.5, 0.9]), keep, Look()]
-    trainer.fit(batches, epochs=5, steps_per_epoch=1, callbacks=callbacks, verbose=0, shuffle=False)
+    fit(trainer, batches, 1, [backup, Measured([0.1, 0.6, 0.4, 0.5, 0.9]), keep, Look()], epochs=5)
     assert len(seen) == 4  # the fourth epoch was the second without a better one
     assert backup.progress == {"best_AP50": 0.6, "epochs_since_best": 2, "measured_step": 4}
     for path, expected in ((folder, seen[1]), (tmp_path / "mine_last", seen[3])):
@@ -429,26 +436,26 @@ def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_witho
             np.testing.assert_array_equal(mine, average)
 
 
-def test_a_loss_that_is_no_number_ends_training_and_nothing_of_it_is_kept(checked, tmp_path):
+def test_a_loss_that_is_no_number_ends_training_and_nothing_of_it_is_kept(batches, tmp_path):
     trainer = make_trainer(SCHEDULE._replace(lr_init=float("nan")))
     backup = make_backup(tmp_path, trainer)
     trainer.begin()
     keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
     with pytest.raises(UserError, match="not a number any more at step .*TRAIN_LR_INIT"):
-        fit(trainer, checked, STEPS, [TerminateOnNaN(), backup, Measured([0.5]), keep])
+        fit(trainer, batches, STEPS, [TerminateOnNaN(), backup, Measured([0.5]), keep])
     assert not list(tmp_path.iterdir())
 
 
-def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(checked, tmp_path):
+def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(checked, batches, tmp_path):
     trainer = make_trainer()
     backup = make_backup(tmp_path, trainer)
     trainer.begin()
     detector = Detector(averaged_network(trainer, (SIZE, SIZE)), MODEL, 0.001, 0.45)
     keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
     validation = Validation(detector, checked.records, checked.sizes, (0.001, 0.45), 2, 10**6, True)
-    fit(trainer, checked, 2, [backup, validation, keep])
+    fit(trainer, batches, 2, [backup, validation, keep])
     frame = np.full((60, 80, 3), 200, np.uint8)
-    loaded = Load_Yolo_model(tmp_path / "mine", input_size=SIZE, yolo_type="yolov4", tiny=True, resize="letterbox")
+    loaded = Load_Yolo_model(tmp_path / "mine", input_size=SIZE, resize="letterbox")
     mine, theirs = detector([frame])[0], loaded([frame], 0.001, 0.45)[0]
     assert len(mine)
     np.testing.assert_allclose(mine.boxes, theirs.boxes, atol=1e-2)
@@ -457,12 +464,12 @@ def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(chec
 
 
 @pytest.mark.slow
-def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, tmp_path):
+def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, batches, tmp_path):
     trainer = make_trainer(SCHEDULE._replace(steps=20))
     trainer.begin()
     detector = Detector(averaged_network(trainer, (SIZE, SIZE)), MODEL, 0.001, 0.45)
     validation = Validation(detector, checked.records, checked.sizes, (0.001, 0.45), 2, 10**6, True)
-    fit(trainer, checked, 20, [validation, TensorBoard(tmp_path, validation)])
+    fit(trainer, batches, 20, [validation, TensorBoard(tmp_path, validation)])
     tags = {}
     for file in tmp_path.iterdir():
         for event in tf.compat.v1.train.summary_iterator(str(file)):
