@@ -168,11 +168,12 @@ class Detector:
             check_threshold("iou_threshold", self.iou_threshold if iou_threshold is None else iou_threshold),
         )
         started = time.perf_counter()
-        fitted, batches = self._fit_each(frames), {}
+        fitted = self._fit_each(frames)
+        batches: dict[tuple, list[int]] = {}
         for i, images in enumerate(fitted):
             batches.setdefault(tuple(images.shape), []).append(i)  # inputs of one size
         self._count(len(frames), time.perf_counter() - started, 0.0, 0.0)
-        found = {}
+        found: dict[int, Detections] = {}
         for rows in batches.values():
             sizes = tf.constant([frames[i].shape[:2] for i in rows])
             found.update(zip(rows, self._detect(_joined([fitted[i] for i in rows]), sizes, thresholds), strict=True))
