@@ -169,28 +169,29 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
     assert configured_spec().heads.anchors == heads.anchors[::-1]
 
 
-@pytest.mark.parametrize(
-    "constants", [{"TRAIN_BATCH_SIZE": 16}, {"TRAIN_FREEZE_EPOCHS": 1}, {"TRAIN_MULTISCALE": (96,)}]
-)
-def test_it_trains_with(constants, folder, small, monkeypatch):
+@pytest.mark.slow
+def test_a_frozen_backbone_thaws_after_its_epochs(folder, small, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
-    for name, value in constants.items():
-        monkeypatch.setattr(configs, name, value)
+    monkeypatch.setattr(configs, "TRAIN_FREEZE_EPOCHS", 1)
     train.main()
     assert (folder / "checkpoints" / "mine").is_dir()
 
 
-def test_a_data_set_of_one_picture_will_do(folder, small, monkeypatch):
+@pytest.mark.slow
+def test_a_data_set_of_one_picture_will_do_for_batches_of_sixteen(folder, small, monkeypatch):
     lines = (folder / "train.txt").read_text().split("\n")
     (folder / "train.txt").write_text(lines[0])
+    monkeypatch.setattr(configs, "TRAIN_BATCH_SIZE", 16)
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     train.main()
     assert (folder / "checkpoints" / "mine").is_dir()
 
 
-def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, small, monkeypatch, capsys):
+@pytest.mark.slow
+def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch_at_two_sizes(folder, small, monkeypatch, capsys):
     monkeypatch.setattr(configs, "TRAIN_VAL_PATH", None)
     monkeypatch.setattr(configs, "TRAIN_VAL_SPLIT", 0.25)
+    monkeypatch.setattr(configs, "TRAIN_MULTISCALE", (96,))
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     parts = [configured_pictures(2) for _ in range(2)]
     training, validated, tested = ([record.picture.name for record in part.records] for part in parts[0])
@@ -233,6 +234,7 @@ def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, small, monkeypatch,
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, small, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     evaluate = callbacks.evaluate
@@ -248,6 +250,7 @@ def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, sm
     assert (folder / "checkpoints" / "mine").is_dir()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_checkpoint_is_not_replaced(folder, small, monkeypatch):
     (folder / "checkpoints" / "mine").mkdir(parents=True)
     (folder / "checkpoints" / "mine" / "thesis.txt").write_text("mine")
@@ -296,6 +299,7 @@ def test_unusable_data_is_one_line(spoil, message, folder):
     assert not list((folder / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, monkeypatch):
     heads = configured_spec().heads
     for made, said in (
