@@ -354,7 +354,7 @@ def test_a_network_of_a_cfg_learns(written, name):
     truth = np.array([[[0.1, 0.1, 0.2, 0.25, 0], [0.3, 0.4, 0.7, 0.9, classes - 1], [0, 0, 0, 0, -1]]], np.float32)
     images = random_picture(96)
     schedule = Schedule(steps, 5, 0, 5e-3, 1e-4, 0.9)
-    trainer = Trainer(*make_network(network, classes, 96, "FP32", 0), network.heads, 1, schedule)
+    trainer = Trainer(*make_network(network, classes, (96, 96), "FP32", 0), network.heads, 1, schedule)
     trainer.begin()
     data = tf.data.Dataset.from_tensors((images, truth)).repeat()
     losses = trainer.fit(data, epochs=3, steps_per_epoch=steps // 3, shuffle=False, verbose=0).history["loss"]
