@@ -1,9 +1,9 @@
 """A stand-in for TensorFlow Serving, by its own official stubs: one SavedModel over gRPC and REST on loopback.
 
-python tests/prediction_server.py FOLDER {right|busy|slow|garbage}    prints the two ports, then serves until killed
+python tests/prediction_server.py FOLDER    prints the two ports, then serves until killed
 
-It answers what `detect_bytes` answers; busy: each request is refused twice before; slow: after five seconds; garbage:
-something else.
+The model's name says how it behaves. yolo answers what `detect_bytes` answers; busy refuses each request twice before;
+slow waits five seconds; garbage answers something else.
 """
 
 import base64
@@ -19,44 +19,47 @@ import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-seen = collections.Counter()  # requests by what they ask
+MODELS = "yolo", "busy", "slow", "garbage"
+seen = collections.Counter()  # requests by the model and pictures they ask for
 
 
-def refuses(behaviour, files):
+def refuses(model, files):
     """Whether this request is to be refused; waits where it is to be slow."""
-    if behaviour == "slow":
+    if model == "slow":
         time.sleep(5)
-    seen[tuple(files)] += 1
-    return behaviour == "busy" and seen[tuple(files)] <= 2
+    seen[(model, *files)] += 1
+    return model == "busy" and seen[(model, *files)] <= 2
 
 
 class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, function, behaviour):
-        self.function, self.behaviour = function, behaviour
+    def __init__(self, function):
+        self.function = function
 
     def Predict(self, request, context):
-        if request.model_spec.name != "yolo" or request.model_spec.signature_name != "detect_bytes":
-            context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {request.model_spec.name}")
+        model = request.model_spec.name
+        if model not in MODELS or request.model_spec.signature_name != "detect_bytes":
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {model}")
         files = tf.make_ndarray(request.inputs["image_bytes"]).tolist()
-        if refuses(self.behaviour, files):
+        if refuses(model, files):
             context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
         response = predict_pb2.PredictResponse()
         for name, x in self.function(image_bytes=tf.constant(files)).items():
-            response.outputs[name].CopyFrom(tf.make_tensor_proto(x[:0] if self.behaviour == "garbage" else x))
+            response.outputs[name].CopyFrom(tf.make_tensor_proto(x[:0] if model == "garbage" else x))
         return response
 
 
 class Rest(http.server.BaseHTTPRequestHandler):
-    function = behaviour = None
+    function = None
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert self.path == "/v1/models/yolo:predict" and body["signature_name"] == "detect_bytes"
+        model = self.path.removeprefix("/v1/models/").removesuffix(":predict")
+        assert model in MODELS and body["signature_name"] == "detect_bytes"
         files = [base64.b64decode(x["image_bytes"]["b64"]) for x in body["instances"]]
         status, answer = 200, "<html>"
-        if refuses(self.behaviour, files):
+        if refuses(model, files):
             status = 503
-        elif self.behaviour != "garbage":
+        elif model != "garbage":
             found = {name: x.numpy().tolist() for name, x in self.function(image_bytes=tf.constant(files)).items()}
             rows = [{name: x[i] for name, x in found.items()} for i in range(len(files))]
             answer = json.dumps({"predictions": rows})
@@ -69,14 +72,13 @@ class Rest(http.server.BaseHTTPRequestHandler):
 
 
 def main():
-    folder, behaviour = sys.argv[1:]
-    loaded = tf.saved_model.load(folder)
+    loaded = tf.saved_model.load(sys.argv[1])
     function = loaded.signatures["detect_bytes"]
     server = grpc.server(ThreadPoolExecutor(8))
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(function, behaviour), server)
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(function), server)
     port = server.add_insecure_port("localhost:0")
     server.start()
-    Rest.function, Rest.behaviour = staticmethod(function), behaviour
+    Rest.function = staticmethod(function)
     rest = http.server.ThreadingHTTPServer(("localhost", 0), Rest)
     threading.Thread(target=rest.serve_forever, daemon=True).start()
     print(port, rest.server_port, flush=True)

@@ -51,31 +51,32 @@ def pictures(tmp_path_factory):
     return place
 
 
+@pytest.fixture(scope="module")
+def server(folder):
+    """The addresses of a server for gRPC and REST."""
+    command = [sys.executable, SERVER, folder / "3"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield [f"localhost:{port}" for port in process.stdout.readline().split()]
+        finally:
+            process.kill()
+
+
 @pytest.fixture
-def serve(folder):
-    """serve(behaviour) -> the addresses for gRPC and REST."""
-    processes = []
+def ask(monkeypatch, capsys):
+    """ask(source, option ...) -> exit code of the client, one dict a line, stderr; run in this process."""
 
-    def start(behaviour):
-        command = [sys.executable, SERVER, folder / "3", behaviour]
-        processes.append(subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True))
-        return [f"localhost:{port}" for port in processes[-1].stdout.readline().split()]
+    def run(source, *options):
+        monkeypatch.setattr(sys, "argv", ["client.py", *map(str, (source, *options))])
+        code = importlib.import_module("tools.serving.client").main.__wrapped__()
+        out, err = capsys.readouterr()
+        return code, [json.loads(line) for line in out.splitlines()], err
 
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
+    return run
 
 
-def ask(pictures, *options):
-    """-> exit code, one dict a line, stderr."""
-    command = [sys.executable, CLIENT, pictures, *map(str, options)]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    return result.returncode, [json.loads(line) for line in result.stdout.splitlines()], result.stderr
-
-
-def test_grpc_and_rest_answer_as_the_detector(serve, pictures, tmp_path):
-    grpc, rest = serve("right")
+def test_grpc_and_rest_answer_as_the_detector(server, ask, pictures, tmp_path):
+    grpc, rest = server
     code, lines, err = ask(pictures, "--address", grpc, "--batch", 4, "--in-flight", 2)
     assert code == 1 and "5 of 6 pictures answered" in err and "error: 1 pictures: cannot be decoded" in err
     assert all(word in err for word in ("p50", "p90", "p99"))
@@ -94,32 +95,31 @@ def test_grpc_and_rest_answer_as_the_detector(serve, pictures, tmp_path):
     assert [x["classes"] for i, x in enumerate(by_rest) if i != 2] == [list(map(str, x["classes"])) for x in lines]
 
 
-@pytest.mark.parametrize("way", ["grpc", "rest"])
-def test_a_busy_server_is_asked_again(serve, pictures, way):
-    address = serve("busy")[way == "rest"]
-    code, lines, _ = ask(pictures / "00000.jpg", "--address", address, *(["--rest"] if way == "rest" else []))
+@pytest.mark.parametrize(("way", "first", "second"), [("grpc", "00000", "00002"), ("rest", "00001", "00003")])
+def test_a_busy_server_is_asked_again(server, ask, pictures, way, first, second):
+    options = ("--address", server[way == "rest"], "--model", "busy", *(["--rest"] if way == "rest" else []))
+    code, lines, _ = ask(pictures / f"{first}.jpg", *options)
     assert code == 0 and lines[0]["boxes"]
-    options = ("--address", address, "--retries", 1, *(["--rest"] if way == "rest" else []))
-    code, lines, err = ask(pictures / "00003.jpg", *options)
+    code, lines, err = ask(pictures / f"{second}.jpg", *options, "--retries", 1)
     assert code == 1 and "busy" in lines[0]["error"] or "503" in lines[0]["error"], err
 
 
-@pytest.mark.parametrize("behaviour", ["garbage", "slow"])
-def test_garbage_and_silence_are_lines_with_an_error(serve, pictures, behaviour):
-    grpc, rest = serve(behaviour)
-    for options in (["--address", grpc], ["--address", rest, "--rest"]):
-        code, lines, err = ask(pictures / "00000.jpg", *options, "--timeout", 1, "--retries", 0)
-        assert code == 1 and "Traceback" not in err
+@pytest.mark.parametrize("model", ["garbage", "slow"])
+def test_garbage_and_silence_are_lines_with_an_error(server, ask, pictures, model):
+    for address, way in zip(server, ([], ["--rest"]), strict=True):
+        options = ("--address", address, *way, "--model", model, "--timeout", 1, "--retries", 0)
+        code, lines, _ = ask(pictures / "00000.jpg", *options)
+        assert code == 1
         assert any(word in lines[0]["error"] for word in ("answer", "deadline", "Timeout"))
 
 
-def test_a_server_that_is_not_there_is_said(pictures):
-    code, lines, err = ask(pictures / "00000.jpg", "--address", "localhost:9", "--retries", 0, "--rest")
-    assert code == 1 and lines[0]["error"].startswith("ConnectionRefusedError") and "Traceback" not in err
-    code, lines, err = ask(pictures / "00000.jpg", "--address", "localhost:9", "--retries", 0)
-    assert code == 1 and lines[0]["error"].startswith("unavailable") and "Traceback" not in err
-    code, _, err = ask(pictures / "none", "--rest")
-    assert code == 1 and err.startswith("error: ") and len(err.splitlines()) == 1
+def test_a_server_that_is_not_there_is_said(ask, pictures):
+    options = ("--address", "localhost:9", "--retries", 0)
+    for way, reason in ((["--rest"], "ConnectionRefusedError"), ([], "unavailable")):
+        code, lines, _ = ask(pictures / "00000.jpg", *options, *way)
+        assert code == 1 and lines[0]["error"].startswith(reason)
+    with pytest.raises(UserError):
+        ask(pictures / "none", "--rest")
 
 
 def test_a_file_name_that_is_not_unicode_loses_no_answer(pictures, tmp_path, monkeypatch):
