@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import sys
+from pathlib import Path
 
 from yolov3 import configs
 from yolov3.annotations import Size, check_annotations, parse_line, read_size, usable_boxes
@@ -133,10 +134,14 @@ def test_names_and_annotations_are_both_written_or_neither(convert, tmp_path, mo
     write(tmp_path / "out.names", "older\n")
     write(tmp_path / "out.txt", "older\n")
 
-    def full_disk(records, folder):
-        raise OSError(28, "No space left on device")
+    write_text = Path.write_text
 
-    monkeypatch.setattr(importlib.import_module("yolov3.annotation_cli"), "annotation_text", full_disk)
+    def full_disk(path, text, **how):
+        if path.suffix == ".txt":
+            raise OSError(28, "No space left on device")
+        return write_text(path, text, **how)
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(SystemExit, match="^error: output .* cannot be written: No space left"):
         convert("Darknet_to_YOLOv3", tmp_path / "in", "--classes", names)
     assert {x.name: x.read_text() for x in tmp_path.glob("out*")} == {"out.names": "older\n", "out.txt": "older\n"}
@@ -327,7 +332,7 @@ def test_xml_files_that_quarrel_about_a_picture_are_told(convert, tmp_path):
 def test_one_line_of_labels_costs_itself(convert, tmp_path):
     picture_file(tmp_path / "in/1.png")
     names = write(tmp_path / "my.names", "box\n")
-    bad = ["0 0.5 0.5 0.2", "x 0.5 0.5 0.2 0.2", "0 nan 0.5 0.2 0.2", "0 0.5 0.5 0.2 0.2 0.9", "0.5 0.5 0.5 0.2 0.2"]
+    bad = ["0 0.5 0.5 0.2", "x 0.5 0.5 0.2 0.2", "0 nan 0.5 0.2 0.2", "0 0.5 0.5 0.2 0.2 1.9", "0.5 0.5 0.5 0.2 0.2"]
     bad += ["9" * 40_000, "1e400 0.5 0.5 0.2 0.2", "9 0.5 0.5 0.2 0.2", "0 0.1 0.1 0.5 0.1 0.5 0.6 0.1", "\0"]
     good = ["0 0.5 0.5 0.2 0.25", "0 0.1 0.1 0.5 0.1 0.5 0.6 0.1 0.6"]
     write(tmp_path / "in/1.txt", "\ufeff" + "\r\n".join([*good, *bad]))

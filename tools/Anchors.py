@@ -6,7 +6,7 @@ python tools/Anchors.py mine.txt --classes mine.names --size 608 --heads 3
 
 import _path
 from yolov3 import configs
-from yolov3.anchors import mean_iou, box_sizes, fit_heads
+from yolov3.anchors import box_sizes, fit_heads, mean_iou
 from yolov3.annotations import check_annotations
 from yolov3.checks import as_given, check_input_size, say_it_in_one_line
 from yolov3.dataset_files import read_names

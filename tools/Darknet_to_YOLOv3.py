@@ -115,7 +115,8 @@ def parse_label(line: str) -> tuple[int, tuple[float, ...], bool]:
         numbers = [float(word) for word in words]
     except ValueError:
         numbers = []
-    if not (len(numbers) in (5, 6) or numbers and is_polygon) or not np.isfinite(numbers).all():
+    has_score = len(numbers) == 6 and 0 <= numbers[5] <= 1
+    if not (len(numbers) == 5 or has_score or numbers and is_polygon) or not np.isfinite(numbers).all():
         raise ValueError(f"{shortened(line.strip())!r} is not `class x y width height`")
     class_id = numbers[0]
     if class_id != round(class_id) or abs(class_id) >= 2**31:

@@ -80,7 +80,7 @@ def f1(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
 
 
 def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], score_threshold: float) -> None:
-    """Draw a confusion matrix: each row in shares of the boxes of its class, with their number."""
+    """Draw a confusion matrix: counts, and as colours the shares of the boxes of each class."""
     shown = np.sort(np.argsort(-matrix[:-1].sum(1), kind="stable")[:MOST_CLASSES])
     left_out = len(names) - len(shown)
     cells = matrix[np.ix_([*shown, len(names)], [*shown, len(names)])]
@@ -90,18 +90,20 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], score_t
     with figure_file(path, max(5.5, side + 1), max(4.5, side)) as figure:
         axes = figure.subplots()
         shares = cells / np.maximum(cells.sum(1, keepdims=True), 1)
+        shares[-1] = 0  # of what is nothing, there is no number to take shares of
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (y, x), count in np.ndenumerate(cells):
             if count:
                 colour = "white" if shares[y, x] > 0.5 else "black"
                 axes.text(x, y, str(count), ha="center", va="center", color=colour, fontsize=10 if count < 1000 else 8)
-        turned = {"rotation": 45, "ha": "right", "parse_math": False}
-        axes.set_xticks(range(len(columns)), [_short(name) for name in columns], **turned)
-        axes.set_yticks(range(len(rows)), [_short(name) for name in rows], parse_math=False)
+        axes.set_xticks(range(len(columns)), [_short(name) for name in columns], rotation=45, ha="right")
+        axes.set_yticks(range(len(rows)), [_short(name) for name in rows])
+        for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+            text.set_parse_math(False)  # a class may be named $
         axes.set(xlabel="found as", ylabel="annotated as")
         more = f"; {left_out} classes with fewer boxes not shown" if left_out else ""
         axes.set_title(f"Boxes, IoU 0.5, scores over {score_threshold:g}{more}", fontsize="medium", wrap=True)
-        figure.colorbar(image, label="share of the row", shrink=0.7)
+        figure.colorbar(image, label="share of the boxes of a class", shrink=0.7, aspect=30)
 
 
 def _ranked(scores):
