@@ -112,17 +112,20 @@ TRAIN_CHECKPOINTS_FOLDER = "checkpoints"
 
 # --- Training ------------------------------------------------------------------------------------------------------
 
-TRAIN_TRANSFER = False  # True: begin with the Darknet weights of the type, any classes; do so for photographs
+# What "AUTO" means here: "photographs", whose classes may be any, or "scratch": drawings, digits, and all for which
+# photographs of things teach nothing. train.py prints what it has chosen.
+TRAIN_PRESET = "photographs"
+TRAIN_TRANSFER = "AUTO"  # True: begin with the Darknet weights of the type; False: do not. "AUTO": for photographs
 TRAIN_FROM_CHECKPOINT = None  # begin with all weights of a checkpoint folder or its bare name; None: do not
 TRAIN_FREEZE_EPOCHS = 0  # the first so many leave the backbone as it is; for few pictures and TRAIN_TRANSFER
 
 TRAIN_INPUT_SIZE = 416  # pixels, a multiple of 32
 TRAIN_MULTISCALE = None  # None, or more input sizes to change to every ten steps: (320, 352, 384, 448)
-TRAIN_ANCHORS = (((14, 20), (20, 27), (27, 37)), ((38, 51), (54, 73), (89, 119)))  # tools/Anchors.py; None: published
+TRAIN_ANCHORS = "AUTO"  # what tools/Anchors.py prints; None: published; "AUTO": fitted, for photographs only if need be
 TRAIN_BATCH_SIZE = 16  # pictures a step, on all devices together
-TRAIN_EPOCHS = 20  # rounds through the pictures
+TRAIN_EPOCHS = "AUTO"  # rounds through the pictures; "AUTO": 40 for 300 photographs, 15 for thousands; scratch: from 20
 TRAIN_WARMUP_EPOCHS = 1  # the first of them, with a learning rate that rises from nothing
-TRAIN_LR_INIT = 1e-3  # the learning rate after that
+TRAIN_LR_INIT = "AUTO"  # the learning rate after that; "AUTO": 3e-4, for dozens of photographs 1e-4; scratch: 1e-3
 TRAIN_LR_END = 1e-5  # and in the end
 TRAIN_EMA = 0.998  # 0..1, how much of the averaged weights, which are what is kept, a step leaves as they were
 TRAIN_PATIENCE = 0  # epochs without a better AP50 after which training ends early; 0: never
@@ -131,7 +134,7 @@ TRAIN_SEED = 0  # of the first weights and of the data: the same, however often 
 
 TRAIN_DATA_AUG = True  # False: every picture as it is
 TRAIN_MOSAIC = 0.5  # 0..1, share of pictures put together from four
-TRAIN_FLIP = False  # left to right, half of the pictures; True for photographs, not for digits, text or signs
+TRAIN_FLIP = "AUTO"  # True: half of the pictures left to right, not for digits, text or signs; "AUTO": for photographs
 
 TRAIN_LOGDIR = "log"  # for TensorBoard: tensorboard --logdir log
 TRAIN_BACKUP_SECONDS = 60  # how often the state of a training is saved; at most so much is lost when it is killed
