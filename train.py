@@ -20,6 +20,7 @@ from yolov3.checks import UserError, project_path, read_class_names, say_it_in_o
 from yolov3.detector import Detector
 from yolov3.evaluation import evaluate
 from yolov3.files import check_writable
+from yolov3.heads import configured_network
 from yolov3.loading import Load_Yolo_model
 from yolov3.report import draw_report
 from yolov3.runtimes.common import in_project
@@ -51,6 +52,7 @@ from yolov3.training.configured import (
     plain_batches,
 )
 from yolov3.training.presets import configured_preset, resolve
+from yolov3.training.progress import Progress, Results
 from yolov3.training.trainer import (
     Trainer,
     choose_strategy,
@@ -60,7 +62,6 @@ from yolov3.training.trainer import (
     train,
     training_precision,
 )
-from yolov3.training.watching import Progress, Results
 
 import keras
 import tensorflow as tf
@@ -148,10 +149,10 @@ def main() -> None:
     overwrite = parser.parse_args().overwrite
     check_constants()
     preset, classes = configured_preset(), read_class_names(configs.TRAIN_CLASSES)
+    name = configs.TRAIN_MODEL_NAME + ("_Tiny" if configured_network().tiny else "")
     allow_memory_growth()
     strategy = choose_strategy(configs.TRAIN_BATCH_SIZE)
     chief = place_among_workers(strategy)[1] == 0
-    name = configs.TRAIN_MODEL_NAME + ("_Tiny" if configs.TRAIN_YOLO_TINY else "")
     folder, log = f"{configs.TRAIN_CHECKPOINTS_FOLDER}/{name}", project_path(configs.TRAIN_LOGDIR) / name
     for place in (project_path(configs.TRAIN_CHECKPOINTS_FOLDER), log):
         check_writable(place)
@@ -166,10 +167,11 @@ def main() -> None:
 
     # 2. The network, new or as an interrupted training left it
     steps_per_epoch = max(1, round(len(training.records) / configs.TRAIN_BATCH_SIZE))
-    input_size = spec.input_size if len(configured_sizes()) == 1 else None
+    input_size = spec.input_size if len(configured_sizes(spec.network.multiple)) == 1 else None
     with strategy.scope():
-        parts = make_network(spec.name, len(spec.classes), input_size, precision, configs.TRAIN_SEED)
-    trainer = Trainer(*parts, spec.heads, configs.TRAIN_BATCH_SIZE, configured_schedule(steps_per_epoch))
+        parts = make_network(spec.network, len(spec.classes), input_size, precision, configs.TRAIN_SEED)
+    schedule = configured_schedule(steps_per_epoch, spec.network)
+    trainer = Trainer(*parts, spec.heads, configs.TRAIN_BATCH_SIZE, schedule)
     settings = {name: getattr(configs, name) for name in CONTINUE_WITH}
     settings |= {"number of pictures": len(training.records), "classes": spec.classes, "FP16": precision == "FP16"}
     backup = Backup(trainer, f"{folder}_backup.npz", settings, configs.TRAIN_BACKUP_SECONDS, chief)
@@ -195,12 +197,12 @@ def main() -> None:
     keep = Keep(folder, spec, f"train.py, {configs.TRAIN_ANNOT_PATH}", backup, configs.TRAIN_PATIENCE)
     results = Results(log, steps_per_epoch, goes_on=trainer.steps_done > 0)
     measuring = [validation, keep, *([TensorBoard(log, validation)] if chief else [])]
-    watching = [Progress(backup, steps_per_epoch), results] if chief else []
+    writing = [Progress(backup, steps_per_epoch), results] if chief else []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by clusters to end a job: treated as Ctrl-C
     try:
         if trainer.steps_done % steps_per_epoch == 0 and trainer.steps_done > backup.progress["measured_step"]:
-            end_epoch(trainer, [*measuring, *watching[1:]], strategy)  # the last validation was interrupted
-        callbacks = [EpochMeans(), TerminateOnNaN(), backup, *measuring, *watching]
+            end_epoch(trainer, [*measuring, *writing[1:]], strategy)  # the last validation was interrupted
+        callbacks = [EpochMeans(), TerminateOnNaN(), backup, *measuring, *writing]
         train(trainer, make_batches(training.records, spec, strategy), steps_per_epoch, callbacks, strategy)
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second signal must not interrupt the writing of the backup

@@ -1,10 +1,11 @@
-"""Writes golden/*.npz: what OpenCV's Darknet importer computes for the four networks with seeded random weights.
+"""Writes golden/*.npz: what OpenCV's Darknet importer computes with seeded random weights, for the four networks and
+for four by their public cfgs.
 
-python tests/make_golden.py
+python tests/make_golden.py [NAME ...]
 
 Needs OpenCV 4 and the cfgs in ../shared/data/darknet; the committed files are of OpenCV 4.14.0. Each file holds,
 per input size, some numbers of every raw head and of the decoded boxes and scores (`golden_numbers`).
-test_networks.py makes the same weights again and compares.
+test_networks.py and test_cfg_networks.py make the same weights again and compare.
 """
 
 import sys
@@ -18,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 SIZES = (64, 96)  # pixels: the networks are whole, only the pictures are small
 SAMPLES = {"raw": 400, "boxes": 1000, "scores": 600}
 NETWORKS = ("yolov3", "yolov3-tiny", "yolov4", "yolov4-tiny")
+CFGS = ("yolov3-tiny-prn", "yolov4-tiny-3l", "enet-coco", "yolov4-csp")
 
 
 def golden_numbers(size, raw_heads, boxes, scores):
@@ -40,13 +42,14 @@ def main():
 
     print(f"OpenCV {cv2.__version__}")
     cfgs = HERE.parent.parent / "shared" / "data" / "darknet"
-    for name in NETWORKS:
-        golden = {}
+    for name in sys.argv[1:] or (*NETWORKS, *CFGS):
+        golden, cfg = {}, cfgs / f"{name}.cfg" if name in NETWORKS else cfgs / "more" / f"{name}.cfg"
         with tempfile.TemporaryDirectory() as folder:
-            model = Create_Yolo(SIZES[0], name.removesuffix("-tiny"), name.endswith("-tiny"), 80)
+            of_table = {"yolo_type": name.removesuffix("-tiny"), "tiny": name.endswith("-tiny")}
+            model = Create_Yolo(SIZES[0], CLASSES=80, **(of_table if name in NETWORKS else {"cfg": cfg}))
             weights = random_weights(model, Path(folder) / "random.weights")
             for size in SIZES:
-                raw, rows = importer_answers(importer(cfgs / f"{name}.cfg", weights, size), random_picture(size))
+                raw, rows = importer_answers(importer(cfg, weights, size), random_picture(size))
                 golden |= golden_numbers(size, raw, rows[:, :4], rows[:, 5:])
         file = HERE / "golden" / f"{name}.npz"
         np.savez_compressed(file, **golden)

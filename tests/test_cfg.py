@@ -1,12 +1,13 @@
-"""Darknet's cfg files: what they say of our networks, and one line with file, section and line when they are wrong."""
+"""Darknet's cfg files: what they say of networks, and one line with file, section and line when they are wrong."""
 
 import re
 
 from yolov3 import configs, conversion, heads
-from yolov3.cfg import input_size, read_cfg, read_sections
-from yolov3.cfg_layers import cfg_text, describe, read_layer
+from yolov3.cfg_network import read_network
+from yolov3.cfg_write import cfg_text, rewrite
 from yolov3.checks import UserError
 from yolov3.downloads import OFFICIAL
+from yolov3.heads import cfg_size
 from yolov3.loading import configured_model
 from yolov3.networks import NETWORKS, Official
 from yolov3.yolov4 import Create_Yolo
@@ -58,19 +59,23 @@ def mine(network, tmp_path, monkeypatch):
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
+def rows_of(cfg):
+    return [(row.inputs, row.channels, row.stride, row.options) for row in cfg.rows]
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-def test_darknets_own_cfgs_say_what_the_project_has_published(shared, name):
+def test_darknets_own_cfgs_say_what_the_project_has_published_and_writes(shared, tmp_path, name):
     file = shared / "darknet" / f"{name if name != 'yolov3-tiny' else 'yolov3-tiny-mask123'}.cfg"
-    cfg = read_cfg(file, name)
-    assert cfg.heads == NETWORKS[name].heads
-    assert (cfg.classes, input_size(cfg.net)) == (80, 608 if name == "yolov4" else 416)
-    yolo_type, _, tiny = name.partition("-")
-    layers = [read_layer(section) for section in read_sections(file)[1:]]
-    assert describe(Create_Yolo(32, yolo_type, bool(tiny), 80, features=True)) == layers
+    network, published = read_network(file), NETWORKS[name]
+    assert network.heads == published.heads
+    assert (network.cfg.classes, cfg_size(network)) == (80, 608 if name == "yolov4" else 416)
+    ours = Create_Yolo(32, published.type, published.tiny, 80, features=True)
+    (tmp_path / "ours.cfg").write_text(cfg_text(ours, published.heads, 80, 32))
+    assert rows_of(read_network(tmp_path / "ours.cfg").cfg) == rows_of(network.cfg)
 
 
 def test_masks_mean_what_they_say(shared):
-    heads = read_cfg(shared / "darknet" / "yolov3-tiny.cfg", "yolov3-tiny").heads
+    heads = read_network(shared / "darknet" / "yolov3-tiny.cfg").heads
     assert heads.anchors == (((10, 14), (23, 27), (37, 58)), ((81, 82), (135, 169), (344, 319)))
     assert (heads.scale_x_y, heads.nms) == ((1.0, 1.0), "iou")
 
@@ -87,7 +92,9 @@ WAYS_TO_WRITE = {
     "comments that are not UTF-8": other_comments,
     "white space anywhere": lambda text: text.replace("=", " \t= ").replace(",", " ,  "),
     "short names": lambda text: text.replace("[convolutional]", "[conv]").replace("[maxpool]", "[max]"),
-    "options of training": lambda text: text.replace("[yolo]", "[yolo]\njitter=.3\niou_loss=ciou\nrandom=1"),
+    "options of training": lambda text: text.replace("[yolo]", "[yolo]\njitter=.3\niou_loss=ciou\nrandom=1").replace(
+        "[net]", "[net]\npolicy=steps\nsteps=1,2\nscales=.1,.1\nmosaic=1"
+    ),
     "an option twice": lambda text: text.replace("classes=2", "classes=2\nclasses=80"),
     "layers from the first": lambda text: text.replace("layers=-1,-18", "layers=-1,21", 1),
 }
@@ -95,8 +102,9 @@ WAYS_TO_WRITE = {
 
 @pytest.mark.parametrize("way", WAYS_TO_WRITE)
 def test_a_cfg_may_be_written_in_many_ways(cfg, text, way):
-    said = read_cfg(cfg(WAYS_TO_WRITE[way](text)), "yolov4-tiny")
-    assert (said.heads, said.classes, input_size(said.net)) == (NETWORKS["yolov4-tiny"].heads, 2, 96)
+    said = read_network(cfg(WAYS_TO_WRITE[way](text)))
+    assert (said.heads, said.cfg.classes, cfg_size(said)) == (NETWORKS["yolov4-tiny"].heads, 2, 96)
+    assert rows_of(said.cfg) == rows_of(read_network(cfg(text)).cfg)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +121,24 @@ def test_a_cfg_may_be_written_in_many_ways(cfg, text, way):
 )
 def test_suppression_is_the_last_yolo_sections(cfg, text, network, kind, nms, beta):
     first, last = text.rsplit("nms_kind=greedynms\nbeta_nms=0.6\n", 1)
-    heads = read_cfg(cfg(f"{first}{kind}\n{last}"), "yolov4-tiny").heads
+    heads = read_network(cfg(f"{first}{kind}\n{last}")).heads
     assert (heads.nms, heads.beta_nms) == (nms, beta)
-    assert read_cfg(cfg(cfg_text(network, heads, 2, 96)), "yolov4-tiny").heads == heads
+    assert read_network(cfg(cfg_text(network, heads, 2, 96))).heads == heads
+
+
+def test_other_numbers_are_written_where_they_stood(cfg, text):
+    said = read_network(cfg(text.replace("num=6", "").replace("[net]", "[net]\nhue=.1  # as it was"))).cfg
+    anchors = (((1, 2), (3.5, 4)), ((5, 6), (7, 8), (9, 10), (11, 12)))
+    with pytest.raises(UserError, match=r"filters=21, but .* has 4 anchors and 2 classes: write filters=28"):
+        read_network(cfg(rewrite(said, said.heads._replace(anchors=anchors))))  # heads of other anchors are others
+    anchors = tuple(tuple((w + 1, h * 2) for w, h in head) for head in said.heads.anchors)
+    written = rewrite(said, said.heads._replace(anchors=anchors), classes=7, size=(64, 128))
+    again = read_network(cfg(written))
+    assert again.heads == said.heads._replace(anchors=anchors)
+    assert (again.cfg.classes, again.cfg.size) == (7, (64, 128))
+    assert [row.channels for row in again.cfg.rows if row.name == "yolo"] == [36, 36]
+    assert "hue=.1  # as it was" in written
+    assert rewrite(said) == rewrite(said, said.heads, 2, (96, 96)) == said.text
 
 
 WRONG = {  # what is replaced, by what -> what is said behind the file's name
@@ -125,92 +148,155 @@ WRONG = {  # what is replaced, by what -> what is said behind the file's name
         r"section 1 \[convolutional\], line \d+: filters=many must be",
     ),
     "half a number": ("filters=64", "filters=6.5", r"section 1 .* filters=6.5 must be a whole number"),
+    "nothing": ("filters=64", "filters=0", r"section 1 .* filters=0 must be a whole number, 1 or more"),
+    "two numbers": ("filters=64", "filters=6,4", r"section 1 .* filters=6,4 must be one number"),
     "no number": ("anchors=", "anchors=x", r"section 30 \[yolo\], line \d+: anchors=x.* must be a number or several"),
     "not finite": ("scale_x_y=1.05", "scale_x_y=nan", r"section 30 .* scale_x_y=nan must be"),
-    "no anchors": ("anchors=", "ankers=", r"section 30 \[yolo\], line \d+: anchors must be pairs"),
+    "no scale": ("scale_x_y=1.05", "scale_x_y=0", r"section 30 .* scale_x_y=0 must be above 0"),
+    "a misspelt option": (
+        "anchors=",
+        "ankers=",
+        r"section 30 \[yolo\].* ankers=.* is not known: is it anchors?",
+    ),
+    "an option of another section": ("[maxpool]", "[maxpool]\nfilters=3", r"\[maxpool\], .* filters=3 is not known"),
     "an anchor of nothing": ("anchors=23", "anchors=0", "anchors must be pairs of width and height in pixels, above 0"),
-    "mask too long": ("mask=0,1,2", "mask=0,1,2,3", r"section 37 .* mask must name 3 of the 6 anchors"),
-    "mask too far": ("mask=0,1,2", "mask=4,5,6", r"section 37 .* mask must name 3 of the 6 anchors"),
+    "half an anchor": ("anchors=23,", "anchors=", "anchors must be pairs"),
+    "mask too long": ("mask=0,1,2", "mask=0,1,2,3", r"section 36 .* filters=21, but .* 4 anchors .* write filters=28"),
+    "mask too far": (
+        "mask=0,1,2",
+        "mask=4,5,6",
+        r"section 37 .* mask names anchor 6, but there are 6 anchors",
+    ),
+    "num too small": ("num=6", "num=4", r"section 30 .* mask names anchor 4, but num=4, counted from 0"),
     "filters forgotten": (
         "filters=21",
         "filters=255",
-        r"section 29 .* filters=255, but .* has 21 here, since 3 \* \(5",
+        r"section 29 \[convolutional\], line \d+: filters=255, but the \[yolo\] behind it has 3 anchors and 2 classes: "
+        r"write filters=21, which is 3 x \(5 \+ 2\)",
     ),
-    "another layer": ("[maxpool]", "[avgpool]", r"section 9 \[avgpool\], line \d+: yolov4-tiny has \[maxpool\] here"),
-    "another activation": ("leaky", "mish", r"section 0 .* activation=mish, but .* has leaky here"),
-    "dilated": ("stride=2", "stride=2\ndilation=2", r"section 0 .* dilation=2, but .* has 1 here"),
-    "other coordinates": ("num=6", "num=6\nnew_coords=1", r"section 30 .* new_coords=1, but .* has 0 here"),
+    "classes forgotten": ("classes=2", "classes=3", r"section 29 .* filters=21, but .* 3 classes: write filters=24"),
+    "no classes": ("classes=2", "classes=0", r"section 30 .* classes=0 must be a whole number, 1 or more"),
+    "another activation": (
+        "activation=leaky",
+        "activation=hard_mish",
+        r"section 0 .* activation=hard_mish is not known: choose one of",
+    ),
+    "dilated": ("stride=2", "stride=2\ndilation=2", r"section 0 .* dilation=2 is not implemented"),
+    "binary weights": ("stride=2", "stride=2\nxnor=1", r"section 0 .* xnor=1 is not implemented"),
+    "binary outputs": ("stride=2", "stride=2\nbin_output=1", r"section 0 .* bin_output=1 is not implemented"),
+    "shared weights": (
+        "filters=64\nsize=3\nstride=1",
+        "share_index=0\nfilters=64\nsize=3",
+        "share_index=0 is not",
+    ),
+    "other strides": ("stride=2", "stride=2\nstride_x=1", r"stride_y=2 and stride_x=1 must be the same"),
+    "groups that do not divide": ("filters=64", "filters=64\ngroups=3", r"groups=3 does not divide the 32 channels"),
+    "weighted shortcut": (
+        "[maxpool]",
+        "[shortcut]\nfrom=-2\nweights_type=per_channel\n[maxpool]",
+        "weights_type=per_channel is not known: choose one of none",
+    ),
+    "half new coordinates": (
+        "num=6",
+        "num=6\nnew_coords=1",
+        r"section 29 .* activation=linear must be logistic",
+    ),
+    "batch normalisation before [yolo]": (
+        "batch_normalize=0",
+        "batch_normalize=1",
+        r"section 30 \[yolo\].* before a \[yolo\] must be a \[convolutional\] without batch_normalize",
+    ),
+    "nothing before [yolo]": (
+        "[yolo]",
+        "[dropout]\n[yolo]",
+        r"section 31 .* before a \[yolo\] must be a \[conv",
+    ),
+    "a layer behind [yolo]": (
+        "layers=-4",
+        "layers=-1",
+        r"section 31 \[route\].* layers=-1 names layer 30, a \[yolo",
+    ),
     "a route to nowhere": (
         "layers=-6,-1",
         "layers=-99,-1",
         r"section 8 \[route\].* layers=-99,-1 is not a layer before",
     ),
-    "another route": ("layers=-6,-1", "layers=-5,-1", r"section 8 \[route\].* layers=-5,-1, but .* has -6,-1 here"),
-    "one layer more": ("num=6\nscale", "num=6\n[dropout]\nscale", r"section 31 \[dropout\].* has \[route\] here"),
+    "a route to itself": ("layers=-6,-1", "layers=-6,8", r"section 8 \[route\].* layers=-6,8 is not a layer before"),
+    "a route of nothing": ("layers=-6,-1", "groups=1", r"section 8 \[route\].* layers= is not a layer before"),
+    "maps of two sizes": (
+        "layers=-6,-1",
+        "layers=0,-1",
+        r"section 8 \[route\].* layer 0 is 48 x 48, but layer 7 is 24",
+    ),
+    "a group too far": ("group_id=1", "group_id=2", r"section 3 \[route\].* group_id=2 is not one of 2 groups"),
+    "an unused convolution": ("layers=-6,-1", "layers=-6", r"section 7 .* no \[yolo\] depends on this layer"),
     "classes apart": (
-        "classes=2",
-        "classes=3",
-        r"section 29 .* filters=21, but .* has 24 here, since 3 \* \(5 \+ 3 cl",
+        "classes=2\nnum=6\nscale_x_y=1.05\nnms_kind=greedynms\nbeta_nms=0.6\n\n[route]",
+        "classes=3\nnum=6\n\n[route]",
+        r"section 29 .* filters=21, but .* 3 classes: write filters=24",
     ),
     "unknown suppression": ("greedynms", "softnms", r"nms_kind=softnms is not known: choose one of default"),
     "a negative power": ("greedynms\nbeta_nms=0.6", "diounms\nbeta_nms=-1", r"beta_nms=-1 must be from 0 to 100"),
+    "another section": ("[maxpool]", "[maxpol]", r"section 9 \[maxpol\].* is not implemented: is it \[maxpool\]?"),
+    "a section of Darknet's": ("[maxpool]", "[crnn]", r"section 9 \[crnn\], line \d+: \[crnn\] is not implemented"),
+    "YOLOv2": ("[yolo]", "[region]", r"section 30 \[region\], line \d+: this is a network of YOLOv1 or YOLOv2"),
+    "a classifier": ("[yolo]", "[softmax]", r"has no \[yolo\]: it is the cfg of a classifier"),
+    "a large window": (
+        "size=3\nstride=2\npad=1",
+        "size=99\nstride=2",
+        r"section 0 .* its map of 96 x 96 is smaller than its window",
+    ),
+    "a window without a pixel": ("[maxpool]", "[maxpool]\npadding=3", "padding=3 leaves windows without a pixel: 2 is"),
+    "too many weights": ("filters=32", "filters=2000000000", r"section 0 .* has 62,000,000,000 weights"),
+    "a large map": (
+        "[upsample]",
+        "[upsample]\nstride=1000000\n[maxpool]\nstride=1000000\n[upsample]",
+        r"its map of .* is too large",
+    ),
     "not square": ("height=96", "height=64", r"section \[net\], line \d+: width=96 and height=64 must be the same"),
-    "grey": ("channels=3", "channels=1", r"section \[net\], line \d+: channels must be 3"),
-    "an odd size": ("96", "100", r"width and height in .*mine.cfg\) is 100: make it a multiple of 32"),
+    "no width": ("width=96", "hue=1", r"section \[net\], line \d+: width= must be a whole number, 1 or more"),
+    "grey": ("channels=3", "channels=1", r"section \[net\], line \d+: channels=1 is not implemented: 3 is"),
+    "an odd size": ("96", "100", r"its 4 x 4 cells do not divide an input of 100 x 100 pixels: .*multiple of 32"),
     "nonsense": ("width=96", "width 96", r"line \d+: 'width 96' is neither \[section\] nor option=value"),
     "no network": ("[net]", "[yolo]", r"first section must be \[net\]"),
     "binary": ("[net]", "\0[net]", "it is not a text file"),
+    "ten thousand sections": ("[net]", "[net]\n" + "[dropout]\n" * 10_000, "has 10,039 sections; a cfg may have 2,000"),
 }
-
-
-LAST_OF_TWO = "unknown suppression", "a negative power"
+EVERYWHERE = ("an odd size", "YOLOv2", "a classifier", "not square")  # replaced at each place
+LAST = ("unknown suppression", "a negative power", "mask too far")
 
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_cfg_is_one_line_with_file_section_and_line(cfg, text, wrong):
     old, new, said = WRONG[wrong]
-    first, found, rest = text.rpartition(old) if wrong in LAST_OF_TWO else text.partition(old)
-    changed = f"{first}{new}{rest}" if wrong != "an odd size" else text.replace(old, new)
+    first, found, rest = text.rpartition(old) if wrong in LAST else text.partition(old)
+    changed = f"{first}{new}{rest}" if wrong not in EVERYWHERE else text.replace(old, new)
     assert found
     file = cfg(changed)
     with pytest.raises(UserError, match=said) as error:
-        input_size(read_cfg(file, "yolov4-tiny").net)
+        cfg_size(read_network(file))
     message = str(error.value)
     assert str(file) in message and "\n" not in message
-    line = re.search(r"line (\d+)", message)
-    if line and wrong not in ("no anchors", "classes apart"):  # which another line tells
-        told = changed.split("\n")[int(line[1]) - 1]
-        assert any(part in told for part in new.split("\n"))
+
+
+@pytest.mark.parametrize("wrong", ["a word for a number", "filters forgotten", "dilated", "another activation"])
+def test_the_line_is_that_of_the_option(cfg, text, wrong):
+    old, new, _ = WRONG[wrong]
+    changed = text.replace(old, new, 1)
+    with pytest.raises(UserError) as error:
+        read_network(cfg(changed))
+    told = changed.split("\n")[int(re.search(r"line (\d+)", str(error.value))[1]) - 1]
+    assert told == new.split("\n")[-1]
 
 
 def test_a_cfg_that_ends_early_or_holds_nothing_is_told(cfg, text):
     for content, said in (
         ("", "is not a Darknet cfg"),
-        ("[net]\nwidth=96", r"section \[net\], line 1: the cfg ends here, but .* has \d+ layers"),
-        (text[: text.rindex("[convolutional]")], r"section 35 .*the cfg ends here, but yolov4-tiny has 38 layers"),
+        ("[net]\nwidth=96", r"has no \[yolo\]: it is the cfg of a classifier, or cut off"),
+        (text[: text.rindex("[yolo]")], r"section 36 .* no \[yolo\] depends on this layer"),
     ):
         with pytest.raises(UserError, match=said):
-            read_cfg(cfg(content), "yolov4-tiny")
-
-
-def test_the_cfg_of_another_of_our_networks_is_told_with_the_constants_to_set(cfg, text):
-    with pytest.raises(UserError, match='is a cfg of yolov4-tiny, not of yolov3: set YOLO_TYPE = "yolov4" and TRAIN_Y'):
-        read_cfg(cfg(text), "yolov3")
-
-
-OTHERS = {  # other people's networks: their first layer that none of ours has, as they write it
-    "yolov3-spp": r"section 78 \[maxpool\], line 576: yolov3 has \[convolutional\] here",
-    "yolov3-tiny-prn": r"section 12 \[convolutional\], line 99: filters=512, but yolov3-tiny has 1024 here",
-    "yolov3-tiny_3l": r"section 24 \[route\], line 187: yolov3-tiny ends before this layer",
-    "yolov4-csp": r"section 2 \[convolutional\], line 76: filters=32, but yolov4 has 64 here",
-    "yolov4-tiny-3l": r"section 38 \[route\], line 284: yolov4-tiny ends before this layer",
-}
-
-
-@pytest.mark.parametrize("other", OTHERS)
-def test_other_networks_are_refused_by_their_first_layer_that_is_not_of_the_nearest_of_ours(shared, other):
-    with pytest.raises(UserError, match=OTHERS[other]):
-        read_cfg(shared / "darknet" / "more" / f"{other}.cfg", "yolov4")
+            read_network(cfg(content))
 
 
 # --- Beside a .weights file ------------------------------------------------------------------------------------------
@@ -225,7 +311,7 @@ def test_a_cfg_beside_the_weights_speaks_for_them(mine, text, cfg, monkeypatch, 
         assert model.heads.anchors[0] == ((24, 27), (37, 58), (81, 82))
         assert model.heads.scale_x_y == (1.2, 1.2)
     assert capsys.readouterr().out == (
-        f"{file} gives the anchors, 2 classes, an input of 96 x 96 pixels, in place of YOLO_ANCHORS and "
+        f"{file} gives the network, its anchors, 2 classes, an input of 96 x 96 pixels, in place of YOLO_ANCHORS and "
         "YOLO_INPUT_SIZE = 64\n"
     )
     model, _ = configured_model(mine, NAMES, input_size=128)  # what is said at the call goes before
@@ -237,7 +323,7 @@ def test_the_cfg_may_be_named_by_a_constant(mine, text, tmp_path, monkeypatch):
     monkeypatch.setattr(configs, "YOLO_CFG", str(tmp_path / "elsewhere.txt"))
     assert configured_model(mine, NAMES)[0].input_size == 96
     monkeypatch.setattr(configs, "YOLO_CFG", "nowhere.cfg")
-    with pytest.raises(UserError, match="nowhere.cfg cannot be read: No such file"):
+    with pytest.raises(UserError, match="cfg .*nowhere.cfg is missing: name a Darknet .cfg"):
         configured_model(mine, NAMES)
 
 

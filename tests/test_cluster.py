@@ -311,7 +311,7 @@ def test_a_machine_that_goes_down_takes_no_picture_along(tmp_path):
         cluster.shutdown()
     assert job.returncode == 0, err
     assert not err
-    assert out.startswith("480 pictures in 60 parts\n") and len(out.splitlines()) == 4
+    assert out.splitlines()[1] == "480 pictures in 60 parts" and len(out.splitlines()) == 6
     assert_each_once(output, pictures)
 
 

@@ -346,7 +346,7 @@ def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
         found = Load_Yolo_model(tmp_path / folder)
         return 100 * evaluate(found, *zip(*measured, strict=True), voc, 0.001, 0.45, progress=False).AP50
 
-    assert ap50("yolov4-tiny-openvino-INT8-416") >= ap50("yolov4-tiny-416") - 1.0
+    assert ap50("yolov4-tiny-voc-openvino-INT8-416") >= ap50("yolov4-tiny-voc-416") - 1.0
 
 
 @pytest.mark.slow

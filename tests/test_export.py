@@ -4,7 +4,7 @@ import sys
 
 from yolov3 import configs
 from yolov3.boxes import decode
-from yolov3.cfg import input_size, read_cfg
+from yolov3.cfg_network import read_network
 from yolov3.checkpoint import ModelSpec, read_model, write_checkpoint
 from yolov3.checks import PROJECT
 from yolov3.darknet import get_arrays, load_yolo_weights
@@ -67,8 +67,8 @@ def test_opencv_finds_the_same_boxes_by_the_files_as_they_are_written(export, tm
     assert shown.sum() > 20
     np.testing.assert_allclose(mine[:, 4:][shown], theirs[:, 5:][shown], atol=1e-4)
 
-    cfg = read_cfg(tmp_path / "mine.cfg", name)
-    assert (cfg.classes, input_size(cfg.net)) == (3, 64)
+    cfg = read_network(tmp_path / "mine.cfg").cfg
+    assert (cfg.classes, cfg.size) == (3, (64, 64))
     np.testing.assert_allclose(np.array(cfg.heads.anchors), np.array(heads.anchors), rtol=1e-8)
     assert cfg.heads._replace(anchors=None) == heads._replace(anchors=None)
 
@@ -82,10 +82,8 @@ def test_weights_and_cfg_detect_as_the_checkpoint_does(export, tmp_path, monkeyp
     capsys.readouterr()
     by_cfg = Load_Yolo_model(tmp_path / "mine.weights", ["a", "b"], score_threshold=0.1, framework="tf")
     said = capsys.readouterr().out
-    assert (
-        f"{tmp_path}/mine.cfg gives the anchors, 2 classes, an input of 64 x 64 pixels, in place of YOLO_INPUT_SIZE"
-        in said
-    )
+    given = "the network, its anchors, 2 classes, an input of 64 x 64 pixels, in place of YOLO_INPUT_SIZE"
+    assert f"{tmp_path}/mine.cfg gives {given}" in said
     by_folder = Load_Yolo_model(tmp_path / "trained", input_size=64, score_threshold=0.1, framework="tf")
     for one, other in zip(by_cfg([picture]), by_folder([picture]), strict=True):
         assert len(one) > 0

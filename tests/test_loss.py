@@ -65,7 +65,8 @@ def test_ciou_of_boxes_apart_still_tells_near_from_far():
 def owners_of(width, height, iou_thresh, size=320):
     box = tf.constant([[[0.0, 0.0, width / size, height / size]]])
     found = responsible_anchors(box, tf.constant([[True]]), HEADS.anchors, tf.constant(float(size)), iou_thresh)
-    return {HEADS.anchors[head][anchor] for _, _, head, anchor in np.argwhere(found.numpy())}
+    found = [(anchors, owners.numpy()) for anchors, owners in zip(HEADS.anchors, found, strict=True)]
+    return {anchors[anchor] for anchors, owners in found for _, _, anchor in np.argwhere(owners)}
 
 
 def test_the_anchor_of_the_most_similar_size_answers():
@@ -85,7 +86,7 @@ def test_the_best_answers_however_bad_it_is():
 
 def test_nobody_answers_for_padding():
     found = responsible_anchors(tf.zeros((1, 2, 4)), tf.zeros((1, 2), tf.bool), HEADS.anchors, tf.constant(320.0), 0.2)
-    assert not found.numpy().any()
+    assert not any(owners.numpy().any() for owners in found)
 
 
 # --- The terms -------------------------------------------------------------------------------------------------------

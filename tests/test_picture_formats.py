@@ -203,6 +203,8 @@ def test_warnings_of_the_decoders_do_not_reach_the_user_and_those_of_others_do(t
     damaged = jpeg[:20] + b"12345" + jpeg[20:]  # "extraneous bytes before marker"
     assert read(tmp_path / "x.jpg", damaged).shape == SCENE.shape
     refusal(tmp_path / "y.jpg", jpeg[: len(jpeg) // 2])
+    height = jpeg.index(b"\xff\xc0") + 5
+    refusal(tmp_path / "z.jpg", jpeg[:height] + b"\0\0" + jpeg[height + 2 :])  # "empty JPEG image"
     assert capfd.readouterr().err == ""
     with quiet(), quiet():
         os.write(2, b"Corrupt JPEG data: 5 extraneous bytes before marker 0xe0\nthe disk is full\n")

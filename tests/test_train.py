@@ -3,22 +3,24 @@
 import re
 import signal
 import sys
+from types import SimpleNamespace
 
 import train
 from yolov3 import configs
 from yolov3.annotations import Record
 from yolov3.boxes import decode
-from yolov3.cfg_layers import cfg_text
+from yolov3.cfg_write import cfg_text
 from yolov3.checkpoint import ModelSpec, read_model, write_checkpoint
 from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
 from yolov3.loading import Load_Yolo_model, custom_weights
 from yolov3.training import callbacks
 from yolov3.training.configured import Pictures, configured_pictures, configured_spec
 from yolov3.training.presets import PRESETS, choose_anchors, resolve
+from yolov3.training.progress import COLUMNS, read_results
 from yolov3.training.trainer import Trainer
-from yolov3.training.watching import COLUMNS, read_results
 from yolov3.yolov4 import Create_Yolo
 
+import cfgs
 import cv2
 import keras
 import numpy as np
@@ -86,6 +88,15 @@ def eager(monkeypatch):
     monkeypatch.setattr(train, "Trainer", EagerTrainer)
     for drawing in ("draw_beginning", "draw_end"):  # which test_a_folder_for_each_training looks at
         monkeypatch.setattr(train, drawing, lambda *_: None)
+
+
+@pytest.fixture
+def small(folder, eager, monkeypatch):
+    """A network of seven convolutions, where it does not matter which: `mine`, not `mine_Tiny`."""
+    text = cfgs.NEW_COORDS.replace("activation=swish", "activation=swish\nstopbackward=1")  # the backbone ends there
+    (folder / "small.cfg").write_text(text)
+    monkeypatch.setattr(configs, "YOLO_CFG", str(folder / "small.cfg"))
+    return folder
 
 
 def error_of_training():
@@ -164,7 +175,8 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
     assert configured_spec().input_size == 64  # TRAIN_INPUT_SIZE, whatever the cfg says
     train.main()
     assert f"TRAIN_TRANSFER: 17 of 21 convolutions begin with {folder}/yolov4-tiny.conv.29" in capsys.readouterr().out
-    assert read_model(folder / "checkpoints" / "mine_Tiny").heads == heads
+    made = read_model(folder / "checkpoints" / "mine")
+    assert (made.name, made.heads, made.network.cfg.classes) == ("any", heads, 2)
     monkeypatch.setattr(configs, "TRAIN_ANCHORS", heads.anchors[::-1])
     assert configured_spec().heads.anchors == heads.anchors[::-1]
 
@@ -172,12 +184,12 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
 @pytest.mark.parametrize(
     "constants", [{"TRAIN_BATCH_SIZE": 16}, {"TRAIN_FREEZE_EPOCHS": 1}, {"TRAIN_MULTISCALE": (96,)}]
 )
-def test_it_trains_with(constants, folder, eager, monkeypatch):
+def test_it_trains_with(constants, small, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
     for name, value in constants.items():
         monkeypatch.setattr(configs, name, value)
     train.main()
-    assert (folder / "checkpoints" / "mine_Tiny").is_dir()
+    assert (small / "checkpoints" / "mine").is_dir()
 
 
 @pytest.mark.slow
@@ -189,43 +201,40 @@ def test_a_data_set_of_one_picture_will_do(folder, eager, monkeypatch):
     assert (folder / "checkpoints" / "mine_Tiny").is_dir()
 
 
-def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, eager, monkeypatch, capsys):
+def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_VAL_PATH", None)
     monkeypatch.setattr(configs, "TRAIN_VAL_SPLIT", 0.25)
-    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     parts = [configured_pictures(2) for _ in range(2)]
     training, validated, tested = ([record.picture.name for record in part.records] for part in parts[0])
     assert [[record.picture.name for record in part.records] for part in parts[1]] == [training, validated, tested]
     assert (len(training), len(validated), tested) == (6, 2, ["0.png", "1.png"]) and not set(training) & set(validated)
     monkeypatch.setattr(configs, "TRAIN_SEED", 1)
     assert [record.picture.name for record in configured_pictures(2)[1].records] != validated
-    train.main()
-    out = capsys.readouterr().out
-    assert "6 pictures to train on, 2 to choose the best epoch by, 2 to measure the result on" in out
-    assert re.search(r"AP50 \d+\.\d, AP \d+\.\d on the 2 pictures of .*test.txt, which chose nothing", out)
     monkeypatch.setattr(configs, "TEST_ANNOT_PATH", None)
     assert configured_pictures(2)[2] is None
 
 
-def test_a_folder_for_each_training(folder, eager, monkeypatch, capsys):
+def test_a_folder_for_each_training(small, monkeypatch, capsys):
     monkeypatch.setattr(train, "draw_beginning", DRAW[0])
     monkeypatch.setattr(train, "draw_end", DRAW[1])
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
     train.main()
-    log, out = folder / "log" / "mine_Tiny", capsys.readouterr().out
+    log, out = small / "log" / "mine", capsys.readouterr().out
     drawn = {"data.png", "results.png", "precision_recall.png", "by_score.png", "confusion_matrix.png"}
     drawn |= {"truth_and_found.jpg", *(f"training_batch_{i}.jpg" for i in (1, 2, 3))}
     assert {x.name for x in log.iterdir() if "tfevents" not in x.name} == drawn | {"results.csv", "settings.py"}
-    assert all(min(cv2.imread(str(log / name)).shape[:2]) > 400 for name in drawn)
+    assert all(min(cv2.imread(str(log / name)).shape[:2]) > 300 for name in drawn)
     rows = read_results(log / "results.csv")
     assert [row["epoch"] for row in rows] == [1, 2] and set(rows[0]) == set(COLUMNS)
     assert all(row["loss"] == pytest.approx(row["box"] + row["objectness"] + row["class"], rel=1e-4) for row in rows)
     assert all(0 <= row["AP"] <= row["AP50"] <= 100 and row["val_loss"] > 0 for row in rows)
 
-    assert "mine_Tiny: yolov4-tiny, 2 classes (red, green), tf FP32, 64 letterbox\n" in out
+    assert "mine: small, 2 classes (red, green), tf FP32, 64 letterbox\n" in out
     assert out.index("compiling the training step") < out.index("epoch 1 of 2: loss ")
     first, last = re.findall(r"epoch \d of 2: loss \d+\.\d\d per object, .*, AP50 \d+\.\d.*", out)
     assert first.endswith(" left") and not last.endswith(" left")
+    assert re.search(r"AP50 \d+\.\d on the 2 pictures that chose the best epoch", out)
+    assert re.search(r"AP50 \d+\.\d, AP \d+\.\d on the 2 pictures of .*test.txt, which chose nothing", out)
 
 
 def test_presets_are_values_for_the_pictures_at_hand(folder, monkeypatch):
@@ -297,7 +306,7 @@ def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, eager, monkeypatch,
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, eager, monkeypatch):
+def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(small, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     evaluate = callbacks.evaluate
 
@@ -306,10 +315,10 @@ def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, ea
 
     monkeypatch.setattr(callbacks, "evaluate", interrupted)
     assert "stopped at step 2" in error_of_training()
-    assert not (folder / "checkpoints" / "mine_Tiny").exists()
+    assert not (small / "checkpoints" / "mine").exists()
     monkeypatch.setattr(callbacks, "evaluate", evaluate)
     train.main()
-    assert (folder / "checkpoints" / "mine_Tiny").is_dir()
+    assert (small / "checkpoints" / "mine").is_dir()
 
 
 def test_a_folder_that_is_no_checkpoint_is_not_replaced(folder, eager, monkeypatch):
@@ -329,36 +338,35 @@ def test_a_finished_training_is_not_lost_to_another(folder, eager, monkeypatch):
     assert not list(made.iterdir())
 
 
-def test_a_training_goes_on_for_more_epochs_after_its_end(folder, eager, monkeypatch, capsys):
+def rows_of(small):
+    return read_results(small / "log" / "mine" / "results.csv")
+
+
+def test_a_training_goes_on_for_more_epochs_after_its_end(small, monkeypatch, capsys):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     train.main()
-    before = (folder / "log" / "mine_Tiny" / "results.csv").read_text()
-    assert "mine_Tiny is trained: raise TRAIN_EPOCHS, from 1, to go on with it" in error_of_training()
+    before = rows_of(small)
+    assert "mine is trained: raise TRAIN_EPOCHS, from 1, to go on with it" in error_of_training()
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 3)
     capsys.readouterr()
     train.main()
     out = capsys.readouterr().out
     assert "going on at step 2 of 6" in out and "epoch 2 of 3: " in out and "epoch 1 of 3: " not in out
-    after = (folder / "log" / "mine_Tiny" / "results.csv").read_text()
-    assert after.startswith(before) and [row["epoch"] for row in read_results_of(folder)] == [1, 2, 3]
+    assert rows_of(small)[:1] == before and [row["epoch"] for row in rows_of(small)] == [1, 2, 3]
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
+    assert "has done 6 steps, but TRAIN_EPOCHS makes 4: raise it to go on" in error_of_training()
 
 
-def test_a_training_that_ended_early_goes_on_with_more_patience(folder, eager, monkeypatch, capsys):
+def test_a_training_that_ended_early_goes_on_with_more_patience(small, monkeypatch, capsys):
+    monkeypatch.setattr(callbacks, "evaluate", lambda *_, **__: SimpleNamespace(AP50=0.5, AP=0.25))
     monkeypatch.setattr(configs, "TRAIN_PATIENCE", 1)
-    monkeypatch.setattr(configs, "TRAIN_LR_INIT", 0.0)
-    monkeypatch.setattr(configs, "TRAIN_LR_END", 0.0)
-    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 4)
     train.main()
-    assert "training ends" in capsys.readouterr().out
-    done = len(read_results_of(folder))
-    assert done < 4 and "raise TRAIN_PATIENCE, from 1, to go on" in error_of_training()
+    assert "AP50 has not risen for 1 epochs: training ends" in capsys.readouterr().out
+    assert [row["AP50"] for row in rows_of(small)] == [50, 50]
+    assert "raise TRAIN_PATIENCE, from 1, to go on" in error_of_training()
     monkeypatch.setattr(configs, "TRAIN_PATIENCE", 9)
     train.main()
-    assert len(read_results_of(folder)) == 4
-
-
-def read_results_of(folder):
-    return read_results(folder / "log" / "mine_Tiny" / "results.csv")
+    assert len(rows_of(small)) == 3
 
 
 # --- What it refuses -------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ from oracle import stored_arrays
 SIZE, BATCH, STEPS = 64, 4, 6
 HEADS = NETWORKS["yolov4-tiny"].heads
 MODEL = ModelSpec("yolov4", True, ("red", "green"), SIZE, "letterbox", HEADS)
-SCHEDULE = Schedule(steps=STEPS, warm_up=2, freeze=0, lr_init=1e-3, lr_end=1e-4, ema=0.9)
+SCHEDULE = Schedule(steps=STEPS, warm_up=2, freeze=0, lr_init=1e-3, lr_end=1e-4, ema=0.9, backbone=15)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def checked(tmp_path_factory):
 
 
 def make_trainer(schedule=SCHEDULE, precision="FP32", size=SIZE):
-    parts = make_network("yolov4-tiny", 2, size, precision, seed=3)
+    parts = make_network(NETWORKS["yolov4-tiny"], 2, size, precision, seed=3)
     return Trainer(*parts, HEADS, BATCH, schedule)
 
 

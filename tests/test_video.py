@@ -109,3 +109,17 @@ def test_an_error_of_the_writer_reaches_the_caller_and_never_blocks_it():
             writer.put(0)
     with pytest.raises(OSError, match="no space"):
         writer.close()
+
+
+def test_an_interrupt_in_the_middle_of_a_put_does_not_leave_the_writer_waiting():
+    """It leaves a waiter of the queue's condition behind, which takes the wake-up of the next item."""
+    writer = WriteBehind(print)
+    while not writer._queue.not_empty._waiters:
+        time.sleep(0.01)
+    left = threading.Lock()
+    left.acquire()
+    writer._queue.not_empty._waiters.appendleft(left)
+    closing = threading.Thread(target=writer.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive()

@@ -45,10 +45,9 @@ def main(folder, steps, devices):
     strategy = mirrored(devices) if devices > 1 else choose_strategy(BATCH)
     workers, index = place_among_workers(strategy)
     with strategy.scope():
-        parts = make_network("yolov4-tiny", CLASSES, None, "FP32", seed=7 + index)  # the first worker's weights count
-    trainer = Trainer(
-        *parts, NETWORKS["yolov4-tiny"].heads, BATCH, Schedule(steps, 5, 0, LEARNING_RATE, LEARNING_RATE / 10, 0.99)
-    )
+        network = NETWORKS["yolov4-tiny"]
+        parts = make_network(network, CLASSES, None, "FP32", seed=7 + index)  # the first worker's weights count
+    trainer = Trainer(*parts, network.heads, BATCH, Schedule(steps, 5, 0, LEARNING_RATE, LEARNING_RATE / 10, 0.99))
     model = ModelSpec("yolov4", True, ("a", "b"), SIZE, "letterbox", NETWORKS["yolov4-tiny"].heads)
     losses = []
 

@@ -10,6 +10,7 @@ from yolov3.anchors import box_sizes, fit_heads, mean_iou
 from yolov3.annotations import check_annotations
 from yolov3.checks import as_given, check_input_size, say_it_in_one_line
 from yolov3.dataset_files import read_names
+from yolov3.heads import configured_network
 from yolov3.networks import NETWORKS, network_name
 from yolov3.settings import ScriptParser
 
@@ -23,20 +24,21 @@ def main() -> None:
     parser.add_argument("--heads", type=int, choices=(2, 3), help="2 for tiny networks, else 3 (TRAIN_YOLO_TINY)")
     parser.add_argument("--seed", type=int, default=0, help="another may fit a little better (%(default)s)")
     arguments = parser.parse_args()
-    constant = "TRAIN_INPUT_SIZE" if arguments.size is None else "--size"
-    size = check_input_size(configs.TRAIN_INPUT_SIZE if arguments.size is None else arguments.size, constant)
-    tiny = configs.TRAIN_YOLO_TINY if arguments.heads is None else arguments.heads == 2
-    name = network_name(configs.YOLO_TYPE, tiny)
-    published = NETWORKS[name].heads.anchors
+    network = configured_network()
+    if arguments.heads is not None:
+        network = NETWORKS[network_name(configs.YOLO_TYPE, arguments.heads == 2)]
+    given = (configs.TRAIN_INPUT_SIZE, "TRAIN_INPUT_SIZE") if arguments.size is None else (arguments.size, "--size")
+    size, published = check_input_size(*given, network.multiple), network.heads.anchors
 
     class_count = len(read_names(arguments.classes))
     checked = check_annotations(as_given(arguments.annotations), class_count, configs.YOLO_MAX_PIXELS)
     sizes = box_sizes(checked.records, checked.sizes, size, configs.YOLO_RESIZE)
-    heads = fit_heads(sizes, len(published), arguments.seed)
+    heads = fit_heads(sizes, [len(head) for head in published], arguments.seed)
 
     left_out = f", {len(checked.problems)} problems left out: see tools/Check_annotations.py" * bool(checked.problems)
     print(f"{len(sizes)} boxes of {len(checked.records)} pictures at {size}{left_out}")
-    print(f"best IoU, on average: {mean_iou(sizes, sum(published, ())):.3f} with the published anchors of {name}")
+    before = mean_iou(sizes, sum(published, ()))
+    print(f"best IoU, on average: {before:.3f} with the published anchors of {network.name}")
     print(f"                      {mean_iou(sizes, sum(heads, ())):.3f} with\nTRAIN_ANCHORS = {heads}")
 
 

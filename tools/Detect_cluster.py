@@ -77,7 +77,6 @@ def main() -> None:
     constants = "YOLO_SCORE_THRESHOLD", "YOLO_IOU_THRESHOLD"
     thresholds = {name[5:].lower(): check_threshold(name, getattr(configs, name)) for name in constants}
     thresholds["class_agnostic"] = choose("YOLO_CLASS_AGNOSTIC", configs.YOLO_CLASS_AGNOSTIC, (True, False))
-    print(printable(f"{weights.name}: {model}"))
     listing = open_listing(arguments.source, configs.YOLO_MAX_PIXELS)
     run = describe_run(model, weights, thresholds, configs.YOLO_MAX_PIXELS, listing, arguments.part_size)
     prepare_output(arguments.output, run, arguments.overwrite)
@@ -87,6 +86,7 @@ def main() -> None:
     if not numbers:
         print(f"nothing to do: all {parts} parts, {pictures} pictures, are in {arguments.output}")
         return
+    print(printable(f"{weights.name}: {model}"))
 
     def cut(number):
         return listing.cut(number * arguments.part_size, (number + 1) * arguments.part_size)

@@ -9,13 +9,13 @@ mine.cfg, which does, is written beside it. Darknet, OpenCV and the scripts of t
 
 import _path
 from yolov3 import configs
-from yolov3.cfg_layers import cfg_text
-from yolov3.checkpoint import find, read_about, read_model, read_weights, write_checkpoint
+from yolov3.cfg_write import cfg_text
+from yolov3.checkpoint import find, own_cfg, read_about, read_model, read_weights, write_checkpoint
 from yolov3.checks import UserError, say_it_in_one_line, shell_path
 from yolov3.darknet import array_shapes, load_arrays, save_yolo_weights
 from yolov3.files import check_writable, whole_file
 from yolov3.settings import ScriptParser
-from yolov3.yolov4 import Create_Yolo
+from yolov3.yolov4 import make_model
 
 import numpy as np
 
@@ -38,13 +38,14 @@ def main() -> None:
             raise UserError(f"output {file} is the checkpoint itself: name another folder")
     check_writable(output.parent)
 
-    network = Create_Yolo(spec.input_size, spec.type, spec.tiny, spec.classes)
+    network = make_model(spec.network, spec.input_size, len(spec.classes))
     arrays = read_weights(folder, array_shapes(network))
     load_arrays(network, arrays, folder)
     if output.suffix == ".weights":
         save_yolo_weights(network, output)
         with whole_file(cfg) as part:
-            part.write_text(cfg_text(network, spec.heads, len(spec.classes), spec.input_size), encoding="utf-8")
+            given = spec.heads, len(spec.classes), spec.input_size
+            part.write_text(own_cfg(spec) if spec.cfg else cfg_text(network, *given), encoding="utf-8")
         print(f"written: {cfg}")
     else:
         made_from = read_about(folder).get("made_from")

@@ -1,11 +1,11 @@
 """Fit anchors to the sizes of boxes, by k-means with 1 - IoU as the distance."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from yolov3.annotations import Record
 from yolov3.checks import UserError
 from yolov3.fitting import placement
-from yolov3.networks import ANCHORS_PER_CELL
 
 import numpy as np
 
@@ -52,10 +52,10 @@ def fit_anchors(sizes: np.ndarray, count: int, seed: int) -> tuple[tuple[int, in
     return tuple(sorted(map(tuple, anchors.tolist()), key=lambda x: (x[0] * x[1], x)))
 
 
-def fit_heads(sizes: np.ndarray, heads: int, seed: int) -> tuple[tuple[tuple[int, int], ...], ...]:
-    """Return anchors for each of so many heads, as TRAIN_ANCHORS has them. Raises UserError, as `fit_anchors` does."""
-    anchors = fit_anchors(sizes, ANCHORS_PER_CELL * heads, seed)
-    return tuple(anchors[i : i + ANCHORS_PER_CELL] for i in range(0, len(anchors), ANCHORS_PER_CELL))
+def fit_heads(sizes: np.ndarray, counts: list[int], seed: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Return so many anchors for each head, as TRAIN_ANCHORS has them. Raises UserError, as `fit_anchors` does."""
+    anchors = fit_anchors(sizes, sum(counts), seed)
+    return tuple(anchors[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True))
 
 
 def _k_means(sizes, count, rng):

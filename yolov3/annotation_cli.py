@@ -144,13 +144,13 @@ def write_converted(
         else:
             checked.problems.append(f"{one.place}: picture {one.picture} is already that of {first}")
     tell_left_out(checked.problems)
-    notes = [*notes, *(change.format(count) for change, count in changes.items() if change), *_unlike_configs(names)]
-    for note in notes:
-        print(f"note: {printable(note)}", file=sys.stderr)
     if not checked.records:
         raise UserError(f"{arguments.source} holds no picture that can be used: nothing is written")
     if checked.problems and not any(len(record.classes) for record in checked.records):
         raise UserError(f"{arguments.source} holds no box that can be used: nothing is written")
+    notes = [*notes, *(change.format(count) for change, count in changes.items() if change), *_unlike_configs(names)]
+    for note in notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
     parts, texts = _split(checked.records, arguments), {arguments.names: "".join(f"{name}\n" for name in names)}
     texts |= {path: annotation_text(records, path.parent) for path, records in parts.items()}
     with contextlib.ExitStack() as all_or_none:

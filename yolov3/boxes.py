@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from yolov3.checkpoint import ModelSpec
 from yolov3.fitting import picture_scale, unfit
-from yolov3.networks import ANCHORS_PER_CELL, BETA_NMS, Heads
+from yolov3.networks import BETA_NMS, Heads
 
 import tensorflow as tf
 
@@ -20,28 +20,33 @@ MAX_LOG_SIZE = 10.0  # keeps exp() finite, in float16 too; a box of e^10 anchors
 
 
 def decode_head(
-    raw: tf.Tensor, stride: int, anchors: Sequence, scale_x_y: float
+    raw: tf.Tensor, stride: int, anchors: Sequence, scale_x_y: float, new_coords: bool = False
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return boxes (N, g*g*3, 4) as fractions, objectness (..., 1) and class probabilities (..., C) of one raw head
-    (N, g, g, 3 * (5 + C)).
+    """Return boxes (N, h*w*A, 4) as fractions, objectness (..., 1) and class probabilities (..., C) of one raw head
+    (N, h, w, A * (5 + C)) with A anchors.
 
     As in Darknet's [yolo] layer (get_yolo_box), the sigmoid gives a centre, stretched by scale_x_y about the middle of
-    its cell; exp gives a size in anchors; the sigmoid gives objectness and each class on its own.
+    its cell; exp gives a size in anchors; the sigmoid gives objectness and each class on its own. With new_coords, a
+    size is (2 sigmoid)^2 anchors.
     """
-    cells, channels = raw.shape[1] or tf.shape(raw)[1], raw.shape[-1] // ANCHORS_PER_CELL
-    raw = tf.reshape(raw, (-1, cells * cells, ANCHORS_PER_CELL, channels))
-    x = tf.range(cells * cells) % cells
-    y = tf.range(cells * cells) // cells
-    cell = tf.cast(tf.stack([x, y], -1), raw.dtype)[:, tf.newaxis]  # (g*g, 1, 2)
-    anchor = tf.constant(anchors, raw.dtype) / tf.cast(cells * stride, raw.dtype)  # (3, 2)
+    height, width = (raw.shape[axis] or tf.shape(raw)[axis] for axis in (1, 2))
+    cells, count = height * width, len(anchors)
+    raw = tf.reshape(raw, (-1, cells, count, raw.shape[-1] // count))
+    x = tf.range(cells) % width
+    y = tf.range(cells) // width
+    cell = tf.cast(tf.stack([x, y], -1), raw.dtype)[:, tf.newaxis]  # (h*w, 1, 2)
+    grid = tf.cast(tf.stack([width, height]), raw.dtype)
+    anchor = tf.constant(anchors, raw.dtype) / (grid * stride)  # (A, 2)
 
-    centre = (tf.sigmoid(raw[..., 0:2]) * scale_x_y - (scale_x_y - 1) / 2 + cell) / tf.cast(cells, raw.dtype)
-    half = tf.exp(tf.minimum(raw[..., 2:4], MAX_LOG_SIZE)) * anchor / 2
+    centre = (tf.sigmoid(raw[..., 0:2]) * scale_x_y - (scale_x_y - 1) / 2 + cell) / grid
+    size = raw[..., 2:4]
+    size = (2 * tf.sigmoid(size)) ** 2 if new_coords else tf.exp(tf.minimum(size, MAX_LOG_SIZE))
+    half = size * anchor / 2
     boxes = tf.concat([centre - half, centre + half], -1)
     probabilities = tf.sigmoid(raw[..., 4:])
 
     def rows(x):
-        return tf.reshape(x, (-1, cells * cells * ANCHORS_PER_CELL, x.shape[-1]))
+        return tf.reshape(x, (-1, cells * count, x.shape[-1]))
 
     return rows(boxes), rows(probabilities[..., :1]), rows(probabilities[..., 1:])
 
@@ -54,7 +59,7 @@ def decode(raw_heads: Sequence[tf.Tensor], heads: Heads) -> tf.Tensor:
     """
     decoded = []
     for raw, stride, anchors, scale_x_y in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
-        boxes, objectness, classes = decode_head(raw, stride, anchors, scale_x_y)
+        boxes, objectness, classes = decode_head(raw, stride, anchors, scale_x_y, heads.new_coords)
         decoded.append(tf.concat([boxes, objectness * classes], -1))
     return tf.concat(decoded, 1)
 

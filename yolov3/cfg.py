@@ -1,4 +1,4 @@
-"""Darknet's .cfg files: their sections, and what they say of one of our four networks.
+"""Darknet's .cfg files as text: their sections, and the options of each. What the layers are: cfg_rows.py.
 
 A cfg is a list of sections, [net] first; the others are the layers, numbered from 0 as Darknet prints them:
 
@@ -10,15 +10,13 @@ A cfg is a list of sections, [net] first; the others are the layers, numbered fr
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from yolov3.cfg_layers import first_difference, read_layer, strides_of
-from yolov3.checks import UserError, check_input_size
-from yolov3.networks import ANCHORS_PER_CELL, BETA_NMS, MOST_BETA_NMS, NETWORKS, Heads, constants_to_set
+from yolov3.checks import UserError, read_file
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-SAME = {"conv": "convolutional", "max": "maxpool", "network": "net"}  # names with a second spelling
-NMS = {"default": "iou", "cornersnms": "iou", "greedynms": "diou", "diounms": "diou"}  # nms_kind: one of NMS_KINDS
+SAME = {"conv": "convolutional", "max": "maxpool", "avg": "avgpool", "network": "net"}  # names with a second spelling
+MOST_BYTES = 2**22
+MOST_SECTIONS = 2000  # the largest networks that people train have 500
 
 
 @dataclass(frozen=True)
@@ -41,28 +39,29 @@ class Section:
             return default
         words = [word for word in self.options[option][0].split(",") if word]
         if not words or not all(NUMBER.fullmatch(word) and abs(float(word)) < 2**31 for word in words):
-            raise self.error(f"{option}={self.options[option][0]} must be a number or several", option)
+            raise self.error(f"{option}={self._shown(option)} must be a number or several", option)
         return tuple(float(word) for word in words)
 
     def real(self, option: str, default: float) -> float:
         """Return an option that is one number."""
         numbers = self.reals(option, (default,))
         if len(numbers) != 1:
-            raise self.error(f"{option}={self.options[option][0]} must be one number", option)
+            raise self.error(f"{option}={self._shown(option)} must be one number", option)
         return numbers[0]
 
     def wholes(self, option: str, default: tuple = ()) -> tuple:
         """Return an option that is a list of whole numbers."""
         numbers = self.reals(option, default)
         if any(x != int(x) for x in numbers):
-            raise self.error(f"{option}={self.options[option][0]} must be whole numbers", option)
+            raise self.error(f"{option}={self._shown(option)} must be whole numbers", option)
         return tuple(int(x) for x in numbers)
 
-    def whole(self, option: str, default: int) -> int:
-        """Return an option that is one whole number."""
+    def whole(self, option: str, default: int, least: int | None = None) -> int:
+        """Return an option that is one whole number, of `least` or more."""
         number = self.real(option, default)
-        if number != int(number):
-            raise self.error(f"{option}={self.options[option][0]} must be a whole number", option)
+        if number != int(number) or (least is not None and number < least):
+            text = "a whole number" if least is None else f"a whole number, {least} or more"
+            raise self.error(f"{option}={self._shown(option)} must be {text}", option)
         return int(number)
 
     def error(self, text: str, option: str | None = None) -> UserError:
@@ -71,18 +70,28 @@ class Section:
         place = f"section {self.number} [{self.name}]" if self.number >= 0 else f"section [{self.name}]"
         return UserError(f"{self.file}, {place}, line {line}: {text}")
 
+    def _shown(self, option):
+        text = self.word(option, "")
+        return text if len(text) <= 60 else f"{text[:60]} ..."
 
-def read_sections(file: Path) -> list[Section]:
-    """Return the sections of a cfg, [net] first. Comments and line ends may be of any kind. Raises UserError."""
-    try:
-        data = file.read_bytes() if file.is_file() or not file.exists() else b"\0"  # a device may have no end
-    except OSError as error:
-        raise UserError(f"cfg {file} cannot be read: {error.strerror}") from None
+
+def read_text(file: Path, remedy: str = "") -> str:
+    """Return the text of a cfg. Comments may be in any encoding. Raises UserError, with the remedy if it is missing."""
+    data = read_file(file, MOST_BYTES, "cfg", remedy)
     if b"\0" in data:
         raise UserError(f"{file} is not a Darknet cfg: it is not a text file")
-    text = data.decode("utf-8-sig", "replace")
+    return data.decode("utf-8-sig", "replace")
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text whose line ends are of any kind."""
+    return re.split("\r\n|\n|\r", text)
+
+
+def read_sections(text: str, file: Path) -> list[Section]:
+    """Return the sections of the text of a cfg, [net] first. Raises UserError, which names the file."""
     sections: list[Section] = []
-    for number, written in enumerate(re.split("\r\n|\n|\r", text), 1):
+    for number, written in enumerate(lines_of(text), 1):
         line = "".join(written.split("#")[0].split())  # Darknet drops white space wherever it stands
         if not line or line[0] == ";":
             continue
@@ -96,83 +105,6 @@ def read_sections(file: Path) -> list[Section]:
             sections[-1].options.setdefault(name, (value, number))  # of two, Darknet goes by the first
     if not sections or sections[0].name != "net":
         raise UserError(f"{file} is not a Darknet cfg: its first section must be [net]")
+    if len(sections) > MOST_SECTIONS:
+        raise UserError(f"{file} has {len(sections):,} sections; a cfg may have {MOST_SECTIONS:,}")
     return sections
-
-
-# --- What a cfg says of one of our networks ------------------------------------------------------------------------
-
-
-class Cfg(NamedTuple):
-    """What a cfg of one of our networks says that the network does not."""
-
-    file: Path
-    net: Section
-    heads: Heads
-    classes: int  # how many
-
-
-def input_size(net: Section) -> int:
-    """Return width and height of a [net], which must be the same, in pixels. Raises UserError."""
-    width, height = (net.whole(side, 0) for side in ("width", "height"))
-    if width != height:
-        raise net.error(f"width={width} and height={height} must be the same", "height")
-    return check_input_size(width, f"width and height in {net.file}")
-
-
-def read_cfg(file: Path, name: str) -> Cfg:
-    """Return what a cfg says of the network of that name: "yolov4-tiny" or one of the other three.
-
-    Raises UserError, naming the first layer that differs, if its layers are not those of that network, and of which
-    network they are if it is another of ours.
-    """
-    net, *sections = read_sections(file)
-    problem = first_difference(sections, name)
-    if problem:
-        nearest = problem
-        for other in (x for x in NETWORKS if x != name):
-            theirs = first_difference(sections, other)
-            if theirs is None:
-                raise UserError(f"{file} is a cfg of {other}, not of {name}: {constants_to_set(other, name)}")
-            nearest = theirs if theirs.number > nearest.number else nearest
-        section = (net, *sections)[min(nearest.number + 1, len(sections))]
-        raise section.error(nearest.text, nearest.option)
-    if net.whole("channels", 3) != 3:
-        raise net.error("channels must be 3, for RGB", "channels")
-    yolo = [section for section in sections if section.name == "yolo"]
-    classes = yolo[0].whole("classes", 20)
-    for section in yolo:
-        if section.whole("classes", 20) != classes or classes < 1:
-            raise section.error(f"classes must be 1 or more and the same in each [yolo], {classes} here", "classes")
-    strides = strides_of([read_layer(section) for section in sections])
-    rows = sorted(zip((strides[x.number] for x in yolo), map(_anchors, yolo), yolo, strict=True), key=lambda x: x[0])
-    heads = Heads(
-        tuple(stride for stride, _, _ in rows),
-        tuple(anchors for _, anchors, _ in rows),
-        tuple(section.real("scale_x_y", 1.0) for _, _, section in rows),
-        *_suppression(yolo[-1]),
-    )
-    return Cfg(file, net, heads, classes)
-
-
-def _anchors(section):
-    """The anchors of a [yolo] that its mask names -> three (width, height)."""
-    numbers = section.reals("anchors")
-    if not numbers or len(numbers) % 2 or min(numbers) <= 0:
-        raise section.error("anchors must be pairs of width and height in pixels, above 0", "anchors")
-    pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
-    mask = section.wholes("mask", tuple(range(section.whole("num", len(pairs)))))
-    if len(mask) != ANCHORS_PER_CELL or not all(0 <= i < len(pairs) for i in mask):
-        raise section.error(f"mask must name {ANCHORS_PER_CELL} of the {len(pairs)} anchors, counted from 0", "mask")
-    return tuple(pairs[i] for i in mask)
-
-
-def _suppression(section):
-    """What the last [yolo] says of suppression -> one of NMS_KINDS, and its beta_nms, which only diounms heeds."""
-    kind, beta = section.word("nms_kind", "default"), section.real("beta_nms", BETA_NMS)
-    if kind not in NMS:
-        raise section.error(f"nms_kind={kind} is not known: choose one of {', '.join(NMS)}", "nms_kind")
-    if kind != "diounms":
-        return NMS[kind], BETA_NMS
-    if not 0 <= beta <= MOST_BETA_NMS:
-        raise section.error(f"beta_nms={beta:g} must be from 0 to {MOST_BETA_NMS}", "beta_nms")
-    return NMS[kind], beta

@@ -12,17 +12,31 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from yolov3.checks import UserError, check_class_names, check_input_size, project_path, read_file
+from yolov3.cfg import read_text
+from yolov3.cfg_network import network_of
+from yolov3.cfg_write import rewrite
+from yolov3.checks import UserError, are_like, check_class_names, check_input_size, project_path, read_file
 from yolov3.files import whole_folder
 from yolov3.fitting import RESIZES
-from yolov3.networks import BETA_NMS, MOST_BETA_NMS, NETWORKS, NMS_KINDS, Heads, network_name
+from yolov3.networks import (
+    BETA_NMS,
+    LARGEST_ANCHOR,
+    MOST_BETA_NMS,
+    NETWORKS,
+    NMS_KINDS,
+    Heads,
+    Network,
+    network_name,
+)
 
 import numpy as np
 
 PRECISIONS = ("FP32", "FP16", "BF16", "INT8")
+CFG = "network.cfg"  # in the folder of a network that came from one
 MOST_CLASSES = 100_000
-LARGEST_ANCHOR, LARGEST_SCALE = 1e5, 10  # pixels; scale_x_y
+LARGEST_SCALE = 10  # scale_x_y
 MOST_JSON = 2**26  # bytes of model.json
+BEFORE = {"features": False, "beta_nms": BETA_NMS, "new_coords": False, "cfg": None}  # of folders that do not say
 SHOWN = 3  # classes that are named where a model is described in one line
 
 
@@ -30,7 +44,7 @@ SHOWN = 3  # classes that are named where a model is described in one line
 class ModelSpec:
     """Describe a detector, except for its weights."""
 
-    type: str  # "yolov3" or "yolov4"
+    type: str  # "yolov3" or "yolov4"; or the name of the cfg
     tiny: bool
     classes: tuple[str, ...]  # their names
     input_size: int  # pixels
@@ -39,11 +53,19 @@ class ModelSpec:
     framework: str = "tf"  # the runtime that its folder is for, see `runtimes.RUNTIMES`
     precision: str = "FP32"
     features: bool = False  # whether the network returns the embedding map too
+    cfg: str | None = None  # the text of its Darknet cfg; None: it is one of the four
+
+    @property
+    def network(self) -> Network:
+        """Return its row of the table of networks, or the network of its cfg."""
+        if self.cfg is None:
+            return NETWORKS[network_name(self.type, self.tiny)]
+        return network_of(self.cfg, Path(CFG), self.type)
 
     @property
     def name(self) -> str:
-        """Return the name of the network: yolov3, yolov3-tiny, yolov4 or yolov4-tiny."""
-        return network_name(self.type, self.tiny)
+        """Return the name of the network: yolov3, yolov3-tiny, yolov4 or yolov4-tiny, or that of the cfg."""
+        return self.network.name
 
     def __str__(self) -> str:
         """Return a line like: yolov3-tiny, 80 classes (person, bicycle, car ...), tf FP32, 416 letterbox"""
@@ -78,9 +100,11 @@ def find(name: str | Path, tiny: bool, folder: str | Path) -> Path:
 
 def read_model(folder: str | Path) -> ModelSpec:
     """Return the ModelSpec in the model.json of a checkpoint folder. Raises UserError if it is damaged."""
-    about = read_about(folder)
+    about = {**BEFORE, **read_about(folder)}
+    if about["cfg"] is not None:
+        about["cfg"] = read_text(Path(folder) / CFG, "write the checkpoint again")
+        network_of(about["cfg"], Path(folder) / CFG, str(about.get("type")))
     try:
-        about = {"features": False, "beta_nms": BETA_NMS, **about}  # folders from before there were any
         heads = Heads(**{key: _tuples(about[key]) for key in Heads._fields})
         facts = {field.name: _tuples(about[field.name]) for field in fields(ModelSpec) if field.name != "heads"}
         spec = ModelSpec(**facts, heads=heads)
@@ -92,16 +116,17 @@ def read_model(folder: str | Path) -> ModelSpec:
 
 def _check(spec):
     """Raise ValueError if this project would not write such a ModelSpec."""
-    heads, published = spec.heads, NETWORKS[network_name(spec.type, spec.tiny)].heads
-    check_input_size(spec.input_size, "input_size")
+    heads, published = spec.heads, spec.network.heads
+    check_input_size(spec.input_size, "input_size", spec.network.multiple)
     right = {
         "classes": isinstance(spec.classes, tuple) and 0 < len(spec.classes) <= MOST_CLASSES,
         "resize": spec.resize in RESIZES,
         "strides": heads.strides == published.strides,
-        "anchors": _sensible(heads.anchors, np.shape(published.anchors), LARGEST_ANCHOR),
-        "scale_x_y": _sensible(heads.scale_x_y, np.shape(published.scale_x_y), LARGEST_SCALE),
+        "anchors": are_like(heads.anchors, published.anchors, LARGEST_ANCHOR),
+        "scale_x_y": are_like(heads.scale_x_y, published.scale_x_y, LARGEST_SCALE),
         "nms": heads.nms in NMS_KINDS,
         "beta_nms": type(heads.beta_nms) in (int, float) and 0 <= heads.beta_nms <= MOST_BETA_NMS,
+        "new_coords": heads.new_coords == published.new_coords,
         "precision": spec.precision in PRECISIONS,
         "features": spec.features in (True, False),
     }
@@ -111,13 +136,6 @@ def _check(spec):
     if not all(isinstance(name, str) for name in spec.classes):
         raise ValueError("classes are not all names")
     check_class_names(spec.classes, "classes")
-
-
-def _sensible(values, shape, largest):
-    """Return whether nested tuples have that shape, and all are numbers above 0 and not above `largest`."""
-    array = np.array(values, dtype=object)
-    numbers = [x for x in array.ravel() if isinstance(x, (int, float)) and not isinstance(x, bool)]
-    return array.shape == shape and len(numbers) == array.size and all(0 < x <= largest for x in numbers)
 
 
 def read_about(folder: str | Path) -> dict[str, Any]:
@@ -229,10 +247,20 @@ def write_checkpoint(
 
 
 def write_about(folder: str | Path, spec: ModelSpec, made_from: str, **more: Any) -> None:
-    """Write model.json: the ModelSpec, what the folder was made from, and more facts by name."""
+    """Write model.json: the ModelSpec, what the folder was made from, and more facts by name; and beside it the cfg of
+    a network that came from one."""
     about = {**vars(spec), **spec.heads._asdict(), "made_from": made_from, **more}
     del about["heads"]
+    if spec.cfg is not None:
+        (Path(folder) / CFG).write_text(own_cfg(spec), encoding="utf-8")
+        about["cfg"] = CFG
     (Path(folder) / "model.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def own_cfg(spec: ModelSpec) -> str:
+    """Return the text of the cfg of a model that came from one, with its own anchors, classes and input size."""
+    size = (spec.input_size, spec.input_size)
+    return rewrite(spec.network.cfg, spec.heads, len(spec.classes), size)
 
 
 def check_replaceable(folder: str | Path, made_from: str | None = None) -> None:

@@ -68,16 +68,18 @@ def choose(constant: str, value: Any, choices: Collection) -> Any:
     return value
 
 
-def check_input_size(size: Any, constant: str = "YOLO_INPUT_SIZE") -> int:
-    """Return a size of the network input in pixels. Raise UserError if it is not a multiple of 32, the pixels that one
-    cell of the coarsest head sees, or is larger than any network can use."""
+def check_input_size(size: Any, constant: str = "YOLO_INPUT_SIZE", multiple: int = 32) -> int:
+    """Return a size of the network input in pixels. Raise UserError if it is not a multiple of the pixels that one cell
+    of the coarsest map sees, or is larger than any network can use."""
     if isinstance(size, (tuple, list)):
         raise UserError(
             f"the input size ({constant}) is {size!r}: inputs are square, so give one number, 416 for example"
         )
-    if not _is(numbers.Integral, size) or size < 32 or size % 32:
-        near = min(max(32, round(size / 32) * 32), MOST_PIXELS) if _is(numbers.Integral, size) else 416
-        raise UserError(f"the input size ({constant}) is {size!r}: make it a multiple of 32, {near} for example")
+    if not _is(numbers.Integral, size) or size < multiple or size % multiple:
+        wanted = size if _is(numbers.Integral, size) else 416
+        near = max(multiple, round(min(wanted, MOST_PIXELS) / multiple) * multiple)
+        text = f"make it a multiple of {multiple}, {near} for example"
+        raise UserError(f"the input size ({constant}) is {size!r}: {text}")
     if size > MOST_PIXELS:
         raise UserError(f"the input size ({constant}) is {size}: make it {MOST_PIXELS} at most, 416 for example")
     return int(size)
@@ -107,6 +109,14 @@ def check_count(constant: str, value: Any, least: int) -> int:
     if not _is(numbers.Integral, value) or not least <= value < 2**31:
         raise UserError(f"{constant} = {value!r} must be a whole number, {least} or more")
     return int(value)
+
+
+def are_like(values: Any, like: Any, largest: float) -> bool:
+    """Whether nested sequences have the shape of nested tuples, and hold numbers above 0 and of at most `largest`."""
+    if isinstance(like, tuple):
+        is_as_long = isinstance(values, Collection) and len(values) == len(like)
+        return is_as_long and all(are_like(x, other, largest) for x, other in zip(values, like, strict=True))
+    return _is(numbers.Real, values) and 0 < float(values) <= largest
 
 
 def project_path(path: str | os.PathLike) -> Path:

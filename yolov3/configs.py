@@ -10,17 +10,18 @@ has them, win over the constants.
 # Darknet's weights and training go by these; a checkpoint folder says itself what it is.
 YOLO_TYPE = "yolov3"  # "yolov3" or "yolov4"
 TRAIN_YOLO_TINY = True  # True: the tiny version of that type, eight times faster; False: the full one
+YOLO_CFG = None  # a Darknet .cfg: any other network, in place of these two; None: them, or the .cfg beside .weights
 YOLO_INPUT_SIZE = 416  # pixels, a multiple of 32; larger sees smaller things and is slower: 320, 416, 512, 608
 YOLO_ANCHORS = None  # None: the published ones; or per head, smallest stride first, three (width, height) in pixels
 
 # --- Its weights ---------------------------------------------------------------------------------------------------
 
 # Darknet weights of the four networks. Those of yolov3-tiny come along; others are downloaded when they are missing.
+# Those of YOLO_CFG lie beside it under the same name, or are named in YOLO_CUSTOM_WEIGHTS.
 YOLO_V3_WEIGHTS = "model_data/yolov3.weights"
 YOLO_V4_WEIGHTS = "model_data/yolov4.weights"
 YOLO_V3_TINY_WEIGHTS = "model_data/yolov3-tiny.weights"
 YOLO_V4_TINY_WEIGHTS = "model_data/yolov4-tiny.weights"
-YOLO_CFG = None  # Darknet's .cfg of a .weights file in use; None: the one beside it of the same name, if there is one
 YOLO_COCO_CLASSES = "model_data/coco/coco.names"  # the classes of those weights, one name a line
 
 # What tools/Convert_to_TRT.py and tools/Convert_to_OpenVINO.py make; up here, so that YOLO_CUSTOM_WEIGHTS can be

@@ -13,8 +13,8 @@ from yolov3 import configs
 from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import ModelSpec, check_replaceable, find, is_weights, read_about, read_model
 from yolov3.checks import UserError, as_given, check_count, check_input_size, choose, project_path, read_class_names
+from yolov3.heads import cfg_size, configured_network
 from yolov3.loading import configured_model
-from yolov3.networks import network_name
 from yolov3.runtimes import RUNTIMES, savedmodel
 from yolov3.runtimes.common import folder_name, folder_size, in_project, made_from
 from yolov3.settings import ScriptParser, write_settings
@@ -73,8 +73,10 @@ def read_source() -> tuple[Path, ModelSpec]:
     Raises UserError if it is missing, incomplete, or of another type, size or classes than configs.py says.
     """
     configured = configured_source()
-    name = configured.name if configured else network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
-    size = configured.input_size if configured else check_input_size(configs.YOLO_INPUT_SIZE)
+    network = configured.network if configured else configured_network()
+    name, size = network.name, configured.input_size if configured else None
+    if size is None:
+        size = cfg_size(network) if network.cfg else check_input_size(configs.YOLO_INPUT_SIZE)
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size}"
     convert = "python tools/Convert_to_pb.py writes it"
     if not folder.exists():

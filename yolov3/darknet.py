@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from yolov3.checks import UserError, project_path
 from yolov3.files import whole_file
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, constants_to_set
+from yolov3.layers import Head
+from yolov3.networks import NETWORKS, constants_to_set
 from yolov3.yolov4 import Create_Yolo
 
 import keras
@@ -23,9 +24,15 @@ VERSION = np.array([0, 2, 5], "<i4")  # what AlexeyAB's Darknet writes
 
 def convolutions(model):
     """[(convolution, its batch normalisation or None)] of a model from `Create_Yolo`, in Darknet's order."""
-    convs = sorted((x for x in model.layers if isinstance(x, keras.layers.Conv2D)), key=lambda conv: conv.name)
+    convs = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+    convs.sort(key=lambda conv: (len(conv.name), conv.name))  # conv_1000 comes behind conv_999
     norms = {x.name: x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)}
     return [(conv, norms.get(f"{conv.name}_bn")) for conv in convs]
+
+
+def heads_of(model):
+    """The convolutions of a model from `Create_Yolo` that are heads, in Darknet's order."""
+    return [conv for conv, _ in convolutions(model) if isinstance(conv, Head)]
 
 
 def variables(model):
@@ -87,7 +94,7 @@ def transfer_yolo_weights(model, path):
         raise UserError(_why_not(model, path, numbers.size))
     mine, shapes = list(get_arrays(model)), []
     for conv, norm in convolutions(model)[: holds.convolutions]:
-        filters = conv.filters if norm else ANCHORS_PER_CELL * (5 + holds.classes)
+        filters = conv.anchors * (5 + holds.classes) if isinstance(conv, Head) else conv.filters
         height, width, inputs, _ = conv.kernel.shape
         shapes += [(filters,)] * (4 if norm else 1) + [(filters, inputs, height, width)]
     fits = [array.shape == shape for array, shape in zip(mine, shapes, strict=False)]
@@ -144,7 +151,8 @@ def _ends(model):
     rows = []
     for conv, norm in convolutions(model):
         each = np.prod(conv.kernel.shape[:3]) + (4 if norm else 1)  # numbers of a filter
-        rows.append((conv.filters * each, 0) if norm else (ANCHORS_PER_CELL * 5 * each, ANCHORS_PER_CELL * each))
+        is_head = isinstance(conv, Head)
+        rows.append((conv.anchors * 5 * each, conv.anchors * each) if is_head else (conv.filters * each, 0))
     return np.cumsum(np.array(rows, np.int64), 0)
 
 
@@ -180,18 +188,21 @@ def _why_not(model, path, count):
         f"weights file {path} has {size:,} bytes, but {model.name} with {mine} classes takes "
         f"{size + 4 * (model.count_params() - count):,}"
     )
-    found = {name: _contents(ends, count, mine) for name, ends in _all_ends().items()}
+    is_ours = np.array_equal(_all_ends().get(model.name), _ends(model))
+    ends_of = {**_all_ends(), model.name: _ends(model)}
+    found = {name: _contents(ends, count, mine) for name, ends in ends_of.items()}
     found = {name: holds for name, holds in found.items() if holds}
     if not found:
-        return f"{text}: it is of another network than the four of this project, or was cut off"
+        others = "the four of this project" if is_ours else "that of the cfg and the four of this project"
+        return f"{text}: it is of another network than {others}, or was cut off"
 
     def likeliness(name):
-        whole = found[name].convolutions == len(_all_ends()[name])
+        whole = found[name].convolutions == len(ends_of[name])
         return not whole, name != model.name, found[name].classes
 
     name = min(found, key=likeliness)
-    holds, convolutions_of_all = found[name], len(_all_ends()[name])
-    remedy = [constants_to_set(name, model.name)] if name != model.name else []
+    holds, convolutions_of_all = found[name], len(ends_of[name])
+    remedy = [constants_to_set(name, model.name if is_ours else None)] if name != model.name else []
     if holds.convolutions < convolutions_of_all:
         what = f"the first {holds.convolutions} of {convolutions_of_all} convolutions of {name}"
         remedy.append("begin a training with it (TRAIN_TRANSFER); to detect takes whole weights")
@@ -203,4 +214,4 @@ def _why_not(model, path, count):
 
 
 def _classes(model):
-    return model.outputs[0].shape[-1] // ANCHORS_PER_CELL - 5
+    return heads_of(model)[0].classes

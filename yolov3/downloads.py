@@ -15,7 +15,7 @@ WORDS = {  # for errors of requests, whose own words are long
 }
 
 
-OFFICIAL = {f"{name}.weights": network.official for name, network in NETWORKS.items()}
+OFFICIAL = {f"{name}.weights": network.official for name, network in NETWORKS.items() if network.official}
 
 
 def is_official(path: str | Path) -> bool:

@@ -40,12 +40,18 @@ NEW_SUBFILE_TYPE, DNG_VERSION = 254, 50706  # TIFF tags
 REDUCED = 1  # of NEW_SUBFILE_TYPE: a preview of another picture in the file
 HEIF_REMEDY = "pip install -r requirements/heic.txt, or save it as JPEG or PNG"
 SAVE_AS = "save it as JPEG or PNG"
-DECODERS_WARNINGS = re.compile(  # the lines of libjpeg, libpng and libtiff, by how they begin
-    rb"^(Corrupt JPEG|Premature end of JPEG|Improper call to JPEG|Invalid (JPEG|SOS|component|progressive)|Bogus "
-    rb"|Inconsistent prog|Quantization table|Huffman table|Arithmetic table|Unsupported (JPEG|marker)|Warning: unknown "
-    rb"|Unknown Adobe|Not a JPEG|JPEG datastream|Application transferred|Fractional sampling|Input file read"
-    rb"|Didn't expect more than|JPEG\w*: |TIFF\w*: |libpng |tempfile\.tif: )[^\n]*\n?",
-    re.MULTILINE,
+DECODERS_WORDS = (  # with which libjpeg, libpng and libtiff begin the lines that they print
+    *("Corrupt JPEG", "Premature end of", "Improper call to JPEG", "Empty JPEG", "Empty input", "Not a JPEG", "Bogus "),
+    *("Invalid JPEG", "Invalid SOS", "Invalid component", "Invalid progressive", "Invalid scan", "Invalid crop"),
+    *("Invalid color", "Inconsistent prog", "Quantization table", "Arithmetic table", "Huffman ", "Missing Huffman"),
+    *("Unsupported JPEG", "Unsupported marker", "Unsupported color", "Unknown Adobe", "Warning: unknown "),
+    *("JPEG datastream", "Application transferred", "Fractional sampling", "Sampling factors", "Component index"),
+    *("Too many color", "Cannot quantize", "DCT coefficient", "DCT scaled", "CCIR601 ", "Maximum supported image"),
+    *("Insufficient memory (", "Backing store", "Suspension not allowed", "Input file read", "Didn't expect more than"),
+    *("libpng ", "tempfile.tif: "),
+)
+DECODERS_WARNINGS = re.compile(
+    rb"^(" + "|".join(map(re.escape, DECODERS_WORDS)).encode() + rb"|(JPEG|TIFF)\w*: )[^\n]*\n?", re.MULTILINE
 )
 
 

@@ -19,9 +19,8 @@ from yolov3.checks import (
     project_path,
 )
 from yolov3.detector import Detector, Timings
-from yolov3.downloads import OFFICIAL
 from yolov3.fitting import RESIZES
-from yolov3.heads import heads_of_file
+from yolov3.heads import configured_network, default_weights, heads_of_file, network_of_file
 from yolov3.networks import NETWORKS, network_name
 from yolov3.runtimes import RUNTIMES, RunOptions
 from yolov3.runtimes.tf import allow_memory_growth
@@ -31,6 +30,7 @@ import tensorflow as tf
 
 PRECISIONS = ("FP32", "BF16")
 HINTS = ("LATENCY", "THROUGHPUT")
+HEADERS = (16, 20)  # bytes of the two headers that a .weights file may have
 SHIPPED = "model_data/yolov4-tiny-digits"  # trained on drawn digits: the worked example of training
 
 
@@ -117,29 +117,37 @@ def configured_model(
     loading them."""
     if framework is not None or not weights:
         framework = choose("YOLO_FRAMEWORK", _configured(framework, "YOLO_FRAMEWORK"), RUNTIMES)
-    yolo_type, tiny = _configured(yolo_type, "YOLO_TYPE"), _configured(tiny, "TRAIN_YOLO_TINY")
-    name = network_name(yolo_type, tiny)
-    size = check_input_size(_configured(input_size, "YOLO_INPUT_SIZE"))
+    network = configured_network()
+    if not (yolo_type is None and tiny is None):
+        names = _configured(yolo_type, "YOLO_TYPE"), _configured(tiny, "TRAIN_YOLO_TINY")
+        network = NETWORKS[network_name(*names)]
     resize = choose("YOLO_RESIZE", _configured(resize, "YOLO_RESIZE"), RESIZES)
     wanted = choose("YOLO_FEATURES", _configured(features, "YOLO_FEATURES"), (True, False))
     custom = weights or configs.YOLO_CUSTOM_WEIGHTS
-    weights = project_path(getattr(configs, NETWORKS[name].weights))
+    weights = default_weights(network)
     if custom:
-        weights = find(custom, tiny, configs.TRAIN_CHECKPOINTS_FOLDER)
+        weights = find(custom, _configured(tiny, "TRAIN_YOLO_TINY"), configs.TRAIN_CHECKPOINTS_FOLDER)
     elif weights.is_dir():
-        raise UserError(f"{NETWORKS[name].weights} = {str(weights)!r} is a folder: name a Darknet .weights file")
+        raise UserError(f"{network.weights} = {str(weights)!r} is a folder: name a Darknet .weights file")
+    elif network.cfg and weights.exists() and weights.stat().st_size - 4 * network.cfg.parameters not in HEADERS:
+        there = f"put its weights beside it as {network.cfg.file.with_suffix('.weights').name}"
+        raise UserError(f"{weights} does not fit {network.cfg.file}: {there}, or name them in YOLO_CUSTOM_WEIGHTS")
 
     if not weights.is_dir():
         _check_framework(f"{weights} is a file of weights, which", "tf", framework)
-        name, classes_constant = _kind(weights, name)
+        network, classes_constant = _kind(weights, network)
         classes = class_names(_configured(classes, classes_constant))
-        row = NETWORKS[name]
-        heads, cfg_size = heads_of_file(weights, name, len(classes), classes_constant, input_size)
-        size = cfg_size or size
-        return ModelSpec(row.type, row.tiny, classes, size, resize, heads, features=wanted), weights
+        if network.cfg and network.cfg.classes != len(classes):
+            named = f"{network.cfg.classes} classes, but {len(classes)} are named: name a file in {classes_constant}"
+            raise UserError(f"{network.cfg.file} has {named}")
+        heads, size = heads_of_file(weights, network, input_size)
+        size = check_input_size(_configured(size, "YOLO_INPUT_SIZE"), multiple=network.multiple)
+        spec = ModelSpec(network.type, network.tiny, classes, size, resize, heads, features=wanted, cfg=network.text)
+        return spec, weights
 
     made = read_model(weights)
     _check_framework(weights, made.framework, framework)
+    size = check_input_size(_configured(input_size, "YOLO_INPUT_SIZE"), multiple=made.network.multiple)
     if made.input_size != size and not is_weights(weights):
         raise UserError(
             f"{weights} takes {made.input_size} x {made.input_size} pixels, but YOLO_INPUT_SIZE or TEST_INPUT_SIZE in "
@@ -160,14 +168,20 @@ def configured_model(
     return replace(made, resize=resize), weights
 
 
-def _kind(weights, name):
-    """Return the network of a .weights file, `name` unless its place tells, and the constant that names its classes."""
-    for network in (name, *NETWORKS):
-        if weights == project_path(getattr(configs, NETWORKS[network].weights)):
-            return network, "YOLO_COCO_CLASSES"
-    has_80 = weights.stat().st_size == OFFICIAL[f"{name}.weights"].size  # classes, as Darknet's own have
-    is_darknets = has_80 and len(class_names(configs.TRAIN_CLASSES)) != 80
-    return name, "YOLO_COCO_CLASSES" if is_darknets else "TRAIN_CLASSES"
+def _kind(weights, network):
+    """Return the network of a .weights file, the given one unless its cfg or its place tells, and the constant that
+    names its classes."""
+    of_place = [row for row in NETWORKS.values() if weights == project_path(getattr(configs, row.weights))]
+    of_place.sort(key=lambda row: row is not network)  # of several
+    network = network_of_file(weights, of_place[0] if of_place else network)
+    if of_place:
+        return network, "YOLO_COCO_CLASSES"
+    if network.cfg:
+        count, has_cocos = network.cfg.classes, network.cfg.classes == len(class_names(configs.YOLO_COCO_CLASSES))
+    else:
+        count, has_cocos = 80, weights.stat().st_size == network.official.size
+    is_darknets = has_cocos and len(class_names(configs.TRAIN_CLASSES)) != count
+    return network, "YOLO_COCO_CLASSES" if is_darknets else "TRAIN_CLASSES"
 
 
 def _check_framework(weights, theirs, ours):

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from yolov3.checks import choose
 
-ANCHORS_PER_CELL = 3
 NMS_KINDS = ("iou", "diou")
+LARGEST_ANCHOR = 1e5  # pixels
 ALEXEYAB = "https://github.com/AlexeyAB/darknet/releases/download/"
 HANK_AI = "https://github.com/hank-ai/darknet/releases/download/v2.0/"
 REDMON = "https://data.pjreddie.com/files/"
@@ -23,10 +23,11 @@ class Heads(NamedTuple):
     """Hold what decodes a network's raw heads to boxes: one entry for each head, smallest stride first."""
 
     strides: tuple[int, ...]  # pixels of network input per cell
-    anchors: tuple  # three (width, height) for each head, pixels of network input
+    anchors: tuple  # one or more (width, height) for each head, pixels of network input; three in the table below
     scale_x_y: tuple[float, ...]  # how far a centre may leave its cell; 1.0: not at all
     nms: str  # "iou" or "diou", see `boxes.suppress`
     beta_nms: float = BETA_NMS  # with "diou"
+    new_coords: bool = False  # whether boxes are decoded as the scaled YOLOv4 networks do
 
 
 class Official(NamedTuple):
@@ -38,19 +39,32 @@ class Official(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Describe one network: a row of the table."""
+    """Describe one network: a row of the table, or what a cfg says (`cfg_network.read_network`)."""
 
-    type: str  # YOLO_TYPE
+    type: str  # YOLO_TYPE; or the name of the cfg
     tiny: bool  # TRAIN_YOLO_TINY
     builder: str  # module:function; `build` says what it takes and returns
     heads: Heads  # those that the published weights were trained with
-    weights: str  # the constant in configs.py that names its Darknet weights
-    official: Official
-    backbone: int  # number of convolutions in the backbone, which come first
+    weights: str = ""  # the constant in configs.py that names its Darknet weights
+    official: Official | None = None
+    backbone: int | None = None  # number of convolutions in the backbone, which come first
+    multiple: int = 32  # what height and width of the input must be multiples of: the pixels of the largest cell
+    cfg: Any = None  # a cfg_network.Cfg, the third argument of its builder
 
-    def build(self, pictures: Any, head_channels: int) -> tuple[list, Any]:
+    @property
+    def name(self) -> str:
+        """Return what it is called, such as "yolov4-tiny"."""
+        return f"{self.type}-tiny" if self.tiny else self.type
+
+    @property
+    def text(self) -> str | None:
+        """Return the text of its cfg; None for a row of the table."""
+        return self.cfg.text if self.cfg else None
+
+    def build(self, pictures: Any, classes: int) -> tuple[list, Any]:
         """Return the raw heads, smallest stride first, and the embedding map of a symbolic picture batch."""
-        return pkgutil.resolve_name(self.builder)(pictures, head_channels)
+        more = () if self.cfg is None else (self.cfg,)
+        return pkgutil.resolve_name(self.builder)(pictures, classes, *more)
 
 
 YOLOV3_ANCHORS = (
@@ -140,9 +154,13 @@ def network_name(yolo_type: str, tiny: bool) -> str:
     return next(name for name, row in NETWORKS.items() if (row.type, row.tiny) == (yolo_type, bool(tiny)))
 
 
-def constants_to_set(wanted: str, now: str) -> str:
-    """Return how to configure the network `wanted` where `now` is configured: 'set YOLO_TYPE = "yolov3"'."""
-    row, other, changes = NETWORKS[wanted], NETWORKS[now], []
+def constants_to_set(wanted: str, now: str | None) -> str:
+    """Return how to configure the network `wanted` where `now` is configured: 'set YOLO_TYPE = "yolov3"'. None is the
+    network of a cfg."""
+    row = NETWORKS[wanted]
+    if now is None:
+        return f'set YOLO_CFG = None, YOLO_TYPE = "{row.type}" and TRAIN_YOLO_TINY = {row.tiny}'
+    other, changes = NETWORKS[now], []
     if row.type != other.type:
         changes.append(f'YOLO_TYPE = "{row.type}"')
     if row.tiny != other.tiny:

@@ -1,8 +1,8 @@
 """Darknet-53, YOLOv3 and YOLOv3-tiny (Redmon and Farhadi, 2018), layer for layer as in Darknet's cfg files.
 
-A builder takes the picture batch (N, S, S, 3) and the channels of a head. It returns the raw heads
-(N, S/stride, S/stride, channels), smallest stride first, and the embedding map, which is made of the first features at
-stride 4: deeper layers keep that something is a person and lose the colour of the shirt.
+A builder takes the picture batch (N, S, S, 3) and the number of classes. It returns the raw heads
+(N, S/stride, S/stride, 3 * (5 + classes)), smallest stride first, and the embedding map, which is made of the first
+features at stride 4: deeper layers keep that something is a person and lose the colour of the shirt.
 """
 
 from yolov3.layers import Convolutions, concatenate, embedding_map, max_pool, upsample
@@ -30,20 +30,20 @@ def darknet53(conv, x):
     return *features[2:], embedding_map(entries[1])
 
 
-def yolov3(x, head_channels):
+def yolov3(x, classes):
     """Build YOLOv3: three heads, from stride 32 up to stride 8."""
     conv = Convolutions()
     stride8, stride16, x, embedding = darknet53(conv, x)
     heads = []
     for filters, route in ((512, stride16), (256, stride8), (128, None)):
         x = conv.alternate(x, filters, 5)
-        heads.append(conv.head(conv(x, filters * 2, 3), head_channels))
+        heads.append(conv.head(conv(x, filters * 2, 3), classes))
         if route is not None:
             x = concatenate(upsample(conv(x, filters // 2)), route)
     return heads[::-1], embedding
 
 
-def yolov3_tiny(x, head_channels):
+def yolov3_tiny(x, classes):
     """Build YOLOv3-tiny: heads at strides 16 and 32."""
     conv = Convolutions()
     for filters in (16, 32):
@@ -54,7 +54,7 @@ def yolov3_tiny(x, head_channels):
     x = conv(max_pool(stride16), 512, 3)
     x = conv(max_pool(x, stride=1), 1024, 3)
     x = conv(x, 256)
-    coarse = conv.head(conv(x, 512, 3), head_channels)
+    coarse = conv.head(conv(x, 512, 3), classes)
     x = concatenate(upsample(conv(x, 128)), stride16)
-    fine = conv.head(conv(x, 256, 3), head_channels)
+    fine = conv.head(conv(x, 256, 3), classes)
     return [fine, coarse], embedding_map(stride4)

@@ -22,11 +22,11 @@ from yolov3.checks import UserError, as_given, check_input_size, project_path, s
 from yolov3.conversion import configured_source
 from yolov3.detector import Detections, Detector
 from yolov3.files import check_output
+from yolov3.heads import configured_network
 from yolov3.images import read_picture
 from yolov3.loading import Load_Yolo_model
 from yolov3.media.drawing import FONT, FONT_PIXELS, draw_detections
 from yolov3.media.outputs import PICTURE_SUFFIXES, write_picture
-from yolov3.networks import network_name
 from yolov3.settings import ScriptParser
 
 import cv2
@@ -57,7 +57,7 @@ def choose_checkpoints(named: list[str]) -> list[str | Path | None]:
     if named:
         return [as_given(word) for word in named]
     configured = configured_source()
-    name = configured.name if configured else network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
+    name = configured.name if configured else configured_network().name
     wanted = name, configured.input_size if configured else check_input_size(configs.YOLO_INPUT_SIZE)
     folders = sorted(project_path(configs.TRAIN_CHECKPOINTS_FOLDER).glob("[!.]*"))
     return [None, *(folder for folder in folders if kind(folder) == wanted)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolov3 import configs
-from yolov3.networks import NETWORKS, Heads
+from yolov3.networks import Heads
 
 import cv2
 import numpy as np
@@ -64,9 +64,8 @@ def our_detector(setup: Setup, folder: Path, precision: str) -> Calls:
 
     import tensorflow as tf
 
-    row = NETWORKS[setup.type]
     precision = precision if precision in PRECISIONS else None  # any other precision is fixed in the folder
-    detector = Load_Yolo_model(folder, None, setup.size, row.type, row.tiny, precision=precision)
+    detector = Load_Yolo_model(folder, input_size=setup.size, precision=precision)
     images = detector.fit([setup.frame])  # (1, S, S, 3)
     on_gpu = tf.config.list_physical_devices("GPU")
 
@@ -83,6 +82,8 @@ def keras_predict(setup: Setup, weights: Path, _: str | None) -> Calls:
     from yolov3.checkpoint import read_model
     from yolov3.runtimes.tf import keras_network
 
+    import keras
+
     about, frame, size = read_model(setup.saved_model), setup.frame, setup.size
     model = keras_network(replace(about, features=False), weights)
     sides = np.array(frame.shape[1::-1])  # width, height
@@ -95,7 +96,7 @@ def keras_predict(setup: Setup, weights: Path, _: str | None) -> Calls:
         return images
 
     def end_to_end():
-        raw_heads = model.predict(letterboxed(), verbose=0)
+        raw_heads = keras.tree.flatten(model.predict(letterboxed(), verbose=0))
         boxes, scores, classes = decode_heads(raw_heads, about.heads, configs.YOLO_SCORE_THRESHOLD)
         keep = greedy_nms(boxes + classes[:, np.newaxis] * 100, scores, configs.YOLO_IOU_THRESHOLD)  # per class
         boxes = boxes[keep] * sides.max() - np.tile((sides.max() - sides) / 2, 2)
@@ -113,15 +114,16 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def decode_heads(
     raw_heads: list[np.ndarray], heads: Heads, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the boxes (n, 4), xyxy in fractions, scores (n,) and classes (n,) of raw heads (1, g, g, 3 * (5 + C))."""
+    """Return the boxes (n, 4), xyxy in fractions, scores (n,) and classes (n,) of raw heads (1, g, g, A * (5 + C))."""
     boxes, scores = [], []
     for raw, stride, anchors, scale_x_y in zip(raw_heads, heads.strides, heads.anchors, heads.scale_x_y, strict=True):
         cells = raw.shape[1]
-        raw = raw.reshape(cells, cells, 3, -1)
+        raw = raw.reshape(cells, cells, len(anchors), -1)
         y, x, anchor = np.nonzero(sigmoid(raw[..., 4]) >= threshold)  # the others cannot exceed the threshold
         raw = raw[y, x, anchor]  # (k, 5 + C)
         centre = (sigmoid(raw[:, :2]) * scale_x_y - (scale_x_y - 1) / 2 + np.stack([x, y], -1)) / cells
-        half = np.exp(raw[:, 2:4]) * np.array(anchors)[anchor] / (cells * stride) / 2
+        sides = (2 * sigmoid(raw[:, 2:4])) ** 2 if heads.new_coords else np.exp(raw[:, 2:4])
+        half = sides * np.array(anchors)[anchor] / (cells * stride) / 2
         boxes.append(np.concatenate([centre - half, centre + half], -1))
         scores.append(sigmoid(raw[:, 4:5]) * sigmoid(raw[:, 5:]))
     boxes, scores = np.concatenate(boxes), np.concatenate(scores)

@@ -12,8 +12,9 @@ from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import ModelSpec, find, is_weights, read_model
 from yolov3.checks import UserError, as_given, check_input_size, class_names, project_path
 from yolov3.fitting import fit
+from yolov3.heads import configured_network, default_weights
 from yolov3.loading import configured_model
-from yolov3.networks import NETWORKS, network_name
+from yolov3.networks import NETWORKS
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class Noise:
 
 def choose_materials(arguments: argparse.Namespace, frame: np.ndarray, with_int8: bool) -> list[Material]:
     """Return a Material for each type and size that the command line asks for. Raises UserError."""
-    types = arguments.types or [network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)]
+    types = arguments.types or [configured_network().name]
     weights = arguments.weights or (None if arguments.types or arguments.random else configs.YOLO_CUSTOM_WEIGHTS)
     if weights:
         weights = find(as_given(weights), configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
@@ -93,16 +94,16 @@ def choose_model(
     name: str, size: int, weights: Path | None, arguments: argparse.Namespace
 ) -> tuple[ModelSpec, Path | None]:
     """Return the ModelSpec of a network and the path of its weights, None for random weights."""
-    row = NETWORKS[name]
-    kind = {"input_size": size, "yolo_type": row.type, "tiny": row.tiny}
+    row = NETWORKS.get(name) or configured_network()
+    kind = {"input_size": size, **({"yolo_type": row.type, "tiny": row.tiny} if name in NETWORKS else {})}
     if weights:
         return configured_model(weights, arguments.classes and as_given(arguments.classes), **kind)
-    classes, weights = arguments.classes or configs.YOLO_COCO_CLASSES, getattr(configs, row.weights)
+    classes, weights = arguments.classes or configs.YOLO_COCO_CLASSES, default_weights(row)
     if project_path(weights).exists() and not arguments.random:
         return configured_model(weights, classes, **kind)
     if not arguments.random:
         print(f"{weights} is missing: random weights are used instead")
-    return ModelSpec(row.type, row.tiny, class_names(classes), size, configs.YOLO_RESIZE, row.heads), None
+    return ModelSpec(row.type, row.tiny, class_names(classes), size, configs.YOLO_RESIZE, row.heads, cfg=row.text), None
 
 
 def choose_calibration(arguments: argparse.Namespace, weights: Path | None) -> Calibration | str:

@@ -3,7 +3,6 @@
 This runs in a process of its own, so that the memory that converting takes is not measured.
 """
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,17 @@ from tools.benchmarks.contenders import Contender, Setup
 from tools.benchmarks.materials import Material
 from tools.benchmarks.measuring import NotAvailable, not_available
 from yolov3 import configs
+from yolov3.cfg_network import read_network
+from yolov3.cfg_write import rewrite
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError
 from yolov3.conversion import configured_trt_options
-from yolov3.darknet import convolutions, save_yolo_weights
+from yolov3.darknet import convolutions, heads_of, save_yolo_weights
 from yolov3.fitting import fit
 from yolov3.runtimes import RUNTIMES, tf
 from yolov3.runtimes.common import folder_name
 from yolov3.runtimes.openvino import ANY_DROP
-from yolov3.yolov4 import Create_Yolo
+from yolov3.yolov4 import make_model
 
 import keras
 import numpy as np
@@ -90,19 +91,13 @@ def make_darknet(material: Material, setup: Setup, _: Contender) -> Path:
 
 def fitting_cfg(spec: ModelSpec, cfg_folder: Path) -> str:
     """Return Darknet's cfg of the network with input size, classes and anchors of the model. Raises NotAvailable."""
-    if not cfg_folder.is_dir():
-        raise NotAvailable("the folder of cfg files is missing")
-    file, count = cfg_folder / f"{spec.name}.cfg", len(spec.classes)
-    if not file.exists():
-        raise NotAvailable(f"{file.name} is missing in the folder of cfg files")
-    text = re.sub(r"(?m)^(width|height) *=.*", rf"\1={spec.input_size}", file.read_text())
-    text = re.sub(r"(?m)^classes *=.*", f"classes={count}", text)
-    text = re.sub(r"filters *=.*(?=[^\[]*\[yolo\])", f"filters={3 * (5 + count)}", text)
-    anchors = ",".join(f"{width:g},{height:g}" for head in spec.heads.anchors for width, height in head)
-    text = re.sub(r"(?m)^anchors *=.*", f"anchors={anchors}", text)
-    first = [int(mask) for mask in re.findall(r"(?m)^mask *= *(\d+)", text)]  # of each [yolo]; it rises with the stride
-    heads = iter(np.argsort(np.argsort(first)).tolist())
-    return re.sub(r"(?m)^mask *=.*", lambda _: "mask={},{},{}".format(*(np.arange(3) + 3 * next(heads))), text)
+    cfg = spec.network.cfg
+    if cfg is None:
+        file = cfg_folder / f"{spec.name}.cfg"
+        if not file.exists():
+            raise NotAvailable(f"{file.name} is missing in the folder of cfg files {cfg_folder}")
+        cfg = read_network(file).cfg
+    return rewrite(cfg, spec.heads, len(spec.classes), (spec.input_size, spec.input_size))
 
 
 MAKERS = {
@@ -120,18 +115,19 @@ def write_random_weights(spec: ModelSpec, path: Path, frame: np.ndarray) -> None
     They are scaled so that about a hundred boxes of the frame, not thousands, reach the suppression.
     """
     keras.utils.set_random_seed(0)
-    network = Create_Yolo(spec.input_size, spec.type, spec.tiny, spec.classes)
+    network = make_model(spec.network, spec.input_size, len(spec.classes))
     for _, norm in convolutions(network):
         if norm:
             norm.beta.assign(np.random.normal(0, 0.5, norm.beta.shape))
             norm.moving_variance.assign(np.random.uniform(0.5, 1.5, norm.beta.shape))
 
-    heads = [conv for conv, norm in convolutions(network) if not norm]
+    heads = heads_of(network)
     images = fit(frame, spec.input_size, spec.resize)[np.newaxis]
-    bias = np.tile([0] * 4 + [-6, 3] + [-6] * (len(spec.classes) - 1), 3)  # x, y, w, h, objectness, classes
-    is_objectness = np.arange(len(bias)) % (5 + len(spec.classes)) == 4
-    raw_heads = keras.Model(network.inputs, [head.output for head in heads])(images)
+    of_anchor = [0] * 4 + [-6, 3] + [-6] * (len(spec.classes) - 1)  # x, y, w, h, objectness, classes
+    raw_heads = keras.tree.flatten(keras.Model(network.inputs, [head.output for head in heads])(images))
     for head, raw in zip(heads, raw_heads, strict=True):
+        bias = np.tile(of_anchor, head.anchors)
+        is_objectness = np.arange(len(bias)) % len(of_anchor) == 4
         usual, rare = np.quantile(raw, [0.5, 0.997], (0, 1, 2))  # three cells of 1000 become objects
         scale = np.where(is_objectness, 5.3 / np.maximum(rare - usual, 1e-3), 0)  # sigmoid(5.3 - 6) > 0.3
         head.kernel.assign(head.kernel * scale)

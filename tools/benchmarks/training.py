@@ -76,7 +76,7 @@ class TrainingSetup:
 def make_trainer(setup: TrainingSetup, precision: str) -> Trainer:
     """Return the Trainer of a precision, made once."""
     model = setup.model
-    parts = make_network(model.name, len(model.classes), model.input_size, precision, configs.TRAIN_SEED)
+    parts = make_network(model.network, len(model.classes), model.input_size, precision, configs.TRAIN_SEED)
     trainer = Trainer(*parts, model.heads, setup.batch, SCHEDULE)
     trainer.begin()
     return trainer

@@ -57,10 +57,12 @@ def describe_run(
 
 
 def model_digest(model: ModelSpec, weights: Path) -> str:
-    """Return the digest of a weights file, or of all files of a checkpoint folder, and of its classes and heads."""
+    """Return the digest of a weights file, or of all files of a checkpoint folder, its classes, heads and cfg."""
     files = sorted(x for x in weights.rglob("*") if x.is_file()) if weights.is_dir() else [weights]
     try:
-        return digest([json.dumps([model.classes, model.heads]).encode(), *(file.read_bytes() for file in files)])
+        return digest(
+            [json.dumps([model.classes, model.heads, model.cfg]).encode(), *(file.read_bytes() for file in files)]
+        )
     except OSError as error:
         raise UserError(f"{weights} cannot be read: {error.strerror}") from None
 

@@ -201,9 +201,14 @@ def end_by_signals() -> None:
     It must be called after ray.init, which replaces Python's handler of SIGTERM by one in C++ that prints its stack and
     aborts.
     """
+
+    def end(number, stack):
+        sys.unraisablehook = lambda _: None  # what Ray's executor, collected after Ray has ended, raises to nobody
+        sys.exit(128 + number)
+
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):  # Windows lacks SIGHUP
         if number and signal.getsignal(number) != signal.SIG_IGN:  # nohup has SIGHUP ignored
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+            signal.signal(number, end)
 
 
 @contextlib.contextmanager

@@ -126,11 +126,22 @@ class WriteBehind:
 
     def _work(self):
         try:
-            while (item := self._queue.get()) is not END:
+            while (item := _get(self._queue)) is not END:
                 self._function(item)
         except BaseException as error:  # whatever it is, the caller's thread gets it
             self._error = error
             self._failed.set()
+
+
+def _get(waiting):
+    """Return the next item of a queue as soon as there is one.
+
+    It looks by itself each second: Ctrl-C in the middle of a `put` may leave a waiter behind to which the next `put`
+    gives the wake-up that was meant for this thread.
+    """
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return waiting.get(timeout=1)
 
 
 def _put(to, item, unless):

@@ -47,9 +47,9 @@ def keras_network(spec: ModelSpec, weights: Path) -> "keras.Model":
         load_arrays,
         load_yolo_weights,
     )
-    from yolov3.yolov4 import Create_Yolo
+    from yolov3.yolov4 import make_model
 
-    network = Create_Yolo(spec.input_size, spec.type, spec.tiny, spec.classes, spec.features)
+    network = make_model(spec.network, spec.input_size, len(spec.classes), spec.features)
     if weights.is_dir():
         load_arrays(network, read_weights(weights, array_shapes(network)), weights)
     else:
@@ -70,6 +70,7 @@ def freeze(keras_model: "keras.Model", heads: Heads) -> Callable:
     def predict(images):
         constants = [tf.constant(array) for array in trained], [tf.constant(array) for array in moving]
         outputs, _ = keras_model.stateless_call(*constants, images, training=False)
+        outputs = tf.nest.flatten(outputs)  # Keras gives a single one without a list
         raw_heads, features = outputs[: len(heads.strides)], outputs[len(heads.strides) :]
         raw_heads = [tf.identity(x, name=RAW_HEAD.format(i)) for i, x in enumerate(raw_heads)]
         return dict(zip(("predictions", "features"), (decode(raw_heads, heads), *features), strict=False))
@@ -147,7 +148,7 @@ def write(
         write_about(part, spec, in_project(source), **baked, **dict(facts))
 
         def predict(images):
-            return decode(network(images)[: len(spec.heads.strides)], spec.heads)
+            return decode(tf.nest.flatten(network(images))[: len(spec.heads.strides)], spec.heads)
 
         images = sample_images(spec)
         answers = savedmodel.load_network(part, spec)(images)["predictions"]

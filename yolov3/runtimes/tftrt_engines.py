@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from yolov3.boxes import decode
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError
-from yolov3.networks import ANCHORS_PER_CELL
 from yolov3.runtimes import savedmodel
 from yolov3.runtimes.tf import RAW_HEAD
 from yolov3.runtimes.tftrt import import_converter
@@ -67,7 +66,8 @@ def save_raw_heads(folder: Path, source: Path, spec: ModelSpec) -> None:
 def head_shapes(spec: ModelSpec) -> list[tuple[int, int, int]]:
     """Return the shapes of the raw heads, without the batch, smallest stride first."""
     cells = [spec.input_size // stride for stride in spec.heads.strides]
-    return [(n, n, ANCHORS_PER_CELL * (5 + len(spec.classes))) for n in cells]
+    channels = [len(anchors) * (5 + len(spec.classes)) for anchors in spec.heads.anchors]
+    return [(n, n, count) for n, count in zip(cells, channels, strict=True)]
 
 
 def batches(inputs: Collection[np.ndarray], size: int) -> Callable[[], Iterator[list[np.ndarray]]]:

@@ -188,6 +188,7 @@ def averaged_network(trainer: Trainer, size: int) -> Callable[[tf.Tensor], dict[
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3))], autograph=False)
     def network(images):
         raw_heads, _ = trainer.network.stateless_call(*weights, images, training=False)
+        raw_heads = tf.nest.flatten(raw_heads)  # Keras gives a single one without a list
         return {"predictions": decode(raw_heads, trainer.heads), "raw_heads": raw_heads}
 
     return network

@@ -20,8 +20,9 @@ from yolov3.darknet import array_shapes, convolutions, load_arrays, transfer_yol
 from yolov3.dataset import readable, training_batches
 from yolov3.downloads import fetch_weights
 from yolov3.fitting import RESIZES
-from yolov3.heads import configured_cfg, configured_heads, tell_unofficial
-from yolov3.networks import NETWORKS, Heads, network_name
+from yolov3.heads import configured_heads, configured_network, default_weights, heads_to_train, tell_unofficial
+from yolov3.networks import Network
+from yolov3.runtimes.common import in_project
 from yolov3.training.augment import AUGMENTED, PLAIN
 from yolov3.training.trainer import Schedule, as_distributed, place_among_workers
 
@@ -56,19 +57,16 @@ CONTINUE_WITH = (  # an interrupted training goes on only if these constants hav
 
 def configured_spec() -> ModelSpec:
     """Return the ModelSpec to train."""
-    name = network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
-    classes, size = read_class_names(configs.TRAIN_CLASSES), configured_sizes()[0]
+    network = configured_network()
+    classes, size = read_class_names(configs.TRAIN_CLASSES), configured_sizes(network.multiple)[0]
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
-    heads = first_heads(name)
+    heads = heads_to_train(network, transfers())
     if configs.TRAIN_ANCHORS not in (None, AUTO):
-        heads = heads._replace(anchors=configured_heads(name, "TRAIN_ANCHORS").anchors)
-    return ModelSpec(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY, classes, size, resize, heads)
-
-
-def first_heads(name: str) -> Heads:
-    """Return the heads of the weights that the training begins with: those of their cfg, or the published ones."""
-    cfg = configured_cfg(project_path(getattr(configs, NETWORKS[name].weights)), name) if transfers() else None
-    return cfg.heads if cfg else configured_heads(name)
+        heads = heads._replace(anchors=configured_heads(network, "TRAIN_ANCHORS").anchors)
+    if configs.TRAIN_FREEZE_EPOCHS and network.backbone is None:
+        text = "write stopbackward=1 into the last section of its backbone, or set TRAIN_FREEZE_EPOCHS = 0"
+        raise UserError(f"{network.cfg.file} does not say which layers are the backbone: {text}")
+    return ModelSpec(network.type, network.tiny, classes, size, resize, heads, cfg=network.text)
 
 
 class Pictures(NamedTuple):
@@ -126,16 +124,16 @@ def check_constants() -> None:
     project_path(name)  # raises UserError for a name that the file system does not accept
 
 
-def configured_sizes() -> list[int]:
-    """Return the input sizes to train at, TRAIN_INPUT_SIZE first."""
+def configured_sizes(multiple: int) -> list[int]:
+    """Return the input sizes to train at, multiples of so many pixels, TRAIN_INPUT_SIZE first."""
     more: Sequence[int] = configs.TRAIN_MULTISCALE or ()
     if not isinstance(more, (tuple, list)):
         raise UserError(f"TRAIN_MULTISCALE = {more!r} must be None or several sizes: (320, 352)")
-    size = check_input_size(configs.TRAIN_INPUT_SIZE, "TRAIN_INPUT_SIZE")
-    return [size, *(check_input_size(other, "TRAIN_MULTISCALE") for other in more)]
+    size = check_input_size(configs.TRAIN_INPUT_SIZE, "TRAIN_INPUT_SIZE", multiple)
+    return [size, *(check_input_size(other, "TRAIN_MULTISCALE", multiple) for other in more)]
 
 
-def configured_schedule(steps_per_epoch: int) -> Schedule:
+def configured_schedule(steps_per_epoch: int, network: Network) -> Schedule:
     """Return the Schedule of the training, with the lengths given in epochs turned into steps.
 
     It is called when `presets.resolve` has put numbers in place of "AUTO".
@@ -149,6 +147,7 @@ def configured_schedule(steps_per_epoch: int) -> Schedule:
         lr_init=learning_rate,
         lr_end=configs.TRAIN_LR_END,
         ema=configs.TRAIN_EMA,
+        backbone=network.backbone or 0,
     )
 
 
@@ -169,7 +168,7 @@ def load_first_weights(network: keras.Model, spec: ModelSpec) -> None:
             )
         load_arrays(network, read_weights(folder, array_shapes(network)), folder)
     elif transfers():
-        weights = getattr(configs, NETWORKS[spec.name].weights)
+        weights = in_project(default_weights(configured_network()))
         fetch_weights(weights)
         tell_unofficial(project_path(weights), None)
         taken = transfer_yolo_weights(network, weights)
@@ -191,7 +190,7 @@ def augmented_batches(
     augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=configs.TRAIN_FLIP is True)
     return training_batches(
         records,
-        configured_sizes(),
+        configured_sizes(spec.network.multiple),
         configs.TRAIN_BATCH_SIZE // shard[1],
         spec.resize,
         augmentation if configs.TRAIN_DATA_AUG else PLAIN,

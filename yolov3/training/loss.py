@@ -8,7 +8,7 @@ import math
 from typing import NamedTuple
 
 from yolov3.boxes import area, decode_head
-from yolov3.networks import ANCHORS_PER_CELL, Heads
+from yolov3.networks import Heads
 
 import tensorflow as tf
 
@@ -35,7 +35,7 @@ def yolo_loss(
 ) -> dict[str, tf.Tensor]:
     """Return the loss of each picture, {term: float32 (N,)}.
 
-    raw_heads  (N, g, g, 3 * (5 + C)) each, smallest stride first
+    raw_heads  (N, g, g, A * (5 + C)) each, smallest stride first
     truth      (N, K, 5): x1, y1, x2, y2 in fractions of the network input, then the class; rows of class -1 are padding
     Each term is a weighted sum over a picture's boxes, and for objectness over its empty cells too: its mean over a
     batch does not depend on the batch size.
@@ -48,7 +48,7 @@ def yolo_loss(
     # 2. The terms of each head, added up
     totals = [0.0] * len(TERMS)
     for i, raw in enumerate(raw_heads):
-        terms = head_loss(raw, boxes, classes, responsible[..., i, :], size, heads, i, options)
+        terms = head_loss(raw, boxes, classes, responsible[i], size, heads, i, options)
         totals = [total + term for total, term in zip(totals, terms, strict=True)]
     return {name: weight * total for name, weight, total in zip(TERMS, options.weights, totals, strict=True)}
 
@@ -60,18 +60,20 @@ def count_objects(truth: tf.Tensor) -> tf.Tensor:
 
 def responsible_anchors(
     boxes: tf.Tensor, present: tf.Tensor, anchors: tuple, size: tf.Tensor, iou_thresh: float
-) -> tf.Tensor:
-    """Return which anchors are responsible for each box, bool (N, K, heads, 3): the one with the highest IoU, and all
-    whose IoU exceeds the threshold, when both are centred on one point (Darknet: `best_n` and `iou_thresh`).
+) -> list[tf.Tensor]:
+    """Return for each head which of its A anchors are responsible for each box, bool (N, K, A): of all heads' anchors
+    the one with the highest IoU, and those whose IoU exceeds the threshold, when both are centred on one point
+    (Darknet: `best_n` and `iou_thresh`).
 
     boxes (N, K, 4); present bool (N, K), False for padding; size  pixels of network input
     """
-    anchors = tf.constant(anchors, tf.float32)  # (heads, 3, 2), pixels
-    sides = (boxes[..., 2:] - boxes[..., :2])[..., tf.newaxis, tf.newaxis, :] * size  # (N, K, 1, 1, 2)
+    counts = [len(head) for head in anchors]
+    anchors = tf.constant([anchor for head in anchors for anchor in head], tf.float32)  # (all anchors, 2), pixels
+    sides = (boxes[..., 2:] - boxes[..., :2])[..., tf.newaxis, :] * size  # (N, K, 1, 2)
     both = tf.reduce_prod(tf.minimum(sides, anchors), -1)
-    iou = both / (tf.reduce_prod(sides, -1) + tf.reduce_prod(anchors, -1) - both)  # (N, K, heads, 3)
-    best = tf.reduce_max(iou, (-2, -1), keepdims=True)
-    return ((iou == best) | (iou > iou_thresh)) & present[..., tf.newaxis, tf.newaxis]
+    iou = both / (tf.reduce_prod(sides, -1) + tf.reduce_prod(anchors, -1) - both)  # (N, K, all anchors)
+    best = tf.reduce_max(iou, -1, keepdims=True)
+    return tf.split(((iou == best) | (iou > iou_thresh)) & present[..., tf.newaxis], counts, -1)
 
 
 def head_loss(
@@ -86,18 +88,19 @@ def head_loss(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return the three TERMS, each (N,), of raw head number i.
 
-    responsible  bool (N, K, 3): which of its anchors are responsible for each box
+    responsible  bool (N, K, A): which of its anchors are responsible for each box
     """
     # 1. Logits and boxes of every cell and anchor, in rows
-    cells, channels = tf.shape(raw)[1], raw.shape[-1] // ANCHORS_PER_CELL
-    logits = tf.reshape(raw, (-1, cells * cells * ANCHORS_PER_CELL, channels))[..., 4:]
-    predicted = decode_head(raw, heads.strides[i], heads.anchors[i], heads.scale_x_y[i])[0]  # (N, rows, 4)
+    cells, count = tf.shape(raw)[1], len(heads.anchors[i])
+    channels = raw.shape[-1] // count
+    logits = tf.reshape(raw, (-1, cells * cells * count, channels))[..., 4:]
+    predicted = decode_head(raw, heads.strides[i], heads.anchors[i], heads.scale_x_y[i], heads.new_coords)[0]
 
     # 2. The rows of the cell that holds a box's centre
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
     cell = tf.clip_by_value(tf.cast(centre * tf.cast(cells, tf.float32), tf.int32), 0, cells - 1)  # x, y
-    row = (cell[..., 1] * cells + cell[..., 0])[..., tf.newaxis] * ANCHORS_PER_CELL + tf.range(ANCHORS_PER_CELL)
-    weight_of_row = tf.cast(responsible, tf.float32)  # (N, K, 3), 0 or 1
+    row = (cell[..., 1] * cells + cell[..., 0])[..., tf.newaxis] * count + tf.range(count)
+    weight_of_row = tf.cast(responsible, tf.float32)  # (N, K, A), 0 or 1
 
     # 3. The box: 1 - CIoU
     box_loss = 1 - ciou(tf.gather(predicted, row, batch_dims=1), boxes[:, :, tf.newaxis])
@@ -105,7 +108,7 @@ def head_loss(
     # 4. The class: cross entropy of each class on its own, smoothed as by Darknet's label_smooth_eps
     target = tf.one_hot(classes, channels - 5)[:, :, tf.newaxis]
     target = target * (1 - options.label_smoothing) + options.label_smoothing / 2
-    class_logits = tf.gather(logits[..., 1:], row, batch_dims=1)  # (N, K, 3, C)
+    class_logits = tf.gather(logits[..., 1:], row, batch_dims=1)  # (N, K, A, C)
     class_loss = tf.reduce_sum(cross_entropy(class_logits, tf.broadcast_to(target, tf.shape(class_logits))), -1)
 
     # 5. Objectness: 1 for a responsible row, 0 for all others, which are ignored if they predict a good box
@@ -123,9 +126,9 @@ def head_loss(
 
 
 def scatter_rows(row: tf.Tensor, values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Return the largest of the values (N, K, 3) at each of so many rows, float32 (N, rows); 0 at rows without any.
+    """Return the largest of the values (N, K, A) at each of so many rows, float32 (N, rows); 0 at rows without any.
 
-    row  int32 (N, K, 3): the row of each value
+    row  int32 (N, K, A): the row of each value
     """
     batch = tf.broadcast_to(tf.range(tf.shape(row)[0])[:, tf.newaxis, tf.newaxis], tf.shape(row))
     shape = tf.stack([tf.shape(row)[0], rows])

@@ -6,8 +6,8 @@ from yolov3 import configs
 from yolov3.anchors import box_sizes, fit_heads
 from yolov3.checkpoint import find, read_model
 from yolov3.checks import UserError, choose, read_class_names
-from yolov3.networks import network_name
-from yolov3.training.configured import AUTO, Pictures, configured_sizes, first_heads, transfers
+from yolov3.heads import configured_network, heads_to_train
+from yolov3.training.configured import AUTO, Pictures, configured_sizes, transfers
 
 import numpy as np
 
@@ -72,20 +72,22 @@ def resolve(preset: Preset, training: Pictures, classes: int) -> str:
 
 def choose_anchors(training: Pictures, classes: int, always_fit: bool) -> tuple | None:
     """Return the anchors to train with: those of the checkpoint that the training begins with, fitted ones, or None for
-    the published ones, if they fit or if heads that learnt with them are taken over."""
-    name = network_name(configs.YOLO_TYPE, configs.TRAIN_YOLO_TINY)
+    the network's own, if they fit or if heads that learnt with them are taken over."""
     if configs.TRAIN_FROM_CHECKPOINT:
         made = find(configs.TRAIN_FROM_CHECKPOINT, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
         return read_model(made).heads.anchors
-    if transfers() and classes == len(read_class_names(configs.YOLO_COCO_CLASSES)):
+    network = configured_network()
+    classes_of_weights = network.cfg.classes if network.cfg else len(read_class_names(configs.YOLO_COCO_CLASSES))
+    if transfers() and classes == classes_of_weights:
         return None
-    published = first_heads(name).anchors
-    sizes = box_sizes(training.records, training.sizes, configured_sizes()[0], configs.YOLO_RESIZE)
-    ratio = sizes[:, np.newaxis] / np.array(sum(published, ()), float)  # (boxes, anchors, 2)
+    anchors = heads_to_train(network, transfers()).anchors
+    size = configured_sizes(network.multiple)[0]
+    sizes = box_sizes(training.records, training.sizes, size, configs.YOLO_RESIZE)
+    ratio = sizes[:, np.newaxis] / np.array(sum(anchors, ()), float)  # (boxes, anchors, 2)
     suited = np.maximum(ratio, 1 / ratio).max(-1).min(-1) <= FACTOR
     if suited.mean() >= BAD_FIT and not always_fit:
         return None
     try:
-        return fit_heads(sizes, len(published), seed=0)
+        return fit_heads(sizes, [len(head) for head in anchors], seed=0)
     except UserError:  # fewer sizes than anchors
         return None

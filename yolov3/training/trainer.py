@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from yolov3.checks import UserError, choose
-from yolov3.darknet import convolutions
-from yolov3.networks import ANCHORS_PER_CELL, NETWORKS, Heads
+from yolov3.darknet import convolutions, heads_of
+from yolov3.networks import Heads, Network
 from yolov3.runtimes.common import cpu_flags
 from yolov3.training.loss import count_objects, yolo_loss
+from yolov3.yolov4 import model_name
 
 import keras
 import numpy as np
@@ -39,6 +40,7 @@ class Schedule(NamedTuple):
     lr_init: float
     lr_end: float
     ema: float  # 0..1, share of the averaged weights that a step keeps
+    backbone: int = 0  # convolutions that do not change while the backbone is frozen
 
     def learning_rate(self, step: int | tf.Tensor) -> tf.Tensor:
         """Return the rate of a step: it rises linearly, then falls along half a cosine (Loshchilov 2017)."""
@@ -92,18 +94,17 @@ class Trainer(keras.Model):
         images, truth = batch
         variables = self.network.trainable_variables
         with tf.GradientTape() as tape:
-            terms = yolo_loss(self.network(images, training=True), truth, self.heads)
+            raw_heads = tf.nest.flatten(self.network(images, training=True))  # Keras gives a single one without a list
+            terms = yolo_loss(raw_heads, truth, self.heads)
             terms = {name: tf.reduce_sum(term) / self.global_batch for name, term in terms.items()}
             scaled = self.optimizer.scale_loss(sum(terms.values()))
-        objects = count_objects(truth)
-        gradients = tape.gradient(scaled, variables)
+        gradients, objects = tape.gradient(scaled, variables), count_objects(truth)
 
         # 2. Sums over all replicas, so that the gradients are clipped as on a single device
         replica = tf.distribute.get_replica_context()
         count = replica.num_replicas_in_sync
         if count > 1:
-            summed = replica.all_reduce(tf.distribute.ReduceOp.SUM, (terms, gradients, objects))
-            terms, gradients, objects = summed
+            terms, gradients, objects = replica.all_reduce(tf.distribute.ReduceOp.SUM, (terms, gradients, objects))
             gradients = [gradient / count for gradient in gradients]  # the optimizer adds them up again
 
         # 3. The weights, their average, and the number of steps done
@@ -140,7 +141,7 @@ class Trainer(keras.Model):
         Called in the strategy's scope.
         """
         frozen = self.steps_done < self.schedule.freeze
-        freeze_backbone(self.network, frozen)
+        freeze_backbone(self.network, self.schedule.backbone if frozen else 0)
         optimizer = keras.optimizers.AdamW(
             LearningRate(self.schedule, 0 if frozen else self.schedule.freeze),
             weight_decay=WEIGHT_DECAY,
@@ -158,9 +159,9 @@ class Trainer(keras.Model):
 
 
 def make_network(
-    name: str, classes: int, input_size: int | None, precision: str, seed: int
+    network: Network, classes: int, input_size: int | None, precision: str, seed: int
 ) -> tuple[keras.Model, list[tf.Variable], tf.Variable]:
-    """Return a new network of that name and number of classes, its average and its step, to make a Trainer of.
+    """Return a new model of that network and number of classes, its average and its step, to make a Trainer of.
 
     input_size  pixels, or None for any
     seed        of the random first weights
@@ -170,23 +171,24 @@ def make_network(
     keras.utils.set_random_seed(seed)
     with in_precision(precision):
         images = keras.Input((input_size, input_size, 3), name="images")
-        raw_heads, _ = NETWORKS[name].build(images, ANCHORS_PER_CELL * (5 + classes))
-        network = keras.Model(images, raw_heads, name=name)
-    for conv, norm in convolutions(network):
+        raw_heads, _ = network.build(images, classes)
+        model = keras.Model(images, raw_heads, name=model_name(network))
+    for _, norm in convolutions(model):
         if norm:
             norm.synchronized = tf.distribute.get_strategy().num_replicas_in_sync > 1
-        else:
-            conv.bias.assign(tf.tile([0.0] * 4 + [math.log(OBJECTNESS / (1 - OBJECTNESS))] + [0.0] * classes, [3]))
+    of_anchor = [0.0] * 4 + [math.log(OBJECTNESS / (1 - OBJECTNESS))] + [0.0] * classes
+    for head in heads_of(model):
+        head.bias.assign(tf.tile(of_anchor, [head.anchors]))
 
     first = tf.VariableAggregation.ONLY_FIRST_REPLICA  # all replicas compute the same values
-    average = [tf.Variable(variable, trainable=False, aggregation=first) for variable in network.variables]
-    return network, average, tf.Variable(0, trainable=False, dtype=tf.int64, aggregation=first)
+    average = [tf.Variable(variable, trainable=False, aggregation=first) for variable in model.variables]
+    return model, average, tf.Variable(0, trainable=False, dtype=tf.int64, aggregation=first)
 
 
-def freeze_backbone(network: keras.Model, frozen: bool) -> None:
-    """Set whether the convolutions of the backbone, and their normalisations, are frozen or learn."""
+def freeze_backbone(network: keras.Model, frozen: int) -> None:
+    """Set that so many convolutions, and their normalisations, are frozen; the others learn."""
     for i, (conv, norm) in enumerate(convolutions(network)):
-        conv.trainable = not (frozen and i < NETWORKS[network.name].backbone)
+        conv.trainable = i >= frozen
         if norm:
             norm.trainable = conv.trainable
 
@@ -216,7 +218,7 @@ def train(
                 steps_per_epoch=steps_per_epoch - done,
                 callbacks=callbacks,
                 shuffle=False,  # the batches are shuffled already
-                verbose=0,  # `watching.Progress` shows what Keras does not: the time left, a loss per object
+                verbose=0,  # `progress.Progress` shows what Keras does not: the time left, a loss per object
             )
 
 
