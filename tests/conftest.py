@@ -14,7 +14,7 @@ SHARED = PROJECT.parent / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def shared():
-    """The folder of real files that are no part of the project; a test that asks for it is skipped without them."""
+    """The folder of real files that are not part of the project; a test that asks for it is skipped without them."""
     if not SHARED.exists():
         pytest.skip(f"needs {SHARED}: Darknet's cfgs and pictures, trained weights, photographs with labels")
     return SHARED

@@ -1,4 +1,4 @@
-"""Files that are no ordinary JPEG, or none at all, through the `detect_bytes` of a SavedModel."""
+"""Files that are not ordinary JPEGs, or not pictures at all, through the `detect_bytes` of a SavedModel."""
 
 import io
 import struct

@@ -188,7 +188,7 @@ def test_an_onnx_network_answers_a_row_for_each_crop(shared):
 
 
 def test_a_file_that_is_no_embedder_is_named(tmp_path, shared):
-    for wrong in ("looks", None, 5, ["detector"]):
+    for wrong in ("colours", None, 5, ["detector"]):
         with pytest.raises(UserError, match='TRACKER_EMBEDDER = .* is not known: "detector", "none", or a re-id'):
             load_embedder(wrong)
     (tmp_path / "folder.onnx").mkdir()

@@ -141,13 +141,13 @@ def test_embeddings_tell_people_apart():
     assert follow(False) == 2
 
 
-def test_a_stranger_in_the_same_place_gets_a_number_of_its_own():
+def test_another_person_in_the_same_place_gets_another_number():
     """One person hides behind a pillar, another comes out of it."""
     tracker = Tracker()
     for i in range(30):
         boxes = np.empty((0, 4)) if 10 <= i < 15 else np.array([person(100)])
-        looks = np.eye(2)[[int(i >= 15)]][: len(boxes)]
-        tracks = tracker.update(boxes, [0.9] * len(boxes), [0] * len(boxes), looks)
+        embeddings = np.eye(2)[[int(i >= 15)]][: len(boxes)]
+        tracks = tracker.update(boxes, [0.9] * len(boxes), [0] * len(boxes), embeddings)
     assert [t.number for t in tracks] == [2]
 
 
