@@ -34,7 +34,7 @@ def detect(tmp_path_factory):
             patch.setattr(configs, name, value)
         patch.setattr(sys, "argv", ["script"])
         Convert_to_pb.main.__wrapped__()
-    detect_bytes = savedmodel.load(folder / f"yolov4-tiny-{SIZE}", "detect_bytes")
+    detect_bytes = savedmodel.load(folder / f"yolov4-tiny-digits-{SIZE}", "detect_bytes")
     return lambda files: {
         name: x.numpy() for name, x in detect_bytes(image_bytes=tf.constant(files, tf.string)).items()
     }

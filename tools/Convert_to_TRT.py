@@ -1,10 +1,10 @@
 """Convert the SavedModel of tools/Convert_to_pb.py for TensorRT on an NVIDIA GPU, in INT8, FP16 or FP32, by TF-TRT.
 
-python tools/Convert_to_TRT.py               writes checkpoints/{type}[-tiny]-trt-{mode}-{size}
+python tools/Convert_to_TRT.py               writes checkpoints/{name}-trt-{mode}-{size}
 python tools/Convert_to_TRT.py --overwrite   replaces a folder that was made from something else
 
 YOLO_TRT_QUANTIZE_MODE in yolov3/configs.py is the mode. INT8 is calibrated on real pictures: YOLO_CALIBRATION_COUNT of
-those in YOLO_CALIBRATION_IMAGES. Engines are built for YOLO_TRT_BATCH_SIZES and the GPU of this machine, which takes
+those in YOLO_CALIBRATION_IMAGES, or of the pictures to train on. Engines are built for YOLO_TRT_BATCH_SIZES and the GPU of this machine, which takes
 minutes. To detect with the result:
 
     YOLO_FRAMEWORK = "trt"

@@ -81,8 +81,9 @@ TRACKER_VELOCITY_NOISE = 1 / 200  # box heights a frame: what one frame adds to 
 
 # --- Conversion ----------------------------------------------------------------------------------------------------
 
-# tools/Convert_to_pb.py writes checkpoints/{type}[-tiny]-{size}; the others convert that folder further, to
-# checkpoints/{type}[-tiny]-trt-{mode}-{size} and checkpoints/{type}[-tiny]-openvino-{mode}-{size}.
+# tools/Convert_to_pb.py writes checkpoints/{name}-{size}; the others convert that folder further, to
+# checkpoints/{name}-trt-{mode}-{size} and checkpoints/{name}-openvino-{mode}-{size}. The name of a model that you have
+# trained is that of its folder; of Darknet's weights it is {type}[-tiny].
 YOLO_TRT_WORKSPACE = 2048  # MB of GPU memory that TensorRT may use beside weights and pictures; more can be faster
 YOLO_TRT_BATCH_SIZES = (1,)  # pictures at a time that engines are built for; the detector fills batches up to these
 YOLO_TRT_MIN_SEGMENT = 3  # operations in a row, fewer stay in TensorFlow
@@ -90,10 +91,10 @@ YOLO_TRT_PORTABLE = False  # True: without engines, for other GPUs, each of whic
 YOLO_OPENVINO_MAX_DROP = None  # AP50 points INT8 may lose on the test set; layers go back to FP32; None: any
 
 # INT8 is calibrated on real pictures, like those it will see.
-YOLO_CALIBRATION_IMAGES = None  # folder, glob or annotation file; None: TEST_ANNOT_PATH, for a model of its classes
-YOLO_CALIBRATION_COUNT = 100  # pictures, chosen at random from these
+YOLO_CALIBRATION_IMAGES = None  # folder, glob or annotation file; None: TRAIN_ANNOT_PATH, for a model of its classes
+YOLO_CALIBRATION_COUNT = 100  # pictures, chosen at random from these; as many as there are if there are fewer
 
-# AWS Neuron: tools/Convert_to_Neuron.py, checkpoints/{type}[-tiny]-neuron-{size}
+# AWS Neuron: tools/Convert_to_Neuron.py, checkpoints/{name}-neuron-{size}
 NEURON_CHIP = "inf2"  # "inf1", "inf2", "trn1"; "cpu": all but the compiler, to try on any machine
 NEURON_BATCH_SIZE = 1  # pictures at a time on the chip
 NEURON_DYNAMIC_BATCH_SIZE = True  # requests may have any number of pictures
