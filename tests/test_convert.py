@@ -495,10 +495,13 @@ def test_a_folder_that_does_not_fit_configs_is_refused_naming_both(made, monkeyp
     for name, value in {"TRAIN_CHECKPOINTS_FOLDER": str(made), "YOLO_INPUT_SIZE": SIZE}.items():
         monkeypatch.setattr(configs, name, value)
     for constants, message in (
-        ({"YOLO_CUSTOM_WEIGHTS": f"yolov4-openvino-INT8-{SIZE}"}, '"openvino", but it is "tf" in yolov3/configs.py'),
+        (
+            {"YOLO_CUSTOM_WEIGHTS": f"yolov4-tiny-digits-openvino-INT8-{SIZE}"},
+            '"openvino", but it is "tf" in yolov3/configs.py',
+        ),
         ({"YOLO_CUSTOM_WEIGHTS": SHIPPED, "YOLO_FRAMEWORK": "openvino"}, '"tf", but it is "openvino" .*OpenVINO.py'),
         (
-            {"YOLO_CUSTOM_WEIGHTS": f"yolov4-{SIZE}", "YOLO_FRAMEWORK": "tf", "YOLO_INPUT_SIZE": 416},
+            {"YOLO_CUSTOM_WEIGHTS": f"yolov4-tiny-digits-{SIZE}", "YOLO_FRAMEWORK": "tf", "YOLO_INPUT_SIZE": 416},
             "160 x 160 pixels, but YOLO_INPUT_SIZE .* is 416",
         ),
     ):

@@ -4,8 +4,8 @@ python tools/Convert_to_TRT.py               writes checkpoints/{name}-trt-{mode
 python tools/Convert_to_TRT.py --overwrite   replaces a folder that was made from something else
 
 YOLO_TRT_QUANTIZE_MODE in yolov3/configs.py is the mode. INT8 is calibrated on real pictures: YOLO_CALIBRATION_COUNT of
-those in YOLO_CALIBRATION_IMAGES, or of the pictures to train on. Engines are built for YOLO_TRT_BATCH_SIZES and the GPU of this machine, which takes
-minutes. To detect with the result:
+those in YOLO_CALIBRATION_IMAGES, or of the pictures to train on. Engines are built for
+YOLO_TRT_BATCH_SIZES and the GPU of this machine, which takes minutes. To detect with the result:
 
     YOLO_FRAMEWORK = "trt"
     YOLO_CUSTOM_WEIGHTS = "checkpoints/yolov4-tiny-trt-INT8-416"

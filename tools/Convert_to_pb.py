@@ -5,7 +5,8 @@ python tools/Convert_to_pb.py --overwrite      replaces a folder that was made f
 python tools/Convert_to_pb.py --version 1      writes into a subfolder 1, where TensorFlow Serving looks for it
 
 It converts what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names or, if that is None, Darknet's weights of the configured
-type. The name is that of the folder that a model was trained into; of Darknet's weights it is {type}[-tiny]. The SavedModel has two signatures:
+type. The name is that of the folder that a model was trained into; of Darknet's weights it is {type}[-tiny]. The
+SavedModel has two signatures:
 
     serving_default  takes images, float32 (N, S, S, 3) in RGB, 0..1; answers predictions, float32 (N, boxes,
                      4 + classes), and, with YOLO_FEATURES, features, float32 (N, S/16, S/16, C), from which
