@@ -25,12 +25,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.annotation_cli import check_names, read_pictures, tell_left_out
-from yolov3.annotations import largest_class
+from yolov3.annotations.cli import check_names, read_pictures, tell_left_out
+from yolov3.annotations.format import largest_class
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import (
     as_given,
     check_input_size,
+    check_path,
     check_threshold,
     project_path,
     read_class_names,
@@ -41,7 +42,7 @@ from yolov3.evaluation import evaluate
 from yolov3.files import check_writable
 from yolov3.loading import SHIPPED, Load_Yolo_model, configured_model, custom_weights
 from yolov3.report import draw_report, table, write_coco_json
-from yolov3.settings import ScriptParser, write_settings
+from yolov3.settings import ScriptParser, configured_names, write_settings
 
 OUTPUT = "results/evaluation"
 DRAWN, SAMPLES = "model_data/digits/digits_test.txt", "IMAGES/digits/digits.txt"  # the samples come with the project
@@ -69,7 +70,7 @@ def parse_arguments() -> argparse.Namespace:
 def default_annotations() -> str:
     """Return TEST_ANNOT_PATH, or the samples that come with the project if its digits have not been drawn yet."""
     if configs.TEST_ANNOT_PATH != DRAWN or project_path(DRAWN).exists():
-        return configs.TEST_ANNOT_PATH
+        return check_path("TEST_ANNOT_PATH", configs.TEST_ANNOT_PATH)
     print(f"{DRAWN} is not there yet (python tools/Make_digits.py draws it): measuring on {SAMPLES}")
     return SAMPLES
 
@@ -87,7 +88,7 @@ def choose_weights(arguments: argparse.Namespace) -> str | Path | None:
     own = custom_weights()
     if configs.YOLO_CUSTOM_WEIGHTS:
         return own
-    ours, coco = (read_class_names(names) for names in (configs.TRAIN_CLASSES, configs.YOLO_COCO_CLASSES))
+    ours, coco = configured_names("TRAIN_CLASSES"), configured_names("YOLO_COCO_CLASSES")
     if arguments.names_file is None:  # with the weights we ship, class numbers that digits do not have are COCO's
         means_coco = own == SHIPPED and largest_class(arguments.annotations) >= len(ours)
     else:
@@ -100,10 +101,10 @@ def annotated_names(arguments: argparse.Namespace, spec: ModelSpec) -> Sequence[
     """Return the class names that the annotations number. Raises UserError if the model has others."""
     if arguments.names_file is not None:
         names = read_class_names(arguments.names_file)
-    elif spec.classes == (coco := read_class_names(configs.YOLO_COCO_CLASSES)):
+    elif spec.classes == (coco := configured_names("YOLO_COCO_CLASSES")):
         names = coco
     else:
-        names = read_class_names(configs.TRAIN_CLASSES)
+        names = configured_names()
     is_constant = arguments.names_file in (None, configs.TRAIN_CLASSES)
     check_names(spec.classes, names, None if is_constant else arguments.names_file)
     return names

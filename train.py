@@ -16,7 +16,7 @@ from pathlib import Path
 
 from yolov3 import configs
 from yolov3.checkpoint import ModelSpec
-from yolov3.checks import UserError, project_path, read_class_names, say_it_in_one_line
+from yolov3.checks import UserError, project_path, say_it_in_one_line
 from yolov3.detector import Detector
 from yolov3.evaluation import evaluate
 from yolov3.files import check_writable
@@ -25,7 +25,7 @@ from yolov3.loading import Load_Yolo_model
 from yolov3.report import draw_report
 from yolov3.runtimes.common import in_project
 from yolov3.runtimes.tf import allow_memory_growth
-from yolov3.settings import FILE_NAME, ScriptParser, write_settings
+from yolov3.settings import FILE_NAME, ScriptParser, configured_names, write_settings
 from yolov3.sheets import draw_batch
 from yolov3.training.backup import Backup
 from yolov3.training.callbacks import (
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="begin anew and replace the checkpoint of that name")
     overwrite = parser.parse_args().overwrite
     check_constants()
-    preset, classes = configured_preset(), read_class_names(configs.TRAIN_CLASSES)
+    preset, classes = configured_preset(), configured_names()
     name = configs.TRAIN_MODEL_NAME + ("_Tiny" if configured_network().tiny else "")
     allow_memory_growth()
     strategy = choose_strategy(configs.TRAIN_BATCH_SIZE)

@@ -24,9 +24,9 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
-from yolov3.annotations import check_annotations
-from yolov3.cfg_network import read_network
-from yolov3.cfg_write import cfg_text
+from yolov3.annotations.format import check_annotations
+from yolov3.cfg.network import read_network
+from yolov3.cfg.write import cfg_text
 from yolov3.checkpoint import read_model, read_weights
 from yolov3.checks import PROJECT, UserError, printable
 from yolov3.darknet import array_shapes, get_arrays

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from yolov3.annotations import Record, parse_line
+from yolov3.annotations.format import Record, parse_line
 from yolov3.darknet import convolutions
 
 import cv2

@@ -4,7 +4,7 @@ import importlib
 import struct
 import sys
 
-from yolov3.annotations import Record, check_annotations, read_size, usable_boxes, write_annotations
+from yolov3.annotations.format import Record, check_annotations, read_size, usable_boxes, write_annotations
 from yolov3.checks import PROJECT, UserError
 
 import cv2

@@ -3,8 +3,8 @@
 import re
 
 from yolov3 import configs, conversion, heads
-from yolov3.cfg_network import read_network
-from yolov3.cfg_write import cfg_text, rewrite
+from yolov3.cfg.network import read_network
+from yolov3.cfg.write import cfg_text, rewrite
 from yolov3.checks import UserError
 from yolov3.downloads import OFFICIAL
 from yolov3.heads import cfg_size

@@ -7,11 +7,11 @@ import sys
 from deep_sort.matching import iou_matrix
 from yolov3 import configs
 from yolov3.boxes import decode, suppress
-from yolov3.cfg_layers import MAKERS
-from yolov3.cfg_network import embedding_row, read_network
-from yolov3.cfg_options import READ
-from yolov3.cfg_rows import ACTIVATIONS, READERS
-from yolov3.cfg_write import cfg_text
+from yolov3.cfg.layers import MAKERS
+from yolov3.cfg.network import embedding_row, read_network
+from yolov3.cfg.options import READ
+from yolov3.cfg.rows import ACTIVATIONS, READERS
+from yolov3.cfg.write import cfg_text
 from yolov3.checkpoint import ModelSpec, read_model, write_checkpoint
 from yolov3.checks import UserError
 from yolov3.darknet import get_arrays, heads_of, load_yolo_weights, save_yolo_weights, transfer_yolo_weights

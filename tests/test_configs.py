@@ -45,6 +45,28 @@ def test_no_value_of_any_constant_ends_in_a_traceback(script, monkeypatch):
                     assert told.startswith("error: ") and "\n" not in told, (name, value)
 
 
+@pytest.mark.parametrize("value", [None, 5, "a\0b"])
+@pytest.mark.parametrize(
+    ("script", "constant"),
+    [
+        ("Check_annotations", "TRAIN_ANNOT_PATH"),
+        ("Check_annotations", "TRAIN_CLASSES"),
+        ("Anchors", "TRAIN_ANNOT_PATH"),
+        ("Anchors", "TRAIN_CLASSES"),
+        ("evaluate_mAP", "TEST_ANNOT_PATH"),
+        ("train", "TRAIN_CLASSES"),
+        ("train", "TRAIN_ANNOT_PATH"),
+        ("train", "TRAIN_MODEL_NAME"),
+        ("train", "TRAIN_LOGDIR"),
+    ],
+)
+def test_a_constant_that_must_be_a_path_is_named(script, constant, value, monkeypatch):
+    monkeypatch.setattr(configs, constant, value)
+    monkeypatch.setattr(sys, "argv", [script])
+    with pytest.raises(SystemExit, match=f"^error: {constant} = "):
+        importlib.import_module(script).main()
+
+
 @pytest.mark.parametrize(
     ("written", "said"),
     [

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.annotations import check_annotations
+from yolov3.annotations.format import check_annotations
 from yolov3.boxes import decode
 from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import read_about, read_model, write_checkpoint

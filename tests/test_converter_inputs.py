@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.annotations import Size, check_annotations, parse_line, read_size, usable_boxes
+from yolov3.annotations.datasets import read_names
+from yolov3.annotations.format import Size, check_annotations, parse_line, read_size, usable_boxes
+from yolov3.annotations.picture_sizes import turned
 from yolov3.checks import UserError, class_names, read_class_names
-from yolov3.dataset_files import read_names
-from yolov3.labelled import turned
 
 import cv2
 import numpy as np
@@ -117,7 +117,7 @@ def test_no_output_falls_on_an_input(convert, tmp_path, kind):
 
 
 def test_the_default_output_does_not_fall_on_the_source_either(convert, tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("yolov3.annotation_cli"), "project_path", lambda x: tmp_path / x)
+    monkeypatch.setattr(importlib.import_module("yolov3.annotations.cli"), "project_path", lambda x: tmp_path / x)
     picture_file(tmp_path / "model_data/1.png")
     write(tmp_path / "model_data/1.txt", "")
     write(tmp_path / "model_data/my.names", "box\n")

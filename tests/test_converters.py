@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 
-from yolov3.annotations import check_annotations
+from yolov3.annotations.format import check_annotations
 from yolov3.checks import read_class_names
 
 import cv2

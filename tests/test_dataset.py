@@ -5,7 +5,7 @@ Building a pipeline takes half a second, so tests share them where they can.
 
 import colorsys
 
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.checks import UserError
 from yolov3.dataset import SIZE_STEPS, readable, shuffled, training_batches
 from yolov3.fitting import RESIZES, fit, unfit

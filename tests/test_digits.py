@@ -3,7 +3,7 @@
 import sys
 
 from tools.digits import glyphs, scenes, video
-from yolov3.annotations import check_annotations
+from yolov3.annotations.format import check_annotations
 
 import cv2
 import Make_digits

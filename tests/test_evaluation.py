@@ -10,7 +10,7 @@ import time
 
 import evaluate_mAP
 from yolov3 import configs
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.charts import draw_curves
 from yolov3.checkpoint import ModelSpec, write_checkpoint
 from yolov3.checks import PROJECT, UserError

@@ -4,7 +4,7 @@ import sys
 
 from yolov3 import configs
 from yolov3.boxes import decode
-from yolov3.cfg_network import read_network
+from yolov3.cfg.network import read_network
 from yolov3.checkpoint import ModelSpec, read_model, write_checkpoint
 from yolov3.checks import PROJECT
 from yolov3.darknet import get_arrays, load_yolo_weights

@@ -4,7 +4,7 @@ import csv
 import importlib
 import sys
 
-from yolov3.annotations import check_annotations
+from yolov3.annotations.format import check_annotations
 from yolov3.checks import UserError
 from yolov3.detect import Job
 from yolov3.detector import Detections

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import train
 from yolov3 import configs
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.boxes import decode
-from yolov3.cfg_write import cfg_text
+from yolov3.cfg.write import cfg_text
 from yolov3.checkpoint import ModelSpec, read_model, write_checkpoint
 from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
 from yolov3.loading import Load_Yolo_model, custom_weights

@@ -8,7 +8,7 @@ import shutil
 import types
 import zipfile
 
-from yolov3.annotations import check_annotations
+from yolov3.annotations.format import check_annotations
 from yolov3.checkpoint import ModelSpec, read_model
 from yolov3.checks import UserError
 from yolov3.darknet import convolutions, get_arrays, load_arrays, save_yolo_weights, transfer_yolo_weights

@@ -7,19 +7,19 @@ python tools/Anchors.py mine.txt --classes mine.names --size 608 --heads 3
 import _path
 from yolov3 import configs
 from yolov3.anchors import box_sizes, fit_heads, mean_iou
-from yolov3.annotations import check_annotations
-from yolov3.checks import as_given, check_input_size, say_it_in_one_line
-from yolov3.dataset_files import read_names
+from yolov3.annotations.datasets import read_names
+from yolov3.annotations.format import check_annotations
+from yolov3.checks import as_given, check_input_size, check_path, say_it_in_one_line
 from yolov3.heads import configured_network
 from yolov3.networks import NETWORKS, network_name
-from yolov3.settings import ScriptParser
+from yolov3.settings import ScriptParser, configured_names
 
 
 @say_it_in_one_line
 def main() -> None:
     parser = ScriptParser(__doc__)
-    parser.add_argument("annotations", nargs="?", default=configs.TRAIN_ANNOT_PATH, help="file (%(default)s)")
-    parser.add_argument("--classes", metavar="NAMES", default=configs.TRAIN_CLASSES, help="names file (%(default)s)")
+    parser.add_argument("annotations", nargs="?", help="file (TRAIN_ANNOT_PATH)")
+    parser.add_argument("--classes", metavar="NAMES", help="names file (TRAIN_CLASSES)")
     parser.add_argument("--size", type=int, help="size of the network input, pixels (TRAIN_INPUT_SIZE)")
     parser.add_argument("--heads", type=int, choices=(2, 3), help="2 for tiny networks, else 3 (TRAIN_YOLO_TINY)")
     parser.add_argument("--seed", type=int, default=0, help="another may fit a little better (%(default)s)")
@@ -30,8 +30,9 @@ def main() -> None:
     given = (configs.TRAIN_INPUT_SIZE, "TRAIN_INPUT_SIZE") if arguments.size is None else (arguments.size, "--size")
     size, published = check_input_size(*given, network.multiple), network.heads.anchors
 
-    class_count = len(read_names(arguments.classes))
-    checked = check_annotations(as_given(arguments.annotations), class_count, configs.YOLO_MAX_PIXELS)
+    class_count = len(read_names(arguments.classes) if arguments.classes else configured_names())
+    annotations = arguments.annotations or check_path("TRAIN_ANNOT_PATH", configs.TRAIN_ANNOT_PATH)
+    checked = check_annotations(as_given(annotations), class_count, configs.YOLO_MAX_PIXELS)
     sizes = box_sizes(checked.records, checked.sizes, size, configs.YOLO_RESIZE)
     heads = fit_heads(sizes, [len(head) for head in published], arguments.seed)
 

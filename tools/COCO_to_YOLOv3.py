@@ -13,11 +13,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import _path
-from yolov3.annotation_cli import annotation_parser, parse, write_converted
-from yolov3.annotations import read_text, shortened
+from yolov3.annotations.cli import annotation_parser, parse, write_converted
+from yolov3.annotations.datasets import first_that, read_names, tails
+from yolov3.annotations.format import read_text, shortened
+from yolov3.annotations.picture_sizes import Labelled, declared_size
 from yolov3.checks import UserError, check_class_names, say_it_in_one_line
-from yolov3.dataset_files import first_that, read_names, tails
-from yolov3.labelled import Labelled, declared_size
 
 import numpy as np
 
@@ -28,8 +28,12 @@ def read_coco(path: Path) -> tuple[list, list, list]:
     try:
         content = json.loads(text)
         parts = tuple(content[key] for key in ("images", "annotations", "categories"))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} is not a COCO file of boxes ({type(error).__name__}: {error})") from None
+    except RecursionError:
+        raise UserError(f"{path} is not a COCO file of boxes: it is nested too deeply") from None
+    except KeyError as error:
+        raise UserError(f"{path} is not a COCO file of boxes: it does not have {error}") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a COCO file of boxes: {error}") from None
     if not all(isinstance(part, list) for part in parts):
         raise UserError(f"{path} is not a COCO file of boxes: images, annotations and categories must be lists")
     return parts

@@ -16,19 +16,20 @@ from collections.abc import Callable
 
 import _path
 from yolov3 import configs
-from yolov3.annotation_cli import check_names, read_pictures
-from yolov3.checks import check_amount, choose, read_class_names, say_it_in_one_line
+from yolov3.annotations.cli import check_names, read_pictures
+from yolov3.checks import check_amount, choose, say_it_in_one_line
 from yolov3.conversion import convert, make_parser, read_source
 from yolov3.detector import Detector
 from yolov3.evaluation import evaluate
 from yolov3.runtimes import RUNTIMES
 from yolov3.runtimes.openvino import ANY_DROP, WriteOptions
+from yolov3.settings import configured_names
 
 
 def accuracy_measure() -> Callable[[Callable], float]:
     """Return a function that measures AP50, in percent, of a network of the configured model on TEST_ANNOT_PATH."""
     _, spec = read_source()
-    check_names(spec.classes, read_class_names(configs.TRAIN_CLASSES))
+    check_names(spec.classes, configured_names())
     checked = read_pictures(configs.TEST_ANNOT_PATH, len(spec.classes))
     thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
 

@@ -14,11 +14,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import _path
-from yolov3.annotation_cli import annotation_parser, parse, write_converted
-from yolov3.annotations import numbered_lines, shortened
+from yolov3.annotations.cli import annotation_parser, parse, write_converted
+from yolov3.annotations.datasets import (
+    DATA,
+    SUBSETS,
+    YAML,
+    around,
+    first_that,
+    read_dataset,
+    read_names,
+    subset_words,
+    tails,
+)
+from yolov3.annotations.format import numbered_lines, shortened
+from yolov3.annotations.picture_sizes import Labelled
 from yolov3.checks import UserError, choose, say_it_in_one_line
-from yolov3.dataset_files import DATA, SUBSETS, YAML, around, first_that, read_dataset, read_names, subset_words, tails
-from yolov3.labelled import Labelled
 from yolov3.media.sources import PICTURE_SUFFIXES
 
 import numpy as np

@@ -8,8 +8,8 @@ in [net].
 """
 
 import _path
-from yolov3.cfg_network import Cfg, embedding_row, map_sizes, read_network
-from yolov3.cfg_rows import Row
+from yolov3.cfg.network import Cfg, embedding_row, map_sizes, read_network
+from yolov3.cfg.rows import Row
 from yolov3.checks import as_given, printable, project_path, say_it_in_one_line, shell_path
 from yolov3.settings import ScriptParser
 

@@ -9,7 +9,7 @@ mine.cfg, which does, is written beside it. Darknet, OpenCV and the scripts of t
 
 import _path
 from yolov3 import configs
-from yolov3.cfg_write import cfg_text
+from yolov3.cfg.write import cfg_text
 from yolov3.checkpoint import find, own_cfg, read_about, read_model, read_weights, write_checkpoint
 from yolov3.checks import UserError, say_it_in_one_line, shell_path
 from yolov3.darknet import array_shapes, load_arrays, save_yolo_weights

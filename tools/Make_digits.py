@@ -26,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # keeps yolov3 from importin
 from tools.digits.glyphs import DIGITS
 from tools.digits.scenes import draw_scene
 from tools.digits.video import FPS, draw_frames
-from yolov3.annotations import Record, write_annotations
+from yolov3.annotations.format import Record, write_annotations
 from yolov3.checks import UserError, project_path, say_it_in_one_line
 from yolov3.files import check_output, check_writable, whole_file
 from yolov3.media.outputs import write_picture

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import _path
-from yolov3.annotation_cli import annotation_parser, parse, write_converted
-from yolov3.annotations import MOST_TEXT_BYTES, Size, numbered_lines, shortened
+from yolov3.annotations.cli import annotation_parser, parse, write_converted
+from yolov3.annotations.datasets import first_that, read_names
+from yolov3.annotations.format import MOST_TEXT_BYTES, Size, numbered_lines, shortened
+from yolov3.annotations.picture_sizes import Labelled, declared_size
 from yolov3.checks import UserError, say_it_in_one_line
-from yolov3.dataset_files import first_that, read_names
-from yolov3.labelled import Labelled, declared_size
 from yolov3.media.sources import PICTURE_SUFFIXES
 
 import numpy as np

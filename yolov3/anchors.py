@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import accumulate
 
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.checks import UserError
 from yolov3.fitting import placement
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from yolov3.annotations import annotated_pictures
+from yolov3.annotations.format import annotated_pictures
 from yolov3.checks import UserError, check_count, project_path
 from yolov3.fitting import fit
 from yolov3.images import read_picture

@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from yolov3.cfg import read_text
-from yolov3.cfg_network import network_of
-from yolov3.cfg_write import rewrite
+from yolov3.cfg.network import network_of
+from yolov3.cfg.sections import read_text
+from yolov3.cfg.write import rewrite
 from yolov3.checks import UserError, are_like, check_class_names, check_input_size, project_path, read_file
 from yolov3.files import whole_folder
 from yolov3.fitting import RESIZES

@@ -119,6 +119,15 @@ def are_like(values: Any, like: Any, largest: float) -> bool:
     return _is(numbers.Real, values) and 0 < float(values) <= largest
 
 
+def check_path(constant: str, value: Any) -> str | os.PathLike:
+    """Return a path that a constant names. Raise UserError if it is not one, with the constant's name."""
+    try:
+        shell_path(value)
+    except UserError:
+        raise UserError(f"{constant} = {value!r} is not a path", "name a file or folder") from None
+    return value
+
+
 def project_path(path: str | os.PathLike) -> Path:
     """Return a path as configs.py means it: relative to the project's root, wherever the script was started."""
     return PROJECT / shell_path(path)

@@ -103,7 +103,8 @@ NEURON_TRANSFER = "float16"  # of pictures and scores between host and chip: "fl
 
 # --- Your own model ------------------------------------------------------------------------------------------------
 
-# As cloned digits are learnt. model_data/yolov4-tiny-digits was made by these constants and YOLO_TYPE = "yolov4".
+# As cloned they name drawn digits. model_data/yolov4-tiny-digits was made by these constants, YOLO_TYPE = "yolov4" and
+# TRAIN_PRESET = "scratch".
 TRAIN_CLASSES = "model_data/digits/digits.names"  # its classes, one name a line
 TRAIN_ANNOT_PATH = "model_data/digits/digits_train.txt"  # its pictures and boxes: path x1,y1,x2,y2,class ... a line
 TRAIN_VAL_PATH = None  # those that choose the best epoch, in the same format; None: a part of TRAIN_ANNOT_PATH

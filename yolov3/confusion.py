@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.boxes import iou
 from yolov3.detector import Detections
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from yolov3 import configs
 from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import ModelSpec, check_replaceable, find, is_weights, read_about, read_model
-from yolov3.checks import UserError, as_given, check_count, check_input_size, choose, project_path, read_class_names
+from yolov3.checks import UserError, as_given, check_count, check_input_size, choose, project_path
 from yolov3.heads import cfg_size, configured_network
 from yolov3.loading import configured_model
 from yolov3.networks import NETWORKS
 from yolov3.runtimes import RUNTIMES, savedmodel
 from yolov3.runtimes.common import CONVERSION, folder_name, folder_size, in_project, made_from, name_of
-from yolov3.settings import ScriptParser, write_settings
+from yolov3.settings import ScriptParser, configured_names, write_settings
 
 if TYPE_CHECKING:
     from yolov3.runtimes.tftrt_engines import Options
@@ -129,7 +129,7 @@ def configured_source() -> tuple[ModelSpec, Path] | None:
 def calibration_inputs(spec: ModelSpec) -> tuple[CalibrationInputs, dict[str, Any]]:
     """Return the inputs that INT8 is to be calibrated on, by configs.py, and what model.json is to say of them."""
     source = configs.YOLO_CALIBRATION_IMAGES or configs.TRAIN_ANNOT_PATH
-    if not configs.YOLO_CALIBRATION_IMAGES and spec.classes != read_class_names(configs.TRAIN_CLASSES):
+    if not configs.YOLO_CALIBRATION_IMAGES and spec.classes != configured_names():
         raise UserError(
             f"TRAIN_ANNOT_PATH = {source!r} shows classes of TRAIN_CLASSES, which this model does not have: name "
             "pictures like those it will see in YOLO_CALIBRATION_IMAGES in yolov3/configs.py"

@@ -6,7 +6,7 @@ exactly the batches of one that was not interrupted. These are TensorFlow graph 
 
 from collections.abc import Callable, Sequence
 
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.checks import UserError, check_input_size, choose
 from yolov3.fitting import RESIZES, placement
 from yolov3.images import decode_picture, read_picture

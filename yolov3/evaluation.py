@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.checks import UserError, check_count
 from yolov3.detector import Detections
 from yolov3.images import read_picture

@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.cfg_network import read_network
+from yolov3.cfg.network import read_network
 from yolov3.checks import UserError, are_like, check_input_size, project_path
 from yolov3.downloads import OFFICIAL, is_official
 from yolov3.networks import LARGEST_ANCHOR, NETWORKS, Heads, Network, network_name

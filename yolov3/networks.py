@@ -39,7 +39,7 @@ class Official(NamedTuple):
 
 
 class Network(NamedTuple):
-    """Describe one network: a row of the table, or what a cfg says (`cfg_network.read_network`)."""
+    """Describe one network: a row of the table, or what a cfg says (`cfg.network.read_network`)."""
 
     type: str  # YOLO_TYPE; or the name of the cfg
     tiny: bool  # TRAIN_YOLO_TINY
@@ -49,7 +49,7 @@ class Network(NamedTuple):
     official: Official | None = None
     backbone: int | None = None  # number of convolutions in the backbone, which come first
     multiple: int = 32  # what height and width of the input must be multiples of: the pixels of the largest cell
-    cfg: Any = None  # a cfg_network.Cfg, the third argument of its builder
+    cfg: Any = None  # a cfg.network.Cfg, the third argument of its builder
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.charts import draw_by_score, draw_confusion, draw_curves
 from yolov3.confusion import confusion_matrix
 from yolov3.evaluation import SUMMARY, Scores

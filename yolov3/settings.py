@@ -19,7 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from yolov3 import configs
-from yolov3.checks import UserError, as_given, mask_passwords, printable, project_path, read_file, tell
+from yolov3.checks import (
+    UserError,
+    as_given,
+    check_path,
+    mask_passwords,
+    printable,
+    project_path,
+    read_class_names,
+    read_file,
+    tell,
+)
 from yolov3.files import whole_file
 
 MOST_BYTES = 2**24  # of a settings file
@@ -102,6 +112,11 @@ def apply(files: Sequence[str], words: Sequence[str]) -> None:
 def constants() -> dict[str, Any]:
     """Return what `configs` says now, for processes elsewhere: `vars(configs).update` takes it over."""
     return {name: value for name, value in vars(configs).items() if name.isupper()}
+
+
+def configured_names(constant: str = "TRAIN_CLASSES") -> tuple[str, ...]:
+    """Return the class names of the names file that a constant names."""
+    return read_class_names(check_path(constant, getattr(configs, constant)))
 
 
 def write_settings(output: Path) -> None:

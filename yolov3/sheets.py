@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.detector import Detections
 from yolov3.images import read_picture
 from yolov3.media.drawing import class_colour, draw_boxes, draw_detections, draw_labels

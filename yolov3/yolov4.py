@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.cfg_network import read_network
+from yolov3.cfg.network import read_network
 from yolov3.checks import UserError, check_input_size, count_classes, project_path
 from yolov3.heads import cfg_size, configured_network
 from yolov3.layers import Convolutions, concatenate, embedding_map, max_pool, second_half, upsample

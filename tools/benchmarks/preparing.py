@@ -11,8 +11,8 @@ from tools.benchmarks.contenders import Contender, Setup
 from tools.benchmarks.materials import Material
 from tools.benchmarks.measuring import NotAvailable, not_available
 from yolov3 import configs
-from yolov3.cfg_network import read_network
-from yolov3.cfg_write import rewrite
+from yolov3.cfg.network import read_network
+from yolov3.cfg.write import rewrite
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError
 from yolov3.conversion import configured_trt_options

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from yolov3 import configs
-from yolov3.annotation_cli import read_pictures
+from yolov3.annotations.cli import read_pictures
 from yolov3.checks import UserError, as_given, check_count, say_it_in_one_line
 from yolov3.conversion import read_served
 from yolov3.detector import Detections

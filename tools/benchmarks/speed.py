@@ -43,7 +43,7 @@ from yolov3.settings import ScriptParser
 
 if TYPE_CHECKING:  # these modules import TensorFlow
     from tools.benchmarks.materials import Material
-    from yolov3.annotations import Checked
+    from yolov3.annotations.format import Checked
     from yolov3.detector import Detector
 
 import cv2
@@ -115,7 +115,7 @@ def measure_accuracy(detector: "Detector", checked: "Checked") -> tuple[float, f
 
 def read_annotated(path: str, count: int | None, class_count: int) -> "Checked":
     """Return the first `count` pictures of an annotation file, or all of them. Raises UserError."""
-    from yolov3.annotation_cli import read_pictures
+    from yolov3.annotations.cli import read_pictures
 
     checked = read_pictures(checks.as_given(path), class_count)
     checked.records, checked.sizes = checked.records[:count], checked.sizes[:count]

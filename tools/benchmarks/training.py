@@ -20,14 +20,14 @@ from pathlib import Path
 
 from tools.benchmarks.measuring import describe_machine, markdown, measure_memory, run_in_rounds
 from yolov3 import checks, configs, layers
-from yolov3.annotation_cli import read_pictures
-from yolov3.annotations import Record
+from yolov3.annotations.cli import read_pictures
+from yolov3.annotations.format import Record
 from yolov3.checkpoint import ModelSpec
 from yolov3.checks import UserError
 from yolov3.dataset import training_batches
 from yolov3.files import check_output, whole_file
 from yolov3.runtimes.tf import allow_memory_growth
-from yolov3.settings import ScriptParser
+from yolov3.settings import ScriptParser, configured_names
 from yolov3.training.augment import AUGMENTED
 from yolov3.training.backup import Backup
 from yolov3.training.callbacks import EpochMeans, TensorBoard, TerminateOnNaN
@@ -193,7 +193,7 @@ def measure_contenders(setup: TrainingSetup, precision: str, rounds: int, steps:
 def read_setup(arguments: argparse.Namespace) -> TrainingSetup:
     """Return the TrainingSetup that the constants and the command line describe. Raises UserError."""
     path = arguments.annotations.absolute() if arguments.annotations else configs.TRAIN_ANNOT_PATH
-    classes = len(checks.read_class_names(configs.TRAIN_CLASSES))
+    classes = len(configured_names())
     checked = read_pictures(path, classes)
     resolve(configured_preset(), Pictures(checked.records, checked.sizes), classes)
     model = configured_spec()

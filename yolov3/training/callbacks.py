@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.boxes import decode
 from yolov3.checkpoint import ModelSpec, write_checkpoint
 from yolov3.checks import UserError, project_path

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yolov3.anchors import box_sizes
-from yolov3.annotations import Record
+from yolov3.annotations.format import Record
 from yolov3.charts import figure_file
 from yolov3.checkpoint import ModelSpec
 

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from yolov3 import annotation_cli, configs
-from yolov3.annotations import Record, draw_share
+from yolov3 import configs
+from yolov3.annotations.cli import read_pictures, tell_left_out
+from yolov3.annotations.format import Record, draw_share
 from yolov3.checkpoint import ModelSpec, find, read_model, read_weights
 from yolov3.checks import (
     UserError,
     check_amount,
     check_count,
     check_input_size,
+    check_path,
     check_threshold,
     choose,
     project_path,
-    read_class_names,
 )
 from yolov3.darknet import array_shapes, convolutions, load_arrays, transfer_yolo_weights
 from yolov3.dataset import readable, training_batches
@@ -23,6 +24,7 @@ from yolov3.fitting import RESIZES
 from yolov3.heads import configured_heads, configured_network, default_weights, heads_to_train, tell_unofficial
 from yolov3.networks import Network
 from yolov3.runtimes.common import in_project
+from yolov3.settings import configured_names
 from yolov3.training.augment import AUGMENTED, PLAIN
 from yolov3.training.trainer import Schedule, as_distributed, place_among_workers
 
@@ -43,6 +45,8 @@ FRACTIONS = (
     *("TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD", "YOLO_SCORE_THRESHOLD"),
 )
 SWITCHES = "TRAIN_FLIP", "TRAIN_DATA_AUG", "TRAIN_TRANSFER"
+PATHS = "TRAIN_ANNOT_PATH", "TRAIN_MODEL_NAME", "TRAIN_CHECKPOINTS_FOLDER", "TRAIN_LOGDIR"
+PATHS_OR_NONE = "TRAIN_VAL_PATH", "TEST_ANNOT_PATH"
 AUTO = "AUTO"  # the value of a constant that TRAIN_PRESET and the pictures decide
 AUTOMATIC = "TRAIN_TRANSFER", "TRAIN_FLIP", "TRAIN_EPOCHS", "TRAIN_LR_INIT"  # and TRAIN_ANCHORS
 # fmt: off
@@ -58,7 +62,7 @@ CONTINUE_WITH = (  # an interrupted training goes on only if these constants hav
 def configured_spec() -> ModelSpec:
     """Return the ModelSpec to train."""
     network = configured_network()
-    classes, size = read_class_names(configs.TRAIN_CLASSES), configured_sizes(network.multiple)[0]
+    classes, size = configured_names(), configured_sizes(network.multiple)[0]
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
     heads = heads_to_train(network, transfers())
     if configs.TRAIN_ANCHORS not in (None, AUTO):
@@ -78,18 +82,18 @@ class Pictures(NamedTuple):
 
 def configured_pictures(class_count: int) -> tuple[Pictures, Pictures, Pictures | None]:
     """Return the pictures to train on, those that choose the best epoch, and those that the result is measured on."""
-    training = read_pictures(configs.TRAIN_ANNOT_PATH, class_count)
-    tested = None if configs.TEST_ANNOT_PATH is None else read_pictures(configs.TEST_ANNOT_PATH, class_count)
+    training = readable_pictures(configs.TRAIN_ANNOT_PATH, class_count)
+    tested = None if configs.TEST_ANNOT_PATH is None else readable_pictures(configs.TEST_ANNOT_PATH, class_count)
     if configs.TRAIN_VAL_PATH is not None:
-        return training, read_pictures(configs.TRAIN_VAL_PATH, class_count), tested
+        return training, readable_pictures(configs.TRAIN_VAL_PATH, class_count), tested
     return *split(training, configs.TRAIN_VAL_SPLIT, configs.TRAIN_SEED), tested
 
 
-def read_pictures(path: str, class_count: int) -> Pictures:
+def readable_pictures(path: str, class_count: int) -> Pictures:
     """Return the records of an annotation file whose pictures can be read."""
-    checked = annotation_cli.read_pictures(path, class_count)
+    checked = read_pictures(path, class_count)
     good, problems = readable(checked.records, configs.YOLO_MAX_PIXELS)
-    annotation_cli.tell_left_out(problems)
+    tell_left_out(problems)
     size_of = dict(zip((record.picture for record in checked.records), checked.sizes, strict=True))
     return Pictures(good, [size_of[record.picture] for record in good])
 
@@ -121,7 +125,9 @@ def check_constants() -> None:
     name = configs.TRAIN_MODEL_NAME
     if not isinstance(name, str) or not name.strip(" ."):
         raise UserError(f"TRAIN_MODEL_NAME = {name!r} cannot name a folder: use yolo_custom, for example")
-    project_path(name)  # raises UserError for a name that the file system does not accept
+    for constant in PATHS + PATHS_OR_NONE:
+        if constant in PATHS or getattr(configs, constant) is not None:
+            check_path(constant, getattr(configs, constant))
 
 
 def configured_sizes(multiple: int) -> list[int]:

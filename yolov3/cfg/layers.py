@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from yolov3.cfg_network import Cfg, embedding_row, map_sizes, read_cfg
-from yolov3.cfg_write import rewrite
+from yolov3.cfg.network import Cfg, embedding_row, map_sizes, read_cfg
+from yolov3.cfg.write import rewrite
 from yolov3.layers import (
     ACTIVATIONS,
     Convolutions,

@@ -1,4 +1,4 @@
-"""Darknet's .cfg files as text: their sections, and the options of each. What the layers are: cfg_rows.py.
+"""Darknet's .cfg files as text: their sections, and the options of each. What the layers are: cfg/rows.py.
 
 A cfg is a list of sections, [net] first; the others are the layers, numbered from 0 as Darknet prints them:
 

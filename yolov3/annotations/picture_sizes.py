@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from yolov3.annotations import Record, Size
+from yolov3.annotations.format import Record, Size
 
 import numpy as np
 

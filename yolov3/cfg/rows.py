@@ -1,6 +1,6 @@
 """The sections of a Darknet cfg as rows, one for each layer: what it reads and what it makes.
 
-To add a section: its reader here, its options in cfg_options.py, its Keras layers in cfg_layers.py.
+To add a section: its reader here, its options in cfg/options.py, its Keras layers in cfg/layers.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,8 +8,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from yolov3.cfg import Section
-from yolov3.cfg_options import choice, square_stride
+from yolov3.cfg.options import choice, square_stride
+from yolov3.cfg.sections import Section
 from yolov3.networks import BETA_NMS, LARGEST_ANCHOR, MOST_BETA_NMS
 
 NMS = {"default": "iou", "cornersnms": "iou", "greedynms": "diou", "diounms": "diou"}  # nms_kind: one of NMS_KINDS

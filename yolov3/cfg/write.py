@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from yolov3.cfg import Section, lines_of
+from yolov3.cfg.sections import Section, lines_of
 from yolov3.networks import BETA_NMS, Heads
 
 if TYPE_CHECKING:
-    from yolov3.cfg_network import Cfg
+    from yolov3.cfg.network import Cfg
 
     import keras
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from yolov3.annotations import read_text
+from yolov3.annotations.format import read_text
 from yolov3.checks import UserError, as_given, check_class_names, project_path, read_class_names
 
 import yaml

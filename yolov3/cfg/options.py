@@ -7,7 +7,7 @@ training alone (PASSED_OVER), or refused with the number, name and line of its s
 import difflib
 from collections.abc import Sequence
 
-from yolov3.cfg import Section
+from yolov3.cfg.sections import Section
 
 # fmt: off
 PASSED_OVER = {  # of training, or of how Darknet runs: they change no detection. "": in any section

@@ -9,9 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from yolov3.cfg import Section, read_sections, read_text
-from yolov3.cfg_options import check_options
-from yolov3.cfg_rows import READERS, Row
+from yolov3.cfg.options import check_options
+from yolov3.cfg.rows import READERS, Row
+from yolov3.cfg.sections import Section, read_sections, read_text
 from yolov3.checks import UserError
 from yolov3.networks import Heads, Network
 
@@ -161,7 +161,7 @@ def network_of(text: str, file: Path, name: str) -> Network:
     return Network(
         type=name,
         tiny=False,
-        builder="yolov3.cfg_layers:build",
+        builder="yolov3.cfg.layers:build",
         heads=cfg.heads,
         backbone=_frozen(cfg),
         multiple=math.lcm(cfg.multiple, EMBEDDING_CELL),

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.annotations import (
+from yolov3.annotations.datasets import read_names
+from yolov3.annotations.format import (
     Checked,
     Record,
     annotation_text,
@@ -19,10 +20,9 @@ from yolov3.annotations import (
     parse_line,
     read_size,
 )
+from yolov3.annotations.picture_sizes import Labelled, fitted
 from yolov3.checks import UserError, check_class_names, printable, project_path
-from yolov3.dataset_files import read_names
 from yolov3.files import check_writable, whole_file
-from yolov3.labelled import Labelled, fitted
 from yolov3.settings import ScriptParser
 
 from tqdm import tqdm
