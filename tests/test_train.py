@@ -250,7 +250,7 @@ def test_presets_are_values_for_the_pictures_at_hand(folder, monkeypatch):
     photographs, scratch = PRESETS["photographs"], PRESETS["scratch"]
     assert [photographs.epochs_for(count) for count in (10, 75, 300, 1200, 10**6)] == [100, 80, 40, 20, 15]
     assert [scratch.epochs_for(count) for count in (1, 1000, 4000)] == [200, 40, 20]
-    assert [photographs.learning_rate_for(count) for count in (50, 500)] == [1e-4, 3e-4]
+    assert [photographs.learning_rate_for(count) for count in (50, 500)] == [1e-4, 1e-3]
     assert scratch.learning_rate_for(50) == 1e-3
     monkeypatch.setattr(configs, "TRAIN_PRESET", "digits")
     assert "TRAIN_PRESET = 'digits' is not known: choose one of 'photographs', 'scratch'" in error_of_training()

@@ -39,7 +39,7 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "photographs": Preset(True, True, False, 40, 300, 15, 100, 3e-4),
+    "photographs": Preset(True, True, False, 40, 300, 15, 100, 1e-3),
     "scratch": Preset(False, False, True, 20, 4000, 20, 200, 1e-3),
 }
 
