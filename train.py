@@ -11,6 +11,7 @@ tensorboard --logdir log. All GPUs of this machine are used; for several machine
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from yolov3 import configs
@@ -19,15 +20,28 @@ from yolov3.checks import UserError, project_path, say_it_in_one_line
 from yolov3.detector import Detector
 from yolov3.evaluation import evaluate
 from yolov3.files import check_writable
+from yolov3.heads import configured_network
 from yolov3.loading import Load_Yolo_model
+from yolov3.report import draw_report
 from yolov3.runtimes.common import in_project
 from yolov3.runtimes.tf import allow_memory_growth
-from yolov3.settings import FILE_NAME, ScriptParser, write_settings
+from yolov3.settings import FILE_NAME, ScriptParser, configured_names, write_settings
+from yolov3.sheets import draw_batch
 from yolov3.training.backup import Backup
-from yolov3.training.callbacks import EpochMeans, Keep, TensorBoard, TerminateOnNaN, Validation, averaged_network
+from yolov3.training.callbacks import (
+    EpochMeans,
+    Keep,
+    TensorBoard,
+    TerminateOnNaN,
+    Validation,
+    averaged_losses,
+    averaged_network,
+)
+from yolov3.training.charts import draw_data
 from yolov3.training.configured import (
     CONTINUE_WITH,
     Pictures,
+    augmented_batches,
     check_constants,
     configured_pictures,
     configured_schedule,
@@ -35,7 +49,10 @@ from yolov3.training.configured import (
     configured_spec,
     load_first_weights,
     make_batches,
+    plain_batches,
 )
+from yolov3.training.presets import configured_preset, resolve
+from yolov3.training.progress import Progress, Results
 from yolov3.training.trainer import (
     Trainer,
     choose_strategy,
@@ -49,6 +66,8 @@ from yolov3.training.trainer import (
 import keras
 import tensorflow as tf
 
+DRAWN_BATCHES = 3
+
 
 def begin(
     trainer: Trainer, spec: ModelSpec, backup: Backup, folder: str, overwrite: bool, strategy: tf.distribute.Strategy
@@ -61,10 +80,11 @@ def begin(
         file = None if overwrite else backup.resume()
         if file:
             print(f"going on at step {trainer.steps_done} of {trainer.schedule.steps}, from {file}")
+            check_unfinished(trainer, backup, folder)
         elif project_path(folder).exists() and not overwrite:
             raise UserError(
-                f"{folder} is there already: give --overwrite to replace it, or change TRAIN_MODEL_NAME in "
-                f"yolov3/configs.py; for more epochs set TRAIN_FROM_CHECKPOINT = {Path(folder).name!r}, too"
+                f"{folder} is there already, without the backup from which it could go on: give --overwrite to replace "
+                f"it, or change TRAIN_MODEL_NAME; TRAIN_FROM_CHECKPOINT = {Path(folder).name!r} begins with its weights"
             )
         else:
             load_first_weights(trainer.network, spec)
@@ -73,6 +93,18 @@ def begin(
         (chief_step,) = from_chief([float(trainer.steps_done if backup.is_chief else 0)])
     if chief_step != trainer.steps_done:
         raise UserError(f"{backup.file} differs from the first worker's: keep the project in a folder that all share")
+
+
+def check_unfinished(trainer: Trainer, backup: Backup, folder: str) -> None:
+    """Raise UserError if a training has nothing left to do."""
+    patience, waited = configs.TRAIN_PATIENCE, backup.progress["epochs_since_best"]
+    constant = "TRAIN_EPOCHS" if trainer.steps_done >= trainer.schedule.steps else "TRAIN_PATIENCE"
+    ended = constant == "TRAIN_EPOCHS" or 0 < patience <= waited
+    if ended and backup.progress["measured_step"] == trainer.steps_done:
+        raise UserError(
+            f"{folder} is trained: raise {constant}, from {getattr(configs, constant)}, to go on with it, or give "
+            "--overwrite to begin anew"
+        )
 
 
 def end_epoch(trainer: Trainer, callbacks: list[keras.callbacks.Callback], strategy: tf.distribute.Strategy) -> None:
@@ -84,14 +116,29 @@ def end_epoch(trainer: Trainer, callbacks: list[keras.callbacks.Callback], strat
             callback.on_epoch_end(None, logs)
 
 
-def measure(folder: str, tested: Pictures, thresholds: tuple[float, float]) -> None:
-    """Print the AP50 of the best checkpoint on pictures by which nothing was chosen."""
-    detector = Load_Yolo_model(folder, input_size=configs.TRAIN_INPUT_SIZE, framework="tf")
-    scores = evaluate(
-        detector, *tested, detector.names, *thresholds, configs.TEST_BATCH_SIZE, configs.YOLO_MAX_PIXELS, progress=False
+def draw_beginning(log: Path, training: Pictures, spec: ModelSpec) -> None:
+    """Draw the data and the first batches, in which a wrong class or box is seen at once."""
+    draw_data(log / "data.png", *training, spec)
+    for i, (images, truth) in enumerate(augmented_batches(training.records, spec).take(DRAWN_BATCHES), 1):
+        draw_batch(log / f"training_batch_{i}.jpg", images.numpy(), truth.numpy(), spec.classes)
+    print(
+        f"drawn: {in_project(log)}/data.png and training_batch_1.jpg to {DRAWN_BATCHES}: are boxes and classes right?"
     )
-    told = f"AP50 {100 * scores.AP50:.1f}, AP {100 * scores.AP:.1f}"
-    print(f"{told} on the {len(tested.records)} pictures of {configs.TEST_ANNOT_PATH}, which chose nothing")
+
+
+def draw_end(folder: str, log: Path, validated: Pictures, tested: Pictures | None) -> None:
+    """Draw what the best checkpoint finds, and measure it on pictures by which nothing was chosen."""
+    thresholds, shown = (configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD), configs.YOLO_SCORE_THRESHOLD
+    detector = Load_Yolo_model(folder, input_size=configs.TRAIN_INPUT_SIZE, framework="tf")
+    how = detector.names, *thresholds, configs.TEST_BATCH_SIZE, configs.YOLO_MAX_PIXELS, False
+    scores = evaluate(detector, *validated, *how)
+    draw_report(log, scores, validated.records, shown, configs.YOLO_MAX_PIXELS)
+    if tested:
+        scores = evaluate(detector, *tested, *how)
+        told = f"AP50 {100 * scores.AP50:.1f}, AP {100 * scores.AP:.1f}"
+        print(f"{told} on the {len(tested.records)} pictures of {configs.TEST_ANNOT_PATH}, which chose nothing")
+    print(detector.timings)
+    print(f"curves, confusion matrix, truth beside what was found, and all settings: {in_project(log)}/")
 
 
 @say_it_in_one_line
@@ -101,23 +148,25 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="begin anew and replace the checkpoint of that name")
     overwrite = parser.parse_args().overwrite
     check_constants()
+    preset, classes = configured_preset(), configured_names()
+    name = configs.TRAIN_MODEL_NAME + ("_Tiny" if configured_network().tiny else "")
     allow_memory_growth()
     strategy = choose_strategy(configs.TRAIN_BATCH_SIZE)
     chief = place_among_workers(strategy)[1] == 0
-    spec = configured_spec()
-    name = configs.TRAIN_MODEL_NAME + ("_Tiny" if spec.tiny else "")
     folder, log = f"{configs.TRAIN_CHECKPOINTS_FOLDER}/{name}", project_path(configs.TRAIN_LOGDIR) / name
     for place in (project_path(configs.TRAIN_CHECKPOINTS_FOLDER), log):
         check_writable(place)
-    training, validated, tested = configured_pictures(len(spec.classes))
+    training, validated, tested = configured_pictures(len(classes))
+    told = resolve(preset, training, len(classes))
+    spec, precision = configured_spec(), training_precision(configs.TRAIN_PRECISION)
     print(
-        f"{len(training.records)} pictures to train on, {len(validated.records)} to choose the best epoch by, "
-        f"{len(tested.records) if tested else 0} to measure the result on"
+        f"{name}: {replace(spec, precision=precision)}\n{told}\n{len(training.records)} pictures to train on, "
+        f"{len(validated.records)} to choose the best epoch by, {len(tested.records) if tested else 0} to measure the "
+        "result on"
     )
 
     # 2. The network, new or as an interrupted training left it
     steps_per_epoch = max(1, round(len(training.records) / configs.TRAIN_BATCH_SIZE))
-    precision = training_precision(configs.TRAIN_PRECISION)
     input_size = spec.input_size if len(configured_sizes(spec.network.multiple)) == 1 else None
     with strategy.scope():
         parts = make_network(spec.network, len(spec.classes), input_size, precision, configs.TRAIN_SEED)
@@ -129,18 +178,31 @@ def main() -> None:
     begin(trainer, spec, backup, folder, overwrite, strategy)
     if chief:
         write_settings(log)
+        if trainer.steps_done == 0:
+            draw_beginning(log, training, spec)
 
     # 3. Training
     thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
-    detector = Detector(averaged_network(trainer, spec.input_size), spec, *thresholds)
-    validation = Validation(detector, *validated, thresholds, configs.TEST_BATCH_SIZE, configs.YOLO_MAX_PIXELS, chief)
+    network = averaged_network(trainer, spec.input_size)
+    validation = Validation(
+        Detector(network, spec, *thresholds),
+        *validated,
+        averaged_losses(network, spec.input_size, spec.heads),
+        plain_batches(validated.records, spec),
+        thresholds,
+        configs.TEST_BATCH_SIZE,
+        configs.YOLO_MAX_PIXELS,
+        chief,
+    )
     keep = Keep(folder, spec, f"train.py, {configs.TRAIN_ANNOT_PATH}", backup, configs.TRAIN_PATIENCE)
+    results = Results(log, steps_per_epoch, goes_on=trainer.steps_done > 0)
     measuring = [validation, keep, *([TensorBoard(log, validation)] if chief else [])]
+    writing = [Progress(backup, steps_per_epoch), results] if chief else []
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # sent by clusters to end a job: treated as Ctrl-C
     try:
         if trainer.steps_done % steps_per_epoch == 0 and trainer.steps_done > backup.progress["measured_step"]:
-            end_epoch(trainer, measuring, strategy)  # the validation after the last step was interrupted
-        callbacks = [EpochMeans(), TerminateOnNaN(), backup, *measuring]
+            end_epoch(trainer, [*measuring, *writing[1:]], strategy)  # the last validation was interrupted
+        callbacks = [EpochMeans(), TerminateOnNaN(), backup, *measuring, *writing]
         train(trainer, make_batches(training.records, spec, strategy), steps_per_epoch, callbacks, strategy)
     except KeyboardInterrupt:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second signal must not interrupt the writing of the backup
@@ -149,17 +211,20 @@ def main() -> None:
         sys.exit(f"stopped at step {trainer.steps_done}: the same command goes on from there")
     except tf.errors.ResourceExhaustedError:
         raise UserError("out of memory: lower TRAIN_BATCH_SIZE or TRAIN_INPUT_SIZE in yolov3/configs.py") from None
-    backup.discard()
+
+    # 4. How it went
+    backup.finish()
     best = backup.progress["best_AP50"]
     options = f" --config {in_project(log)}/{FILE_NAME}" if parser.has_settings else ""
-    print(f"{folder}: AP50 {100 * best:.1f}; python detection_custom.py{options} uses it")
-    if tested and chief:
-        measure(folder, tested, thresholds)
+    print(f"{folder}: AP50 {best:.1f} on the {len(validated.records)} pictures that chose the best epoch")
+    if chief:
+        draw_end(folder, log, validated, tested)
+    print(f"python detection_custom.py{options} uses it; the same command with more TRAIN_EPOCHS goes on with it")
     if best <= 0:
         print(
-            "AP50 0: nothing was found on the pictures that choose the best epoch. More TRAIN_EPOCHS, TRAIN_TRANSFER = "
-            "True for photographs, or TRAIN_ANCHORS that fit (python tools/Anchors.py) help; python "
-            "tools/Check_annotations.py looks for wrong boxes"
+            "AP50 0: nothing was found on the pictures that choose the best epoch. More TRAIN_EPOCHS, another "
+            "TRAIN_PRESET or TRAIN_ANCHORS that fit (python tools/Anchors.py) help; python tools/Check_annotations.py "
+            "looks for wrong boxes"
         )
 
 
