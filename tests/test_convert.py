@@ -353,7 +353,7 @@ def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
     (tmp_path / "calibration").mkdir()
     for record in records[1::2]:
         shutil.copy(record.picture, tmp_path / "calibration")
-    weights = shared / "weights" / "yolov4-tiny-digits-voc.weights"
+    weights = shared / "weights" / "yolov4-tiny-voc.weights"
     constants = {"TRAIN_CLASSES": str(shared / "darknet" / "voc.names")}
     convert("pb", YOLO_INPUT_SIZE=416, YOLO_TYPE="yolov4", YOLO_CUSTOM_WEIGHTS=str(weights), **constants)
     calibration = {"YOLO_CALIBRATION_IMAGES": str(tmp_path / "calibration"), "YOLO_CALIBRATION_COUNT": 32}
@@ -364,7 +364,7 @@ def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
         found = Load_Yolo_model(tmp_path / folder)
         return 100 * evaluate(found, *zip(*measured, strict=True), voc, 0.001, 0.45, progress=False).AP50
 
-    assert ap50("yolov4-tiny-digits-voc-openvino-INT8-416") >= ap50("yolov4-tiny-digits-voc-416") - 1.0
+    assert ap50("yolov4-tiny-voc-openvino-INT8-416") >= ap50("yolov4-tiny-voc-416") - 1.0
 
 
 @pytest.mark.slow
