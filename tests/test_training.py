@@ -405,11 +405,11 @@ def test_a_backup_of_another_training_is_refused(saved_twice):
         make_backup(saved_twice, settings={"TRAIN_EPOCHS": 4}).resume()
 
 
-def test_a_backup_of_more_steps_than_there_are_now_says_which_constant_to_raise(checked, tmp_path):
+def test_a_backup_of_more_steps_than_there_are_now_says_which_constant_to_raise(batches, tmp_path):
     trainer = make_trainer()
     backup = make_backup(tmp_path, trainer)
     trainer.begin()
-    fit(trainer, checked, 2)
+    fit(trainer, batches, 2)
     backup.save()
     with pytest.raises(UserError, match="has done 2 steps, but TRAIN_EPOCHS makes 1: raise it"):
         make_backup(tmp_path, make_trainer(SCHEDULE._replace(steps=1))).resume()
