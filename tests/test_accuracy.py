@@ -10,7 +10,7 @@ from yolov3 import configs
 from yolov3.boxes import suppress
 from yolov3.checks import read_class_names
 from yolov3.evaluation import evaluate
-from yolov3.fitting import RESIZES
+from yolov3.fitting import FIXED_RESIZES
 from yolov3.images import read_picture
 from yolov3.loading import Load_Yolo_model
 
@@ -25,7 +25,7 @@ DARKNET_AP50 = {"letterbox": 56.75, "stretch": 58.66}  # Darknet on the same pic
 AP50_WITHIN = {"letterbox": 0.3, "stretch": 1.0}
 
 
-@pytest.fixture(scope="module", params=RESIZES)
+@pytest.fixture(scope="module", params=FIXED_RESIZES)
 def detector(request, shared):
     """YOLOv4-tiny trained on VOC."""
     weights, names = shared / "weights" / "yolov4-tiny-voc.weights", shared / "darknet" / "voc.names"

@@ -46,10 +46,11 @@ def written(tmp_path):
     return write
 
 
-def predict(file, size=None):
-    """Raw heads and predictions of a cfg, with the weights beside it, of a random picture."""
-    model = Create_Yolo(size, cfg=file)
-    load_yolo_weights(model, file.with_suffix(".weights"))
+def predict(file, size=None, model=None):
+    """Raw heads and predictions of a cfg of a random picture; without a model, one with the weights beside the cfg."""
+    if model is None:
+        model = Create_Yolo(size, cfg=file)
+        load_yolo_weights(model, file.with_suffix(".weights"))
     raw = model(random_picture(model.input_shape[1]), training=False)
     raw = tf.nest.flatten(raw)
     return raw, decode(raw, read_network(file).heads)[0].numpy()
@@ -95,21 +96,26 @@ def test_the_cfgs_of_our_networks_give_bit_for_bit_what_they_do(tmp_path, name):
     model = make_model(row, 64, 3)
     (tmp_path / "ours.cfg").write_text(cfg_text(model, row.heads, 3, (64, 64)))
     by_cfg = Create_Yolo(cfg=tmp_path / "ours.cfg")
+    weights = random_weights(model, tmp_path / "random.weights")
     for each in model, by_cfg:
-        load_yolo_weights(each, random_weights(model, tmp_path / "random.weights"))
+        load_yolo_weights(each, weights)
     assert read_network(tmp_path / "ours.cfg").heads == row.heads
     for ours, theirs in zip(model(random_picture(64)), by_cfg(random_picture(64)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", [x if x != "yolov4-csp" else pytest.param(x, marks=pytest.mark.slow) for x in CFGS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow) if x in ("yolov4-csp", "enet-coco") else x for x in CFGS]
+)
 def test_public_networks_equal_the_golden_numbers_of_opencvs_importer(shared, tmp_path, name):
     file = tmp_path / f"{name}.cfg"
     file.write_bytes((shared / "darknet" / "more" / f"{name}.cfg").read_bytes())
-    random_weights(Create_Yolo(64, cfg=file), file.with_suffix(".weights"))
+    models = [Create_Yolo(size, cfg=file) for size in SIZES]
+    weights = random_weights(models[0], file.with_suffix(".weights"))
     with np.load(HERE / "golden" / f"{name}.npz") as golden:
-        for size in SIZES:
-            raw, predictions = predict(file, size)
+        for size, model in zip(SIZES, models, strict=True):
+            load_yolo_weights(model, weights)
+            raw, predictions = predict(file, model=model)
             ours = golden_numbers(size, raw, centre_form(predictions[:, :4]), predictions[:, 4:])
             for key, numbers in ours.items():
                 assert golden[key].std() > (100 * RAW if "raw" in key else 100 * FRACTIONS)
@@ -123,8 +129,10 @@ LIVE = ("yolov3-tiny_3l", "yolov4-tiny-custom", "yolov3-spp", "yolov4-csp-swish"
 def test_public_networks_equal_opencvs_importer(shared, tmp_path, name):
     file = tmp_path / f"{name}.cfg"
     file.write_bytes((shared / "darknet" / "more" / f"{name}.cfg").read_bytes())
-    weights = random_weights(Create_Yolo(64, cfg=file), file.with_suffix(".weights"))
-    raw, predictions = predict(file, 64)
+    model = Create_Yolo(64, cfg=file)
+    weights = random_weights(model, file.with_suffix(".weights"))
+    load_yolo_weights(model, weights)
+    raw, predictions = predict(file, model=model)
     their_raw, rows = importer_answers(importer(file, weights, 64), random_picture(64))
     for ours, theirs in zip(raw, their_raw, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=RAW)
@@ -157,6 +165,7 @@ def test_weights_there_and_back_are_the_same_bytes(written, name, tmp_path):
     assert (tmp_path / "again.weights").read_bytes() == weights.read_bytes()
 
 
+@pytest.mark.slow
 def test_weights_of_other_classes_cut_off_or_of_another_network_are_told(written, tmp_path):
     file, bad = written(cfgs.MIXED), tmp_path / "bad.weights"
     model, good = Create_Yolo(cfg=file), file.with_suffix(".weights").read_bytes()
@@ -304,6 +313,7 @@ def test_conversions_answer_the_same_and_carry_the_cfg(configured, monkeypatch, 
             assert np.mean(overlap > 0.8) > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one head", "new_coords"])
 def test_heads_of_any_kind_survive_a_conversion(written, tmp_path, name):
     from yolov3.runtimes import openvino, tf
@@ -336,7 +346,7 @@ def test_embeddings_are_made_of_the_last_layer_at_stride_4_or_else_8(written, mo
         Load_Yolo_model(none.with_suffix(".weights"), ("a",), framework="tf", features=True)
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", [x if x == "one head" else pytest.param(x, marks=pytest.mark.slow) for x in OWN])
 def test_a_network_of_a_cfg_learns(written, name):
     """One picture, by heart: its two boxes are found, and nothing else."""
     network = read_network(written(OWN[name]))
@@ -344,7 +354,7 @@ def test_a_network_of_a_cfg_learns(written, name):
     truth = np.array([[[0.1, 0.1, 0.2, 0.25, 0], [0.3, 0.4, 0.7, 0.9, classes - 1], [0, 0, 0, 0, -1]]], np.float32)
     images = random_picture(96)
     schedule = Schedule(steps, 5, 0, 5e-3, 1e-4, 0.9)
-    trainer = Trainer(*make_network(network, classes, 96, "FP32", 0), network.heads, 1, schedule)
+    trainer = Trainer(*make_network(network, classes, (96, 96), "FP32", 0), network.heads, 1, schedule)
     trainer.begin()
     data = tf.data.Dataset.from_tensors((images, truth)).repeat()
     losses = trainer.fit(data, epochs=3, steps_per_epoch=steps // 3, shuffle=False, verbose=0).history["loss"]

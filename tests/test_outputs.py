@@ -35,7 +35,7 @@ class FindsOne:
 
     name = "finds one"
     timings = Timings(1, 0.001, 0.02, 0.0004)
-    spec = type("Spec", (), {"input_size": 64, "name": "finds one", "classes": NAMES})
+    spec = type("Spec", (), {"input_size": (64, 64), "name": "finds one", "classes": NAMES})
     names = NAMES
 
     def __init__(self, at=lambda call: None):

@@ -21,7 +21,7 @@ BOXES = np.array([[10.25, 20.5, 30.75, 40.5], [0, 0, 80, 48]], np.float32)
 class FindsTwo:
     """Stands for a detector: the same two boxes in every frame but a black one."""
 
-    spec = type("Spec", (), {"input_size": 64})
+    spec = type("Spec", (), {"input_size": (64, 64)})
     names = NAMES
 
     def __call__(self, frames, *thresholds):

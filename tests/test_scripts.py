@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 from yolov3 import configs
+from yolov3.darknet import save_yolo_weights
 from yolov3.loading import SHIPPED, custom_weights
+from yolov3.yolov4 import Create_Yolo
 
 import cv2
 import numpy as np
@@ -67,6 +69,7 @@ def assert_one_line(result, *parts):
         assert part in err
 
 
+@pytest.mark.slow
 def test_offline_the_missing_official_weights_are_one_line_with_url_and_place(project):
     root = project(YOLO_TYPE="yolov4")
     assert_one_line(
@@ -77,6 +80,7 @@ def test_offline_the_missing_official_weights_are_one_line_with_url_and_place(pr
     assert [path.name for path in (root / "model_data").glob("*.weights*")] == ["yolov3-tiny.weights"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("constants", "parts"),
     [
@@ -104,6 +108,7 @@ def test_as_cloned_things_of_80_classes_are_found_and_only_those_that_are_there(
     assert not list((root / "model_data").glob("*.part"))
 
 
+@pytest.mark.slow
 def test_as_cloned_a_photograph_outside_is_understood(project, shared):
     code, out, err = run(project(), "detection_demo.py", shared / "images" / "dog.jpg")
     assert (code, err) == (0, "")
@@ -111,6 +116,7 @@ def test_as_cloned_a_photograph_outside_is_understood(project, shared):
     assert {"car", "truck"} & set(labels(out))
 
 
+@pytest.mark.slow
 def test_as_cloned_a_model_of_ones_own_finds_digits_and_is_measured(project):
     root = project()
     code, out, err = run(root, "detection_custom.py")
@@ -137,6 +143,7 @@ def test_a_model_of_ones_own_goes_before_the_one_that_comes_along(monkeypatch, t
     assert custom_weights() == "checkpoints/other"
 
 
+@pytest.mark.slow
 def test_dog_bicycle_and_car_on_darknets_picture(project, shared):
     root = project(
         YOLO_TYPE="yolov4",
@@ -149,6 +156,7 @@ def test_dog_bicycle_and_car_on_darknets_picture(project, shared):
     assert cv2.imread(str(root / "results" / "dog.jpg")).shape == (576, 768, 3)
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_sigterm_end_a_running_script_cleanly_with_a_playable_video(project, tmp_path):
     source, output = tmp_path / "in.mp4", tmp_path / "out.mp4"
     writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"mp4v"), 25, (320, 240))
@@ -161,8 +169,7 @@ def test_ctrl_c_and_sigterm_end_a_running_script_cleanly_with_a_playable_video(p
         YOLO_CUSTOM_WEIGHTS="random.weights",
         TRAIN_CLASSES="model_data/coco/coco.names",
     )
-    make = "from yolov3.utils import *; from yolov3.yolov4 import *; save_yolo_weights(Create_Yolo(), 'random.weights')"
-    subprocess.run([sys.executable, "-c", make], cwd=root, check=True)
+    save_yolo_weights(Create_Yolo(64, "yolov4", True, 80), root / "random.weights")
 
     for number, code in ((signal.SIGINT, 0), (signal.SIGTERM, 143)):
         process = start(root, "detection_custom.py", source, "--output", output)
@@ -191,6 +198,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_when_nobody_reads_on_a_script_ends_without_a_word():
     command = [sys.executable, "-c", TALKATIVE]
     process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -200,6 +208,7 @@ def test_when_nobody_reads_on_a_script_ends_without_a_word():
     assert process.wait() == 141
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_where_nothing_can_be_printed_one_line_says_so():
     command = [sys.executable, "-c", TALKATIVE]

@@ -182,20 +182,20 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
     assert configured_spec().heads.anchors == heads.anchors[::-1]
 
 
-@pytest.mark.parametrize(
-    "constants", [{"TRAIN_BATCH_SIZE": 16}, {"TRAIN_FREEZE_EPOCHS": 1}, {"TRAIN_MULTISCALE": (96,)}]
-)
-def test_it_trains_with(constants, small, monkeypatch):
+@pytest.mark.slow
+def test_a_frozen_backbone_thaws_after_its_epochs_at_two_sizes(small, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
-    for name, value in constants.items():
-        monkeypatch.setattr(configs, name, value)
+    monkeypatch.setattr(configs, "TRAIN_FREEZE_EPOCHS", 1)
+    monkeypatch.setattr(configs, "TRAIN_MULTISCALE", (96,))
     train.main()
     assert (small / "checkpoints" / "mine").is_dir()
 
 
-def test_a_data_set_of_one_picture_will_do(small, monkeypatch):
+@pytest.mark.slow
+def test_a_data_set_of_one_picture_will_do_for_batches_of_sixteen(small, monkeypatch):
     lines = (small / "train.txt").read_text().split("\n")
     (small / "train.txt").write_text(lines[0])
+    monkeypatch.setattr(configs, "TRAIN_BATCH_SIZE", 16)
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     train.main()
     assert (small / "checkpoints" / "mine").is_dir()
@@ -305,6 +305,7 @@ def test_stopped_twice_it_ends_as_if_it_had_not_been(small, monkeypatch, capsys)
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(small, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     evaluate = callbacks.evaluate
@@ -320,6 +321,7 @@ def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(small, mon
     assert (small / "checkpoints" / "mine").is_dir()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_no_checkpoint_is_not_replaced(small, monkeypatch):
     (small / "checkpoints" / "mine").mkdir(parents=True)
     (small / "checkpoints" / "mine" / "thesis.txt").write_text("mine")
@@ -399,6 +401,7 @@ def test_unusable_data_is_one_line(spoil, message, folder):
     assert not list((folder / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, monkeypatch):
     heads = configured_spec().heads
     for made, said in (

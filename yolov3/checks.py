@@ -4,7 +4,6 @@
 as one line and exit with code 1 (`say_it_in_one_line`).
 """
 
-import difflib
 import errno
 import functools
 import io
@@ -14,7 +13,7 @@ import re
 import stat
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -252,11 +251,10 @@ def printable(text: object) -> str:
     escapes; passwords in addresses become ***.
     """
     shown = mask_passwords(str(text))
-    return "".join(_escaped(x) if unicodedata.category(x) in INVISIBLE and x not in JOINERS else x for x in shown)
-
-
-def _escaped(character):
-    return character.encode("unicode_escape").decode()
+    return "".join(
+        x.encode("unicode_escape").decode() if unicodedata.category(x) in INVISIBLE and x not in JOINERS else x
+        for x in shown
+    )
 
 
 def tell(line: str) -> None:
@@ -299,12 +297,3 @@ def say_it_in_one_line(main: Callable) -> Callable:
             sys.exit(141 if error.errno == errno.EPIPE else f"error: output cannot be written: {error.strerror}")
 
     return run
-
-
-def check_wanted(wanted: Collection[str] | None, names: Sequence[str]) -> None:
-    """Raise UserError if a class that is wanted is not one of `names`; it says which name is the nearest."""
-    known = set(names)
-    for name in wanted or ():
-        if name not in known:
-            near = difflib.get_close_matches(name, names, 1) or names[:1]
-            raise UserError(f"class {name[:60]} is not known: is it {near[0]}? The model has {len(names)} classes")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from yolov3 import configs
-from yolov3.checks import UserError, check_wanted, printable, project_path, shell_path
+from yolov3.checks import UserError, printable, project_path, shell_path
 from yolov3.detect import Job, Terminated
-from yolov3.detector import Detector
+from yolov3.detector import Detector, check_wanted
 from yolov3.loading import Load_Yolo_model, configured_model
 from yolov3.media.outputs import RESULT_FILES
 from yolov3.settings import ScriptParser, write_settings

@@ -75,12 +75,12 @@ def read_source() -> tuple[Path, ModelSpec]:
 
     Raises UserError if it is missing, incomplete, or of another type, size or classes than configs.py says.
     """
-    configured, weights = configured_source() or (None, None)
+    configured, weights = configured_source()
     network = configured.network if configured else configured_network()
     if configured:
         name, size = name_of(weights, configured), configured.input_size
     else:
-        named = CONVERSION.sub("", Path(configs.YOLO_CUSTOM_WEIGHTS).name)
+        named = CONVERSION.sub("", weights.name)
         name = network.name if named in NETWORKS else named
         size = cfg_size(network) if network.cfg else check_input_size(configs.YOLO_INPUT_SIZE)
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size_name(size)}"
@@ -115,17 +115,17 @@ def read_served(word: str | Path) -> tuple[Path, ModelSpec, dict[str, Any]]:
     return folder, spec, about
 
 
-def configured_source() -> tuple[ModelSpec, Path] | None:
+def configured_source() -> tuple[ModelSpec | None, Path]:
     """Return the ModelSpec and the path of YOLO_CUSTOM_WEIGHTS or, without it, of the Darknet weights.
 
-    None means that it names a conversion that is not written yet.
+    The ModelSpec is None if they name a conversion that is not written yet.
     """
-    name = configs.YOLO_CUSTOM_WEIGHTS
+    name: Any = configs.YOLO_CUSTOM_WEIGHTS
     try:
         return configured_model(name, framework=None if name else "tf")
     except UserError:
         if any(f"-{framework}-" in str(name) for framework in RUNTIMES):
-            return None
+            return None, Path(name)
         raise
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from yolov3 import configs
-from yolov3.checks import UserError, check_wanted, choose, class_names, project_path, shell_path, tell
-from yolov3.detector import Detections, Detector
+from yolov3.checks import UserError, choose, class_names, project_path, shell_path, tell
+from yolov3.detector import Detections, Detector, check_wanted
 from yolov3.files import OneFileRefused, check_output, check_writable, falls_on, told_in_one_line
 from yolov3.media.drawing import check_colour, draw_detections, draw_tracks
 from yolov3.media.outputs import PICTURE_SUFFIXES, RESULT_FILES, name_pictures, shorten, write_picture

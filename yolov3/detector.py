@@ -6,6 +6,7 @@ all call it and nothing else.
 Runtimes differ in the network only. `loading.Load_Yolo_model` makes the detector that configs.py means.
 """
 
+import difflib
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -74,6 +75,15 @@ class Timings:
         per_picture = 1000 / max(self.pictures, 1)
         parts = (f"{getattr(self, x) * per_picture:.1f} ms {x}" for x in ("preparing", "network", "suppression"))
         return f"a picture: {', '.join(parts)}"
+
+
+def check_wanted(wanted: Collection[str] | None, names: Sequence[str]) -> None:
+    """Raise UserError if a class that is wanted is not one of `names`; it says which name is the nearest."""
+    known = set(names)
+    for name in wanted or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, names, 1) or names[:1]
+            raise UserError(f"class {name[:60]} is not known: is it {near[0]}? The model has {len(names)} classes")
 
 
 class Detector:
@@ -168,11 +178,12 @@ class Detector:
             check_threshold("iou_threshold", self.iou_threshold if iou_threshold is None else iou_threshold),
         )
         started = time.perf_counter()
-        fitted, batches = self._fit_each(frames), {}
+        fitted = self._fit_each(frames)
+        batches: dict[tuple, list[int]] = {}
         for i, images in enumerate(fitted):
             batches.setdefault(tuple(images.shape), []).append(i)  # inputs of one size
         self._count(len(frames), time.perf_counter() - started, 0.0, 0.0)
-        found = {}
+        found: dict[int, Detections] = {}
         for rows in batches.values():
             sizes = tf.constant([frames[i].shape[:2] for i in rows])
             found.update(zip(rows, self._detect(_joined([fitted[i] for i in rows]), sizes, thresholds), strict=True))

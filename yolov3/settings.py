@@ -34,17 +34,13 @@ from yolov3.files import whole_file
 
 MOST_BYTES = 2**24  # of a settings file
 FILE_NAME = "settings.py"  # in a folder of results
-PATHS = (
-    *("YOLO_V3_WEIGHTS", "YOLO_V4_WEIGHTS", "YOLO_V3_TINY_WEIGHTS", "YOLO_V4_TINY_WEIGHTS", "YOLO_COCO_CLASSES"),
-    *(
-        "TRAIN_CLASSES",
-        "TRAIN_ANNOT_PATH",
-        "TRAIN_VAL_PATH",
-        "TEST_ANNOT_PATH",
-        "TRAIN_CHECKPOINTS_FOLDER",
-        "TRAIN_LOGDIR",
-    ),
+# fmt: off
+PATHS = (  # constants that name a file or folder
+    "YOLO_V3_WEIGHTS", "YOLO_V4_WEIGHTS", "YOLO_V3_TINY_WEIGHTS", "YOLO_V4_TINY_WEIGHTS", "YOLO_COCO_CLASSES",
+    "TRAIN_CLASSES", "TRAIN_ANNOT_PATH", "TRAIN_VAL_PATH", "TEST_ANNOT_PATH", "TRAIN_CHECKPOINTS_FOLDER",
+    "TRAIN_LOGDIR",
 )
+# fmt: on
 OTHERWISE = {  # what some of them may be instead
     "TRAIN_VAL_PATH": (type(None),),
     "TEST_ANNOT_PATH": (type(None),),

@@ -51,14 +51,15 @@ def by_onnx(backend: str | None) -> bool:
 
 def load(spec: ModelSpec, folder: Path, options: RunOptions) -> Callable:
     """Return the network of a folder that tools/Convert_to_TRT.py has written, on an NVIDIA GPU."""
-    about = read_about(folder)
+    has_onnx, about = (folder / onnx.FILE).exists(), read_about(folder)
+    if not has_onnx:
+        check_tensorrt()
     sizes = about.get("batch_sizes")
     if not isinstance(sizes, list) or not all(isinstance(size, int) and size > 0 for size in sizes) or not sizes:
         raise UserError(f"{folder}/model.json does not say which batch_sizes it has engines for: convert again")
-    if (folder / onnx.FILE).exists():
+    if has_onnx:
         workspace = check_count(f"workspace in {folder}/model.json", about.get("workspace", 0), 0)
         return load_onnx(spec, folder, options, Profile(spec.precision, input_shape(spec), tuple(sizes), workspace))
-    check_tensorrt()
     import_converter()  # registers TRTEngineOp
     return in_batches(savedmodel.load_network(folder, spec), sizes)
 
