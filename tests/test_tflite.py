@@ -229,13 +229,3 @@ def test_a_wrong_constant_is_named(monkeypatch, constant, value, part):
     with pytest.raises(UserError, match=constant) as error:
         Convert_to_TFLite.main.__wrapped__() if constant.endswith("MODE") else Load_Yolo_model(SHIPPED)
     assert part in str(error.value)
-
-
-def test_too_few_calibration_pictures(made, monkeypatch):
-    constants = {"TRAIN_CHECKPOINTS_FOLDER": str(made), "YOLO_INPUT_SIZE": SIZE, "YOLO_CUSTOM_WEIGHTS": SHIPPED}
-    calibration = {"YOLO_CALIBRATION_IMAGES": str(PROJECT / "IMAGES/digits"), "YOLO_CALIBRATION_COUNT": 10**4}
-    for name, value in {**constants, **calibration, "YOLO_TFLITE_QUANTIZE_MODE": "INT8"}.items():
-        monkeypatch.setattr(configs, name, value)
-    monkeypatch.setattr(sys, "argv", ["script"])
-    with pytest.raises(UserError, match="YOLO_CALIBRATION_COUNT = 10000, but"):
-        Convert_to_TFLite.main.__wrapped__()
