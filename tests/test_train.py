@@ -342,6 +342,7 @@ def rows_of(small):
     return read_results(small / "log" / "mine" / "results.csv")
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_for_more_epochs_after_its_end(small, monkeypatch, capsys):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     train.main()
@@ -357,6 +358,7 @@ def test_a_training_goes_on_for_more_epochs_after_its_end(small, monkeypatch, ca
     assert "has done 6 steps, but TRAIN_EPOCHS makes 4: raise it to go on" in error_of_training()
 
 
+@pytest.mark.slow
 def test_a_training_that_ended_early_goes_on_with_more_patience(small, monkeypatch, capsys):
     monkeypatch.setattr(callbacks, "evaluate", lambda *_, **__: SimpleNamespace(AP50=0.5, AP=0.25))
     monkeypatch.setattr(configs, "TRAIN_PATIENCE", 1)
