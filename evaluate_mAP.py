@@ -15,7 +15,8 @@ detection_custom.py uses it. Its class names must be the annotated ones in the s
 class would be compared with boxes of another. Thresholds, input size and batch size are TEST_... in yolov3/configs.py.
 The table gives precision and recall of each class at IoU 0.5, at the score threshold with its best F1.
 
-Writes precision_recall.png, detections.json (COCO's results) and truth.json (COCO's annotations, with the same ids):
+Draws curves of precision and recall, F1 by the score threshold, the confusion matrix, and pictures with truth and
+detections side by side. Writes detections.json (COCO's results) and truth.json (COCO's annotations, with the same ids):
     truth = COCO("truth.json"); COCOeval(truth, truth.loadRes("detections.json"), "bbox")
 """
 
@@ -40,7 +41,7 @@ from yolov3.checks import (
 from yolov3.evaluation import evaluate
 from yolov3.files import check_writable
 from yolov3.loading import SHIPPED, Load_Yolo_model, configured_model, custom_weights
-from yolov3.report import draw_curves, table, write_coco_json
+from yolov3.report import draw_report, table, write_coco_json
 from yolov3.settings import ScriptParser, configured_names, write_settings
 
 OUTPUT = "results/evaluation"
@@ -140,9 +141,10 @@ def main() -> None:
     print(detector.timings)
     print(f"\n{table(scores)}\n")
     write_coco_json(arguments.output, scores)
-    draw_curves(arguments.output / "precision_recall.png", scores)
+    shown = check_threshold("YOLO_SCORE_THRESHOLD", configs.YOLO_SCORE_THRESHOLD)
+    drawn = draw_report(arguments.output, scores, checked.records, shown, configs.YOLO_MAX_PIXELS)
     write_settings(arguments.output)
-    print(f"written: detections.json, truth.json and precision_recall.png in {arguments.output}")
+    print(f"written: detections.json, truth.json, {', '.join(drawn[:-1])} and {drawn[-1]} in {arguments.output}")
 
 
 if __name__ == "__main__":

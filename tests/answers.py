@@ -1,7 +1,7 @@
 """Whether a SavedModel answers the same under another TensorFlow; needs nothing else of the project, nor pytest.
 
-python tests/answers.py checkpoints/yolov4-tiny-416 --write answers.npz    under the TensorFlow that converted it
-python tests/answers.py checkpoints/yolov4-tiny-416 --check answers.npz    under another one, 2.10.1 for example
+python tests/answers.py checkpoints/yolov4-tiny-digits-416 --write answers.npz    under the TensorFlow that converted it
+python tests/answers.py checkpoints/yolov4-tiny-digits-416 --check answers.npz    under another one, 2.10.1 for example
 """
 
 import argparse

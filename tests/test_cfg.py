@@ -365,11 +365,11 @@ def test_trained_weights_with_their_cfg_get_the_anchors_they_were_trained_with(s
 def test_a_converter_looks_for_the_folder_of_the_cfgs_size(mine, text, cfg, monkeypatch):
     monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", str(mine))
     monkeypatch.setattr(configs, "TRAIN_CLASSES", NAMES)
-    assert conversion.configured_source().input_size == (64, 64)
+    assert conversion.configured_source()[0].input_size == (64, 64)
     cfg(text)
-    assert conversion.configured_source().input_size == configured_model(mine, NAMES)[0].input_size == (96, 96)
+    assert conversion.configured_source()[0].input_size == configured_model(mine, NAMES)[0].input_size == (96, 96)
     monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", "checkpoints/yolov4-tiny-trt-INT8-64")
-    assert conversion.configured_source() is None  # it is not there yet
+    assert conversion.configured_source()[0] is None  # it is not there yet
 
 
 def test_the_official_file_needs_no_words(monkeypatch, capsys):

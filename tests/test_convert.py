@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 from yolov3 import configs
 from yolov3.annotations.format import check_annotations
@@ -14,11 +16,12 @@ from yolov3.boxes import decode
 from yolov3.calibration import CalibrationInputs, choose_pictures
 from yolov3.checkpoint import read_about, read_model, write_about, write_checkpoint
 from yolov3.checks import PROJECT, UserError, read_class_names
+from yolov3.conversion import read_source
 from yolov3.evaluation import evaluate
 from yolov3.images import read_picture
 from yolov3.loading import SHIPPED, Load_Yolo_model, configured_model
 from yolov3.runtimes import savedmodel
-from yolov3.runtimes.common import BAKED, baked, in_project
+from yolov3.runtimes.common import BAKED, baked, folder_name, in_project, name_of
 from yolov3.runtimes.openvino import behind_heads, import_openvino, in_place, quantise, read_saved_model
 from yolov3.runtimes.openvino_rewrites import save_copies
 from yolov3.runtimes.tf import freeze, keras_network
@@ -85,7 +88,7 @@ def strict(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         thresholds = {"YOLO_SCORE_THRESHOLD": 0.01, "YOLO_IOU_THRESHOLD": 0.3}
         converter(patch, folder)("pb", YOLO_CLASS_AGNOSTIC=True, YOLO_MAX_PIXELS=100_000, **thresholds)
-    return folder / f"yolov4-tiny-{SIZE}"
+    return folder / f"yolov4-tiny-digits-{SIZE}"
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +121,7 @@ def assert_same(ours, theirs):
 
 
 def test_serving_default_answers_as_the_keras_model(made):
-    folder = made / f"yolov4-tiny-{SIZE}"
+    folder = made / f"yolov4-tiny-digits-{SIZE}"
     model = read_model(folder)
     network = keras_network(model, PROJECT / SHIPPED)
     images = tf.random.stateless_uniform((3, SIZE, SIZE, 3), (1, 2))
@@ -128,7 +131,7 @@ def test_serving_default_answers_as_the_keras_model(made):
 
 
 def test_detect_bytes_answers_as_the_detector_and_a_broken_file_spoils_no_other(made, detector):
-    detect_bytes = savedmodel.load(made / f"yolov4-tiny-{SIZE}", "detect_bytes")
+    detect_bytes = savedmodel.load(made / f"yolov4-tiny-digits-{SIZE}", "detect_bytes")
     frame = frames(1)[0]
     png, bmp = encoded(frame), encoded(frame[:200], ".bmp")
     whole = [sample(i).read_bytes() for i in range(5)]
@@ -157,7 +160,7 @@ def test_detect_bytes_answers_as_the_detector_and_a_broken_file_spoils_no_other(
 
 
 def test_detect_bytes_takes_no_files_and_only_broken_ones(made):
-    detect_bytes = savedmodel.load(made / f"yolov4-tiny-{SIZE}", "detect_bytes")
+    detect_bytes = savedmodel.load(made / f"yolov4-tiny-digits-{SIZE}", "detect_bytes")
     assert detect_bytes(image_bytes=tf.constant([], tf.string))["boxes"].shape == (0, 100, 4)
     assert detect_bytes(image_bytes=tf.constant([b"", b"x"]))["valid_detections"].numpy().tolist() == [-1, -1]
 
@@ -181,7 +184,7 @@ def test_class_agnostic_suppression_is_baked_in_and_recorded(strict, made, monke
         np.testing.assert_array_equal(answers["classes"][i, :n], expected.classes)
         np.testing.assert_allclose(answers["boxes"][i, :n], expected.boxes, atol=0.05)
 
-    older = made / f"yolov4-tiny-{SIZE}"
+    older = made / f"yolov4-tiny-digits-{SIZE}"
     about = read_about(older)
     assert about.pop("class_agnostic") is False
     (tmp_path / "older").mkdir()
@@ -199,7 +202,7 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(strict):
 
 def test_a_large_jpeg_is_decoded_smaller_and_the_boxes_stay(made, detector):
     """For an input of 160 pixels, 960 and more are decoded at a half, 1,920 at a quarter, 3,840 at an eighth."""
-    detect_bytes = savedmodel.load(made / f"yolov4-tiny-{SIZE}", "detect_bytes")
+    detect_bytes = savedmodel.load(made / f"yolov4-tiny-digits-{SIZE}", "detect_bytes")
     frame = frames(1)[0]  # 567 x 599
     for times in (2, 4, 7):
         large = cv2.resize(frame, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
@@ -220,21 +223,21 @@ def best_iou(ours, theirs):
 
 
 def test_model_json_tells_what_it_is_and_what_it_was_made_from(made):
-    about = read_about(made / f"yolov4-tiny-{SIZE}")
+    about = read_about(made / f"yolov4-tiny-digits-{SIZE}")
     original = read_about(PROJECT / SHIPPED)
     for key in ("type", "tiny", "classes", "resize", "strides", "anchors", "scale_x_y", "nms"):
         assert about[key] == original[key]
     assert about["made_from"] == SHIPPED
     assert (about["input_size"], about["framework"], about["precision"]) == (SIZE, "tf", "FP32")
     assert (about["score_threshold"], about["iou_threshold"]) == (0.3, 0.45)
-    about = read_about(made / f"yolov4-tiny-openvino-INT8-{SIZE}")
+    about = read_about(made / f"yolov4-tiny-digits-openvino-INT8-{SIZE}")
     assert (about["framework"], about["precision"]) == ("openvino", "INT8")
     assert (about["calibrated_on"], about["calibration_count"]) == (str(SAMPLES), 24)
 
 
 @pytest.mark.parametrize("precision", ["FP32", "BF16"])
 def test_the_detector_runs_a_saved_model(made, detector, precision):
-    loaded = Load_Yolo_model(made / f"yolov4-tiny-{SIZE}", input_size=SIZE, precision=precision)
+    loaded = Load_Yolo_model(made / f"yolov4-tiny-digits-{SIZE}", input_size=SIZE, precision=precision)
     assert (loaded.spec.framework, loaded.spec.precision) == ("tf", precision)
     other = detector if precision == "FP32" else Load_Yolo_model(SHIPPED, input_size=SIZE, precision=precision)
     assert_same(loaded(frames()), other(frames()))
@@ -253,7 +256,7 @@ def test_openvino_tells_nobody_of_our_conversions():
 def test_openvino_finds_the_same_boxes_in_any_batch(made, detector, monkeypatch, hint, threads):
     monkeypatch.setattr(configs, "YOLO_OPENVINO_HINT", hint)
     monkeypatch.setattr(configs, "YOLO_OPENVINO_THREADS", threads)
-    loaded = Load_Yolo_model(made / f"yolov4-tiny-openvino-FP32-{SIZE}", input_size=SIZE)
+    loaded = Load_Yolo_model(made / f"yolov4-tiny-digits-openvino-FP32-{SIZE}", input_size=SIZE)
     assert (loaded.spec.framework, loaded.spec.precision) == ("openvino", "FP32")
     for count in (1, 3, 1, 6):
         assert_same(loaded(frames(count)), detector(frames(count)))
@@ -268,7 +271,7 @@ def test_a_tensor_is_lent_where_it_lies():
 
 
 def test_in_int8_the_same_digits_are_found(made, detector):
-    loaded = Load_Yolo_model(made / f"yolov4-tiny-openvino-INT8-{SIZE}", input_size=SIZE)
+    loaded = Load_Yolo_model(made / f"yolov4-tiny-digits-openvino-INT8-{SIZE}", input_size=SIZE)
     ours, theirs = (np.concatenate([x.classes for x in found(frames(), 0.5)]) for found in (loaded, detector))
     assert len(theirs) > 5
     assert abs(len(ours) - len(theirs)) <= 2
@@ -366,17 +369,18 @@ def test_int8_loses_at_most_one_point_on_photographs(convert, tmp_path, shared):
 
 @pytest.mark.slow
 def test_layers_go_back_to_float_until_no_more_is_lost_than_allowed(convert, made, tmp_path, capsys):
-    shutil.copytree(made / f"yolov4-tiny-{SIZE}", tmp_path / f"yolov4-tiny-{SIZE}")
+    shutil.copytree(made / f"yolov4-tiny-digits-{SIZE}", tmp_path / f"yolov4-tiny-digits-{SIZE}")
     lines = (SAMPLES / "digits.txt").read_text().splitlines()
     (tmp_path / "few.txt").write_text("\n".join(f"{SAMPLES}/{line}" for line in lines[:12]) + "\n")
     data = {"TEST_ANNOT_PATH": str(tmp_path / "few.txt"), "TRAIN_CLASSES": "model_data/digits/digits.names"}
     convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE="INT8", YOLO_OPENVINO_MAX_DROP=0.5, **data)
     measured = [line for line in capsys.readouterr().out.splitlines() if line.startswith("AP50")]
     assert len(measured) >= 2  # before and after, and after each layer that went back
-    assert read_model(tmp_path / f"yolov4-tiny-openvino-INT8-{SIZE}").precision == "INT8"
+    assert read_model(tmp_path / f"yolov4-tiny-digits-openvino-INT8-{SIZE}").precision == "INT8"
     checked = check_annotations(tmp_path / "few.txt", 10, 10**9)
     exact, quantised = (
-        Load_Yolo_model(tmp_path / f"yolov4-tiny{kind}-{SIZE}", input_size=SIZE) for kind in ("", "-openvino-INT8")
+        Load_Yolo_model(tmp_path / f"yolov4-tiny-digits{kind}-{SIZE}", input_size=SIZE)
+        for kind in ("", "-openvino-INT8")
     )
     thresholds = configs.TEST_SCORE_THRESHOLD, configs.TEST_IOU_THRESHOLD
     before, after = (
@@ -398,7 +402,7 @@ def test_int8_loses_at_most_one_point_on_digits(convert, tmp_path):
     checked = check_annotations(tmp_path / "digits_test.txt", 10, 10**9)
     exact, quantised = (
         100 * evaluate(Load_Yolo_model(tmp_path / name), checked.records, checked.sizes, NAMES, 0.001, 0.45).AP50
-        for name in ("yolov4-tiny-416", "yolov4-tiny-openvino-INT8-416")
+        for name in ("yolov4-tiny-digits-416", "yolov4-tiny-digits-openvino-INT8-416")
     )
     assert quantised >= exact - 1.0
 
@@ -426,7 +430,10 @@ def test_broken_calibration_pictures_are_told_and_replaced(tmp_path, capsys):
     first.write_bytes(first.read_bytes()[:2000])
     assert first not in choose_pictures(tmp_path, 5, 10**9)
     assert "truncated or damaged" in capsys.readouterr().err
-    with pytest.raises(UserError, match=r"YOLO_CALIBRATION_COUNT = 6, but .* has 5 pictures that can be read"):
+    assert len(choose_pictures(tmp_path, 6, 10**9)) == 5  # as many as there are
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="has no picture that can be read: name others in YOLO_CALIBRATION_IMAGES"):
         choose_pictures(tmp_path, 6, 10**9)
 
 
@@ -447,18 +454,21 @@ def test_no_calibration_pictures_are_told_by_their_constant(tmp_path):
 
 
 def test_a_conversion_is_no_source_and_needs_one(convert, made, tmp_path):
-    with pytest.raises(UserError, match=f"yolov4-tiny-{SIZE} is missing: python tools/Convert_to_pb.py writes it"):
+    with pytest.raises(
+        UserError, match=f"yolov4-tiny-digits-{SIZE} is missing: python tools/Convert_to_pb.py writes it"
+    ):
         convert("openvino")
     with pytest.raises(UserError, match="is a conversion already: name in YOLO_CUSTOM_WEIGHTS what"):
-        convert("pb", YOLO_CUSTOM_WEIGHTS=str(made / f"yolov4-tiny-{SIZE}"))
+        convert("pb", YOLO_CUSTOM_WEIGHTS=str(made / f"yolov4-tiny-digits-{SIZE}"))
     with pytest.raises(UserError, match="openvino-FP32-160 is a conversion already"):
-        convert("pb", YOLO_CUSTOM_WEIGHTS=str(made / f"yolov4-tiny-openvino-FP32-{SIZE}"))
+        convert("pb", YOLO_CUSTOM_WEIGHTS=str(made / f"yolov4-tiny-digits-openvino-FP32-{SIZE}"))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_source_that_does_not_fit_configs_is_refused_naming_both(convert, made, tmp_path):
-    folder = tmp_path / f"yolov4-tiny-{SIZE}"
+    folder = tmp_path / f"yolov4-tiny-digits-{SIZE}"
     shutil.copytree(made / folder.name, folder)
+    shutil.copytree(folder, tmp_path / f"yolov4-tiny-{SIZE}")  # where Darknet's weights are converted to
     (tmp_path / "two.names").write_text("a\nb\n")
     with pytest.raises(UserError, match=r"has 10 classes \(0, 1, 2 ...\), but those of yolov3/configs.py are 2 \(a, b"):
         convert("openvino", YOLO_TYPE="yolov4", YOLO_CUSTOM_WEIGHTS=None, YOLO_COCO_CLASSES=str(tmp_path / "two.names"))
@@ -468,7 +478,7 @@ def test_a_source_that_does_not_fit_configs_is_refused_naming_both(convert, made
 
 
 def test_a_damaged_folder_is_one_line_wherever_it_is_used(convert, made, tmp_path):
-    folder = tmp_path / f"yolov4-tiny-{SIZE}"
+    folder = tmp_path / f"yolov4-tiny-digits-{SIZE}"
     shutil.copytree(made / folder.name, folder)
     whole = (folder / "saved_model.pb").read_bytes()
     for damage, message in (
@@ -488,7 +498,7 @@ def test_a_damaged_folder_is_one_line_wherever_it_is_used(convert, made, tmp_pat
         with pytest.raises(UserError, match="is not a checkpoint"):
             use()
 
-    folder = tmp_path / f"yolov4-tiny-openvino-FP32-{SIZE}"
+    folder = tmp_path / f"yolov4-tiny-digits-openvino-FP32-{SIZE}"
     shutil.copytree(made / folder.name, folder)
     (folder / "model.bin").write_bytes(b"")
     with pytest.raises(UserError, match="holds no model.xml and model.bin that can be read: convert again"):
@@ -499,10 +509,13 @@ def test_a_folder_that_does_not_fit_configs_is_refused_naming_both(made, monkeyp
     for name, value in {"TRAIN_CHECKPOINTS_FOLDER": str(made), "YOLO_INPUT_SIZE": SIZE}.items():
         monkeypatch.setattr(configs, name, value)
     for constants, message in (
-        ({"YOLO_CUSTOM_WEIGHTS": f"yolov4-openvino-INT8-{SIZE}"}, '"openvino", but it is "tf" in yolov3/configs.py'),
+        (
+            {"YOLO_CUSTOM_WEIGHTS": f"yolov4-tiny-digits-openvino-INT8-{SIZE}"},
+            '"openvino", but it is "tf" in yolov3/configs.py',
+        ),
         ({"YOLO_CUSTOM_WEIGHTS": SHIPPED, "YOLO_FRAMEWORK": "openvino"}, '"tf", but it is "openvino" .*OpenVINO.py'),
         (
-            {"YOLO_CUSTOM_WEIGHTS": f"yolov4-{SIZE}", "YOLO_FRAMEWORK": "tf", "YOLO_INPUT_SIZE": 416},
+            {"YOLO_CUSTOM_WEIGHTS": f"yolov4-tiny-digits-{SIZE}", "YOLO_FRAMEWORK": "tf", "YOLO_INPUT_SIZE": 416},
             "160 x 160 pixels, but YOLO_INPUT_SIZE .* is 416",
         ),
     ):
@@ -524,8 +537,32 @@ def test_a_model_of_80_classes_is_not_calibrated_on_digits(convert, monkeypatch,
 
 
 def test_a_checkpoint_is_converted_whatever_type_is_configured(made):
-    names = {f"yolov4-tiny{kind}-{SIZE}" for kind in ("", "-openvino-FP32", "-openvino-INT8")}
+    names = {f"yolov4-tiny-digits{kind}-{SIZE}" for kind in ("", "-openvino-FP32", "-openvino-INT8")}
     assert {x.name for x in made.iterdir()} == names
+
+
+def test_conversions_are_called_after_the_model_that_was_trained(monkeypatch, tmp_path):
+    spec = read_model(PROJECT / SHIPPED)
+    for name in ("cells_Tiny", "cells-2", "cells-openvino"):
+        write_checkpoint(tmp_path / name, spec, stored_arrays(PROJECT / SHIPPED)[:1], "a test")
+        assert name_of(tmp_path / name, spec) == name
+        for framework, precision, size, folder in (
+            ("tf", "FP32", (416, 416), f"{name}-416"),
+            ("tf", "FP32", (256, 416), f"{name}-256x416"),
+            ("openvino", "INT8", (416, 416), f"{name}-openvino-INT8-416"),
+            ("onnx", "FP16", (256, 416), f"{name}-onnx-FP16-256x416"),
+            ("neuron", "FP32", (416, 416), f"{name}-neuron-416"),
+        ):
+            made = replace(spec, framework=framework, precision=precision, input_size=size)
+            assert folder_name(made, name) == folder
+            (tmp_path / folder).mkdir()
+            assert name_of(tmp_path / folder, made) == name
+    assert name_of(PROJECT / "model_data" / "yolov3-tiny.weights", spec) == "yolov4-tiny"
+
+    monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(tmp_path))
+    monkeypatch.setattr(configs, "YOLO_CUSTOM_WEIGHTS", "checkpoints/mine-openvino-INT8-416")  # not written yet
+    with pytest.raises(UserError, match="mine-416 is missing: python tools/Convert_to_pb.py"):
+        read_source()
 
 
 def test_weights_that_are_nan_are_refused(convert, tmp_path):
@@ -545,27 +582,28 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(convert, made, 
                 convert("openvino", YOLO_OPENVINO_QUANTIZE_MODE=mode)
             if package == "openvino":
                 with pytest.raises(UserError, match="OpenVINO is not installed"):
-                    Load_Yolo_model(made / f"yolov4-tiny-openvino-FP32-{SIZE}")
+                    Load_Yolo_model(made / f"yolov4-tiny-digits-openvino-FP32-{SIZE}")
 
 
 @pytest.mark.slow
 def test_what_was_made_from_something_else_is_replaced_only_on_request(convert, made, tmp_path):
-    folder = shutil.copytree(made / f"yolov4-tiny-{SIZE}", tmp_path / f"yolov4-tiny-{SIZE}")
+    name = f"yolov4-tiny-digits-{SIZE}"
+    folder = shutil.copytree(made / name, tmp_path / name)
     before = (folder / "model.json").read_text()
-    shutil.copytree(PROJECT / SHIPPED, tmp_path / "other")
-    with pytest.raises(UserError, match=f"made from {SHIPPED}, not from .*other: give --overwrite to replace it"):
-        convert("pb", YOLO_CUSTOM_WEIGHTS="other")
+    other = shutil.copytree(PROJECT / SHIPPED, tmp_path / "other" / Path(SHIPPED).name)  # another model of that name
+    with pytest.raises(UserError, match=f"made from {SHIPPED}, not from .*other/.*: give --overwrite to replace it"):
+        convert("pb", YOLO_CUSTOM_WEIGHTS=str(other))
     assert (folder / "model.json").read_text() == before
     convert("pb", "--overwrite")
-    assert read_about(folder)["made_from"] == str(tmp_path / "other")
+    assert read_about(folder)["made_from"] == str(other)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["pb", "openvino"])
 def test_a_full_disk_keeps_the_folder_that_was_there(convert, made, tmp_path, target):
     """It is of the same source, which nothing but the disk keeps from being replaced at once."""
-    name = f"yolov4-tiny-{SIZE}" if target == "pb" else f"yolov4-tiny-openvino-FP32-{SIZE}"
-    shutil.copytree(made / f"yolov4-tiny-{SIZE}", tmp_path / f"yolov4-tiny-{SIZE}")
+    name = f"yolov4-tiny-digits-{SIZE}" if target == "pb" else f"yolov4-tiny-digits-openvino-FP32-{SIZE}"
+    shutil.copytree(made / f"yolov4-tiny-digits-{SIZE}", tmp_path / f"yolov4-tiny-digits-{SIZE}")
     if target != "pb":
         convert(target)
     before = sorted((x.relative_to(tmp_path), x.stat().st_mtime_ns) for x in tmp_path.rglob("*") if x.is_file())

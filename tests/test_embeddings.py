@@ -23,9 +23,9 @@ import tensorflow as tf
 
 SIZE = 160
 FOLDERS = {
-    "tf": f"yolov4-tiny-{SIZE}",
-    "openvino": f"yolov4-tiny-openvino-FP32-{SIZE}",
-    "neuron": f"yolov4-tiny-neuron-{SIZE}",
+    "tf": f"yolov4-tiny-digits-{SIZE}",
+    "openvino": f"yolov4-tiny-digits-openvino-FP32-{SIZE}",
+    "neuron": f"yolov4-tiny-digits-neuron-{SIZE}",
 }
 
 

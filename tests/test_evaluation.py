@@ -11,13 +11,15 @@ import time
 import evaluate_mAP
 from yolov3 import configs
 from yolov3.annotations.format import Record
+from yolov3.charts import draw_curves
 from yolov3.checkpoint import ModelSpec, write_checkpoint
 from yolov3.checks import PROJECT, UserError
+from yolov3.confusion import confusion_matrix
 from yolov3.darknet import convolutions, get_arrays
 from yolov3.detector import Detections
 from yolov3.evaluation import SUMMARY, evaluate
 from yolov3.networks import NETWORKS
-from yolov3.report import draw_curves, table, write_coco_json
+from yolov3.report import draw_report, table, write_coco_json
 from yolov3.yolov4 import Create_Yolo
 
 import cv2
@@ -270,15 +272,44 @@ def test_a_batch_size_of_nothing_is_refused(measure):
         measure(([], answer()), batch_size=0)
 
 
-@pytest.mark.parametrize("names", [("$a_{", "_b", "数"), tuple(f"class {i}" for i in range(30))])
-def test_curves_are_drawn_whatever_the_names(names, tmp_path, recwarn):
+def test_precision_and_recall_by_score_by_hand(measure):
+    truth = [(0, 0, 40, 40, 0), (50, 50, 90, 90, 0)]
+    scores = measure((truth, answer((0.9, 0, 0, 40, 40, 0), (0.5, 10, 50, 40, 90, 0), (0.3, 50, 50, 90, 90, 0))))
+    precision, recall = scores.by_score[0]
+    at = [0, 30, 31, 50, 51, 90, 91]  # hundredths
+    assert recall[at].tolist() == [1, 1, 0.5, 0.5, 0.5, 0.5, 0]
+    assert precision[at[:-1]].tolist() == pytest.approx([2 / 3, 2 / 3, 0.5, 0.5, 1, 1]) and np.isnan(precision[91])
+    assert np.isnan(scores.by_score[1:]).all()
+
+
+def test_a_confusion_matrix_by_hand(measure):
+    found = answer(
+        (0.9, 0, 0, 40, 40, 1),  # the cat, taken for a dog
+        (0.8, 2, 0, 42, 40, 0),  # the same cat: it has a partner already
+        (0.7, 50, 50, 90, 90, 1),  # the dog
+        (0.2, 0, 50, 40, 90, 2),  # the cup, but under the threshold
+    )
+    truth = [(0, 0, 40, 40, 0), (50, 50, 90, 90, 1), (0, 50, 40, 90, 2)]
+    record = Record(None, *boxes_of(truth))
+    matrix = confusion_matrix([record, Record(None, *boxes_of([]))], {0: found, 1: answer()}, 3, 0.3)
+    assert matrix.tolist() == [[0, 1, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]]
+
+
+def test_of_two_boxes_a_detection_belongs_to_the_one_it_overlaps_most():
+    record = Record(None, *boxes_of([(0, 0, 40, 40, 0), (4, 0, 44, 40, 1)]))
+    found = {0: answer((0.9, 4, 0, 44, 40, 1), (0.8, 0, 0, 40, 40, 0))}
+    assert confusion_matrix([record], found, 3, 0.3).diagonal().tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("names", [("$a_{", "_b", "数"), tuple(f"class {i}" for i in range(30)), ("x" * 200,)])
+def test_a_report_is_drawn_whatever_the_names(names, tmp_path, recwarn):
     boxes = boxes_of([(0, 0, 40, 40, i) for i in range(len(names))])
     found = Detections(boxes[0], np.linspace(0.9, 0.1, len(names), dtype=np.float32), boxes[1], names)
     records = [Record(picture_file(tmp_path / "a.png"), *boxes)]
     scores = evaluate(lambda frames, **_: [found], records, [SIZE], names, 0.001, 0.45)
-    draw_curves(tmp_path / "curves.png", scores)
-    assert min(cv2.imread(str(tmp_path / "curves.png")).shape[:2]) > 400
-    assert {x.name for x in tmp_path.iterdir()} == {"a.png", "curves.png"}
+    drawn = draw_report(tmp_path / "out", scores, records, 0.05, 10**6)
+    assert {x.name for x in (tmp_path / "out").iterdir()} == set(drawn)
+    assert all(min(cv2.imread(str(tmp_path / "out" / name)).shape[:2]) > 400 for name in drawn)
     assert not recwarn
 
 
@@ -358,8 +389,8 @@ def test_the_script_prints_and_writes_its_results_and_goes_on_without_what_is_wr
     assert "3 pictures with 3 boxes" in out
 
     results = tmp_path / "project" / "results" / "evaluation"
-    written = {"detections.json", "truth.json", "precision_recall.png", "settings.py"}
-    assert {x.name for x in results.iterdir()} == written
+    drawn = {"precision_recall.png", "by_score.png", "confusion_matrix.png", "truth_and_found.jpg"}
+    assert {x.name for x in results.iterdir()} == drawn | {"detections.json", "truth.json", "settings.py"}
     stats = by_pycocotools(results / "truth.json", results / "detections.json")
     printed = {line.split()[0]: line.split()[1] for line in out.splitlines() if line.startswith(("AP", "AR"))}
     assert printed["AP50"] == f"{100 * stats[1]:.1f}"

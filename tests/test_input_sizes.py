@@ -32,9 +32,9 @@ SIZE = (128, 192)
 NAME = "128x192"
 SAMPLES = PROJECT / "IMAGES" / "digits"
 FOLDERS = {
-    "tf": f"yolov4-tiny-{NAME}",
-    "openvino": f"yolov4-tiny-openvino-FP32-{NAME}",
-    "neuron": f"yolov4-tiny-neuron-{NAME}",
+    "tf": f"yolov4-tiny-digits-{NAME}",
+    "openvino": f"yolov4-tiny-digits-openvino-FP32-{NAME}",
+    "neuron": f"yolov4-tiny-digits-neuron-{NAME}",
 }
 
 

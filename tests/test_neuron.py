@@ -38,7 +38,7 @@ def convert(source, monkeypatch):
             monkeypatch.setattr(configs, name, value)
         monkeypatch.setattr(sys, "argv", ["script", *options])
         Convert_to_Neuron.main.__wrapped__()
-        return source / f"yolov4-tiny-neuron-{SIZE}"
+        return source / f"yolov4-tiny-digits-neuron-{SIZE}"
 
     return run
 
@@ -55,7 +55,7 @@ def test_both_signatures_answer_as_before_for_any_number_of_pictures(convert, so
         ("detect_bytes", tf.constant(files())),
         ("serving_default", tf.random.uniform((5, SIZE, SIZE, 3))),
     ):
-        before = savedmodel.load(source / f"yolov4-tiny-{SIZE}", name)
+        before = savedmodel.load(source / f"yolov4-tiny-digits-{SIZE}", name)
         after = savedmodel.load(folder, name)
         for count in (1, 4, 5):
             key = {"detect_bytes": "image_bytes", "serving_default": "images"}[name]

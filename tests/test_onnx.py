@@ -106,7 +106,7 @@ def folder(made, tmp_path):
     """A copy of the FP32 folder, to damage."""
     copy = tmp_path / "copy"
     copy.mkdir()
-    for file in (made / f"yolov4-tiny-onnx-FP32-{SIZE}").iterdir():
+    for file in (made / f"yolov4-tiny-digits-onnx-FP32-{SIZE}").iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
     return copy
 
@@ -207,7 +207,7 @@ def test_boxes_in_photographs_are_those_of_suppress(shared, weights):
 
 def test_what_is_in_the_file(made):
     """Versions that TensorRT and ONNX Runtime of Python 3.10 know, and what a program needs to use it without ours."""
-    model = import_onnx().load(made / f"yolov4-tiny-onnx-FP32-{SIZE}" / onnx.FILE)
+    model = import_onnx().load(made / f"yolov4-tiny-digits-onnx-FP32-{SIZE}" / onnx.FILE)
     assert model.ir_version == 10
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)]
     facts = {entry.key: entry.value for entry in model.metadata_props}
@@ -223,7 +223,7 @@ def test_boxes_need_no_code_of_ours(convert, tmp_path):
     """Thresholds stand in the file; pictures are bytes."""
     convert("pb", YOLO_SCORE_THRESHOLD=0.4, YOLO_IOU_THRESHOLD=0.5, YOLO_CLASS_AGNOSTIC=True)
     convert("onnx", YOLO_ONNX_OUTPUTS="boxes")
-    folder = tmp_path / f"yolov4-tiny-onnx-FP32-{SIZE}"
+    folder = tmp_path / f"yolov4-tiny-digits-onnx-FP32-{SIZE}"
     session, _, _ = open_session(folder / onnx.FILE, [CPU])
     facts = session.get_modelmeta().custom_metadata_map
     assert (facts["score_threshold"], facts["iou_threshold"], facts["class_agnostic"]) == ("0.4", "0.5", "True")
@@ -242,11 +242,11 @@ def test_boxes_need_no_code_of_ours(convert, tmp_path):
 
 
 def test_fp16_is_float16_up_to_the_heads_and_close(made):
-    model = import_onnx().load(made / f"yolov4-tiny-onnx-FP16-{SIZE}" / onnx.FILE)
+    model = import_onnx().load(made / f"yolov4-tiny-digits-onnx-FP16-{SIZE}" / onnx.FILE)
     half = import_onnx().TensorProto.FLOAT16
     weights = [x for x in model.graph.initializer if x.name.startswith("conv_")]
     assert len(weights) == 2 * 21 and {x.data_type for x in weights} == {half}
-    folders = [made / f"yolov4-tiny-onnx-{mode}-{SIZE}" / onnx.FILE for mode in ("FP32", "FP16")]
+    folders = [made / f"yolov4-tiny-digits-onnx-{mode}-{SIZE}" / onnx.FILE for mode in ("FP32", "FP16")]
     images = sample_images(read_model(folders[0].parent)).numpy()
     exact, ours = (open_session(file, [CPU])[0].run(None, {"images": images})[0] for file in folders)
     assert 0 < np.abs(exact - ours)[..., :4].max() < 2e-3 and np.abs(exact - ours)[..., 4:].max() < 5e-3
@@ -377,9 +377,10 @@ def test_other_layers_are_refused_by_name(layer, part):
 def test_the_detector_finds_the_same_boxes(made, capsys):
     detector = Load_Yolo_model(SHIPPED, input_size=SIZE)
     for mode, pixels, scores in (("FP32", 0.05, 1e-4), ("FP16", 2, 0.01)):
-        loaded = load(made / f"yolov4-tiny-onnx-{mode}-{SIZE}")
+        loaded = load(made / f"yolov4-tiny-digits-onnx-{mode}-{SIZE}")
         assert (loaded.spec.framework, loaded.spec.precision) == ("onnx", mode)
-        assert f"yolov4-tiny-onnx-{mode}-{SIZE} runs by ONNX Runtime's CPUExecutionProvider" in capsys.readouterr().out
+        said = f"yolov4-tiny-digits-onnx-{mode}-{SIZE} runs by ONNX Runtime's CPUExecutionProvider"
+        assert said in capsys.readouterr().out
         for count in (1, 4):
             assert_same(loaded(frames(6)[:count] * 3), detector(frames(6)[:count] * 3), pixels, scores)
 
@@ -387,7 +388,7 @@ def test_the_detector_finds_the_same_boxes(made, capsys):
 def test_raw_heads_are_decoded_by_the_detector_with_features_too(convert, tmp_path):
     convert("pb", YOLO_FEATURES=True)
     convert("onnx", YOLO_ONNX_OUTPUTS="raw_heads")
-    ours, theirs = (load(tmp_path / name) for name in (f"yolov4-tiny-onnx-FP32-{SIZE}", f"yolov4-tiny-{SIZE}"))
+    ours, theirs = (load(tmp_path / f"yolov4-tiny-digits{kind}-{SIZE}") for kind in ("-onnx-FP32", ""))
     found, expected = ours(frames()), theirs(frames())
     assert_same(found, expected)
     np.testing.assert_allclose(found[0].embeddings, expected[0].embeddings, atol=1e-4)
@@ -404,13 +405,13 @@ def test_a_number_of_threads(made, monkeypatch):
 
     monkeypatch.setattr(runtime, "InferenceSession", note)
     monkeypatch.setattr(configs, "YOLO_ONNX_THREADS", 1)
-    load(made / f"yolov4-tiny-onnx-FP32-{SIZE}")
+    load(made / f"yolov4-tiny-digits-onnx-FP32-{SIZE}")
     assert asked == [1]
 
 
 def test_weights_come_from_the_saved_model_alone(made):
     """Its own constants, by name, whatever has become of the file that it was made from."""
-    folder = made / f"yolov4-tiny-{SIZE}"
+    folder = made / f"yolov4-tiny-digits-{SIZE}"
     spec = read_model(folder)
     ours, theirs = keras_network(spec, folder), keras_network(spec, PROJECT / SHIPPED)
     for a, b in zip(ours.variables, theirs.variables, strict=True):
@@ -418,7 +419,7 @@ def test_weights_come_from_the_saved_model_alone(made):
 
 
 def test_a_saved_model_of_an_older_version_is_to_be_written_anew(made, monkeypatch, tmp_path):
-    folder = made / f"yolov4-tiny-{SIZE}"
+    folder = made / f"yolov4-tiny-digits-{SIZE}"
     monkeypatch.setattr(savedmodel, "read_constants", lambda folder: {})
     with pytest.raises(UserError, match="holds no weights by name: python tools/Convert_to_pb.py"):
         keras_network(read_model(folder), folder)
@@ -432,7 +433,7 @@ def test_a_saved_model_of_an_older_version_is_to_be_written_anew(made, monkeypat
 
 
 def test_without_a_gpu_the_file_for_tensorrt_runs_on_the_cpu_to_measure_accuracy(made, capsys):
-    folder = made / f"yolov4-tiny-trt-INT8-{SIZE}"
+    folder = made / f"yolov4-tiny-digits-trt-INT8-{SIZE}"
     loaded, detector = load(folder), Load_Yolo_model(SHIPPED, input_size=SIZE)
     assert capsys.readouterr().out.splitlines()[-1] == (
         f"{folder.name} runs by ONNX Runtime's CPUExecutionProvider, to measure its accuracy: "
@@ -446,7 +447,7 @@ def test_without_a_gpu_the_file_for_tensorrt_runs_on_the_cpu_to_measure_accuracy
 
 def test_with_a_gpu_tensorrt_gets_full_batches_of_its_sizes(made, monkeypatch):
     """The CPU provider answers under TensorRT's name, and notes how many pictures it is given."""
-    folder, given, opened = made / f"yolov4-tiny-trt-INT8-{SIZE}", [], []
+    folder, given, opened = made / f"yolov4-tiny-digits-trt-INT8-{SIZE}", [], []
 
     class Session:
         def __init__(self, session):
@@ -471,7 +472,7 @@ def test_with_a_gpu_tensorrt_gets_full_batches_of_its_sizes(made, monkeypatch):
 
 
 def test_a_folder_of_one_file_is_not_served_as_a_saved_model(made):
-    for name in (f"yolov4-tiny-trt-INT8-{SIZE}", f"yolov4-tiny-onnx-FP32-{SIZE}"):
+    for name in (f"yolov4-tiny-digits-trt-INT8-{SIZE}", f"yolov4-tiny-digits-onnx-FP32-{SIZE}"):
         with pytest.raises(UserError, match="holds no SavedModel: python tools/Convert_to_pb.py writes one"):
             read_served(made / name)
 
@@ -563,7 +564,7 @@ def test_a_file_of_another_tool_is_used_if_its_outputs_are_ours(folder, tmp_path
 
 def test_a_folder_of_another_size_is_refused(made):
     with pytest.raises(UserError, match=rf"takes {SIZE} x {SIZE} pixels, but YOLO_INPUT_SIZE"):
-        Load_Yolo_model(made / f"yolov4-tiny-onnx-FP32-{SIZE}", input_size=416)
+        Load_Yolo_model(made / f"yolov4-tiny-digits-onnx-FP32-{SIZE}", input_size=416)
 
 
 def test_a_file_that_answers_otherwise_is_not_written(convert, monkeypatch, tmp_path):

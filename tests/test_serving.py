@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
             patch.setattr(configs, name, value)
         patch.setattr(sys, "argv", ["script", "--version", "3"])
         Convert_to_pb.main.__wrapped__()
-    return checkpoints / f"yolov4-tiny-{SIZE}"
+    return checkpoints / f"yolov4-tiny-digits-{SIZE}"
 
 
 @pytest.fixture(scope="module")

@@ -3,32 +3,39 @@
 import re
 import signal
 import sys
+from types import SimpleNamespace
 
 import train
 from yolov3 import configs
+from yolov3.annotations.format import Record
 from yolov3.boxes import decode
 from yolov3.cfg.write import cfg_text
 from yolov3.checkpoint import ModelSpec, read_model, write_checkpoint
 from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
 from yolov3.loading import Load_Yolo_model, custom_weights
 from yolov3.training import callbacks
-from yolov3.training.configured import configured_pictures, configured_spec
+from yolov3.training.configured import Pictures, configured_pictures, configured_spec
+from yolov3.training.presets import PRESETS, choose_anchors, resolve
+from yolov3.training.progress import COLUMNS, read_results
 from yolov3.training.trainer import Trainer
 from yolov3.yolov4 import Create_Yolo
 
 import cfgs
+import cv2
 import keras
 import numpy as np
 import pytest
 from conftest import draw_red_and_green
 from oracle import centre_form, importer, importer_answers, random_weights, stored_arrays
 
+DRAW = train.draw_beginning, train.draw_end
 CONSTANTS = {
     "YOLO_TYPE": "yolov4",
     "TRAIN_YOLO_TINY": True,
     "YOLO_INPUT_SIZE": 64,
     "YOLO_ANCHORS": None,
     "TRAIN_MODEL_NAME": "mine",
+    "TRAIN_PRESET": "scratch",
     "TRAIN_TRANSFER": False,
     "TRAIN_FROM_CHECKPOINT": None,
     "TRAIN_FREEZE_EPOCHS": 0,
@@ -37,6 +44,8 @@ CONSTANTS = {
     "TRAIN_ANCHORS": None,
     "TRAIN_BATCH_SIZE": 4,
     "TRAIN_EPOCHS": 3,
+    "TRAIN_LR_INIT": 1e-3,
+    "TRAIN_FLIP": False,
     "TRAIN_PRECISION": "FP32",
     "TRAIN_BACKUP_SECONDS": 1e9,
     "TRAIN_PATIENCE": 0,
@@ -77,13 +86,16 @@ def eager(monkeypatch):
             self.run_eagerly = True
 
     monkeypatch.setattr(train, "Trainer", EagerTrainer)
+    for drawing in ("draw_beginning", "draw_end"):  # which test_a_folder_for_each_training looks at
+        monkeypatch.setattr(train, drawing, lambda *_: None)
 
 
 @pytest.fixture
 def small(folder, eager, monkeypatch):
-    """A network in little, for what does not depend on the network."""
+    """A network in little, where it does not matter which: `mine`, not `mine_Tiny`."""
     (folder / "small.cfg").write_text(cfgs.SMALL)
     monkeypatch.setattr(configs, "YOLO_CFG", str(folder / "small.cfg"))
+    return folder
 
 
 def error_of_training():
@@ -100,12 +112,13 @@ def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv
     train.main()
     out = capsys.readouterr().out
     assert "8 pictures to train on, 2 to choose the best epoch by, 2 to measure the result on" in out
-    assert re.search(r"mine_Tiny: AP50 \d+\.\d; python detection_custom.py uses", out)
+    assert re.search(r"mine_Tiny: AP50 \d+\.\d on the 2 pictures that chose the best epoch", out)
+    assert "python detection_custom.py uses it" in out
     made = folder / "checkpoints" / "mine_Tiny"
     model = read_model(made)
     assert (model.name, model.classes, model.input_size) == ("yolov4-tiny", ("red", "green"), (64, 64))
     assert read_model(folder / "checkpoints" / "mine_Tiny_last") == model
-    assert not list((folder / "checkpoints").glob("*backup*"))
+    assert [x.name for x in (folder / "checkpoints").glob("*backup*")] == ["mine_Tiny_backup.npz"]
     assert custom_weights() == made
     detector = Load_Yolo_model(custom_weights())
     assert detector.names == ("red", "green")
@@ -170,49 +183,107 @@ def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager,
 
 
 @pytest.mark.slow
-def test_a_frozen_backbone_thaws_after_its_epochs(folder, small, monkeypatch):
+def test_a_frozen_backbone_thaws_after_its_epochs_at_two_sizes(small, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
     monkeypatch.setattr(configs, "TRAIN_FREEZE_EPOCHS", 1)
+    monkeypatch.setattr(configs, "TRAIN_MULTISCALE", (96,))
     train.main()
-    assert (folder / "checkpoints" / "mine").is_dir()
+    assert (small / "checkpoints" / "mine").is_dir()
 
 
 @pytest.mark.slow
-def test_a_data_set_of_one_picture_will_do_for_batches_of_sixteen(folder, small, monkeypatch):
-    lines = (folder / "train.txt").read_text().split("\n")
-    (folder / "train.txt").write_text(lines[0])
+def test_a_data_set_of_one_picture_will_do_for_batches_of_sixteen(small, monkeypatch):
+    lines = (small / "train.txt").read_text().split("\n")
+    (small / "train.txt").write_text(lines[0])
     monkeypatch.setattr(configs, "TRAIN_BATCH_SIZE", 16)
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     train.main()
-    assert (folder / "checkpoints" / "mine").is_dir()
+    assert (small / "checkpoints" / "mine").is_dir()
 
 
-@pytest.mark.slow
-def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch_at_two_sizes(folder, small, monkeypatch, capsys):
+def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_VAL_PATH", None)
     monkeypatch.setattr(configs, "TRAIN_VAL_SPLIT", 0.25)
-    monkeypatch.setattr(configs, "TRAIN_MULTISCALE", (96,))
-    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     parts = [configured_pictures(2) for _ in range(2)]
     training, validated, tested = ([record.picture.name for record in part.records] for part in parts[0])
     assert [[record.picture.name for record in part.records] for part in parts[1]] == [training, validated, tested]
     assert (len(training), len(validated), tested) == (6, 2, ["0.png", "1.png"]) and not set(training) & set(validated)
     monkeypatch.setattr(configs, "TRAIN_SEED", 1)
     assert [record.picture.name for record in configured_pictures(2)[1].records] != validated
-    train.main()
-    out = capsys.readouterr().out
-    assert "6 pictures to train on, 2 to choose the best epoch by, 2 to measure the result on" in out
-    assert re.search(r"AP50 \d+\.\d, AP \d+\.\d on the 2 pictures of .*test.txt, which chose nothing", out)
     monkeypatch.setattr(configs, "TEST_ANNOT_PATH", None)
     assert configured_pictures(2)[2] is None
+
+
+def test_a_folder_for_each_training(small, monkeypatch, capsys):
+    monkeypatch.setattr(train, "draw_beginning", DRAW[0])
+    monkeypatch.setattr(train, "draw_end", DRAW[1])
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
+    train.main()
+    log, out = small / "log" / "mine", capsys.readouterr().out
+    drawn = {"data.png", "results.png", "precision_recall.png", "by_score.png", "confusion_matrix.png"}
+    drawn |= {"truth_and_found.jpg", *(f"training_batch_{i}.jpg" for i in (1, 2, 3))}
+    assert {x.name for x in log.iterdir() if "tfevents" not in x.name} == drawn | {"results.csv", "settings.py"}
+    assert all(min(cv2.imread(str(log / name)).shape[:2]) > 300 for name in drawn)
+    rows = read_results(log / "results.csv")
+    assert [row["epoch"] for row in rows] == [1, 2] and set(rows[0]) == set(COLUMNS)
+    assert all(row["loss"] == pytest.approx(row["box"] + row["objectness"] + row["class"], rel=1e-4) for row in rows)
+    assert all(0 <= row["AP"] <= row["AP50"] <= 100 and row["val_loss"] > 0 for row in rows)
+
+    assert "mine: small, 2 classes (red, green), tf FP32, 64 letterbox\n" in out
+    assert out.index("compiling the training step") < out.index("epoch 1 of 2: loss ")
+    first, last = re.findall(r"epoch \d of 2: loss \d+\.\d\d per object, .*, AP50 \d+\.\d.*", out)
+    assert first.endswith(" left") and not last.endswith(" left")
+    assert re.search(r"AP50 \d+\.\d on the 2 pictures that chose the best epoch", out)
+    assert re.search(r"AP50 \d+\.\d, AP \d+\.\d on the 2 pictures of .*test.txt, which chose nothing", out)
+
+
+def test_presets_are_values_for_the_pictures_at_hand(folder, monkeypatch):
+    pictures = configured_pictures(2)[0]
+    for name in ("TRANSFER", "FLIP", "EPOCHS", "LR_INIT", "ANCHORS"):
+        monkeypatch.setattr(configs, f"TRAIN_{name}", "AUTO")
+    for constant in ("TRAIN_EPOCHS", "TRAIN_FLIP"):  # what a person has set stays
+        monkeypatch.setattr(configs, constant, {"TRAIN_EPOCHS": 7, "TRAIN_FLIP": False}[constant])
+    said = resolve(PRESETS["photographs"], pictures, 2)
+    assert said.endswith(": TRAIN_TRANSFER = True, TRAIN_LR_INIT = 0.0001, TRAIN_ANCHORS = None")
+    assert (configs.TRAIN_TRANSFER, configs.TRAIN_FLIP, configs.TRAIN_EPOCHS) == (True, False, 7)
+
+    photographs, scratch = PRESETS["photographs"], PRESETS["scratch"]
+    assert [photographs.epochs_for(count) for count in (10, 75, 300, 1200, 10**6)] == [100, 80, 40, 20, 15]
+    assert [scratch.epochs_for(count) for count in (1, 1000, 4000)] == [200, 40, 20]
+    assert [photographs.learning_rate_for(count) for count in (50, 500)] == [1e-4, 1e-3]
+    assert scratch.learning_rate_for(50) == 1e-3
+    monkeypatch.setattr(configs, "TRAIN_PRESET", "digits")
+    assert "TRAIN_PRESET = 'digits' is not known: choose one of 'photographs', 'scratch'" in error_of_training()
+
+
+def test_anchors_are_fitted_where_the_published_ones_fit_badly_and_no_head_is_taken_over(folder, monkeypatch):
+    monkeypatch.setattr(configs, "TRAIN_ANCHORS", "AUTO")
+    monkeypatch.setattr(configs, "TRAIN_TRANSFER", True)
+    rng = np.random.default_rng(0)
+
+    def pictures(sides):
+        boxes = np.concatenate([np.zeros((len(sides), 2)), sides], 1).astype(np.float32)
+        record = Record(folder / "0.png", boxes, np.zeros(len(boxes), np.int32))
+        return Pictures([record], [(64, 64)])
+
+    small = pictures(rng.integers(2, 8, (60, 2)))  # of which YOLOv4-tiny's smallest anchor is the fourfold
+    fitted = choose_anchors(small, 2, always_fit=False)
+    assert np.shape(fitted) == (2, 3, 2) and np.max(fitted) < 8
+    alike = pictures(rng.integers(20, 60, (60, 2)))
+    assert choose_anchors(alike, 2, always_fit=False) is None
+    assert np.shape(choose_anchors(alike, 2, always_fit=True)) == (2, 3, 2)
+    assert choose_anchors(pictures(np.full((9, 2), 3)), 2, always_fit=True) is None  # one size
+    (folder / "coco.names").write_text("a\nb\n")
+    monkeypatch.setattr(configs, "YOLO_COCO_CLASSES", str(folder / "coco.names"))
+    assert choose_anchors(small, 2, always_fit=False) is None  # the heads of the weights are of these classes
 
 
 # --- How it goes on --------------------------------------------------------------------------------------------------
 
 
-def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, small, monkeypatch, capsys):
+def test_stopped_twice_it_ends_as_if_it_had_not_been(small, monkeypatch, capsys):
     train.main()
-    whole = stored_arrays(folder / "checkpoints" / "mine_last")
+    whole = stored_arrays(small / "checkpoints" / "mine_last")
 
     class CtrlC(keras.callbacks.Callback):
         """After the first and after the fourth of six steps; an epoch has two."""
@@ -230,12 +301,12 @@ def test_stopped_twice_it_ends_as_if_it_had_not_been(folder, small, monkeypatch,
     capsys.readouterr()
     train.main()
     assert "going on at step 4 of 6" in capsys.readouterr().out
-    for mine, expected in zip(stored_arrays(folder / "checkpoints" / "stopped_last"), whole, strict=True):
+    for mine, expected in zip(stored_arrays(small / "checkpoints" / "stopped_last"), whole, strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow
-def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, small, monkeypatch):
+def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(small, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     evaluate = callbacks.evaluate
 
@@ -244,27 +315,60 @@ def test_stopped_while_it_was_measured_it_is_measured_when_it_goes_on(folder, sm
 
     monkeypatch.setattr(callbacks, "evaluate", interrupted)
     assert "stopped at step 2" in error_of_training()
-    assert not (folder / "checkpoints" / "mine").exists()
+    assert not (small / "checkpoints" / "mine").exists()
     monkeypatch.setattr(callbacks, "evaluate", evaluate)
     train.main()
-    assert (folder / "checkpoints" / "mine").is_dir()
+    assert (small / "checkpoints" / "mine").is_dir()
 
 
 @pytest.mark.slow
-def test_a_folder_that_is_no_checkpoint_is_not_replaced(folder, small, monkeypatch):
-    (folder / "checkpoints" / "mine").mkdir(parents=True)
-    (folder / "checkpoints" / "mine" / "thesis.txt").write_text("mine")
+def test_a_folder_that_is_no_checkpoint_is_not_replaced(small, monkeypatch):
+    (small / "checkpoints" / "mine").mkdir(parents=True)
+    (small / "checkpoints" / "mine" / "thesis.txt").write_text("mine")
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     monkeypatch.setattr(sys, "argv", ["train.py", "--overwrite"])
     assert re.match("error: .*mine is not a checkpoint, so it is not replaced", error_of_training())
-    assert (folder / "checkpoints" / "mine" / "thesis.txt").exists()
+    assert (small / "checkpoints" / "mine" / "thesis.txt").exists()
 
 
-def test_a_finished_training_is_not_lost_to_another(folder, small, monkeypatch):
-    made = folder / "checkpoints" / "mine"
+def test_a_finished_training_is_not_lost_to_another(small, monkeypatch):
+    made = small / "checkpoints" / "mine"
     made.mkdir(parents=True)
-    assert re.match(r"error: .*mine is there already: give --overwrite", error_of_training())
+    assert re.match(r"error: .*mine is there already, without the backup .*: give --overwrite", error_of_training())
     assert not list(made.iterdir())
+
+
+def rows_of(small):
+    return read_results(small / "log" / "mine" / "results.csv")
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_for_more_epochs_after_its_end(small, monkeypatch, capsys):
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
+    train.main()
+    before = rows_of(small)
+    assert "mine is trained: raise TRAIN_EPOCHS, from 1, to go on with it" in error_of_training()
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 3)
+    capsys.readouterr()
+    train.main()
+    out = capsys.readouterr().out
+    assert "going on at step 2 of 6" in out and "epoch 2 of 3: " in out and "epoch 1 of 3: " not in out
+    assert rows_of(small)[:1] == before and [row["epoch"] for row in rows_of(small)] == [1, 2, 3]
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
+    assert "has done 6 steps, but TRAIN_EPOCHS makes 4: raise it to go on" in error_of_training()
+
+
+@pytest.mark.slow
+def test_a_training_that_ended_early_goes_on_with_more_patience(small, monkeypatch, capsys):
+    monkeypatch.setattr(callbacks, "evaluate", lambda *_, **__: SimpleNamespace(AP50=0.5, AP=0.25))
+    monkeypatch.setattr(configs, "TRAIN_PATIENCE", 1)
+    train.main()
+    assert "AP50 has not risen for 1 epochs: training ends" in capsys.readouterr().out
+    assert [row["AP50"] for row in rows_of(small)] == [50, 50]
+    assert "raise TRAIN_PATIENCE, from 1, to go on" in error_of_training()
+    monkeypatch.setattr(configs, "TRAIN_PATIENCE", 9)
+    train.main()
+    assert len(rows_of(small)) == 3
 
 
 # --- What it refuses -------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from yolov3.detector import Detector
 from yolov3.loading import Load_Yolo_model
 from yolov3.networks import NETWORKS
 from yolov3.training import backup as backup_module
-from yolov3.training.augment import AUGMENTED
+from yolov3.training.augment import AUGMENTED, PLAIN
 from yolov3.training.backup import Backup
 from yolov3.training.callbacks import (
     EpochMeans,
@@ -27,8 +27,10 @@ from yolov3.training.callbacks import (
     TensorBoard,
     TerminateOnNaN,
     Validation,
+    averaged_losses,
     averaged_network,
 )
+from yolov3.training.loss import count_objects, yolo_loss
 from yolov3.training.trainer import Schedule, Trainer, make_network, training_precision
 from yolov3.yolov4 import Create_Yolo
 
@@ -176,6 +178,21 @@ def test_auto_precision_is_one_that_a_network_can_have():
     assert training_precision("FP32") == "FP32"
     with pytest.raises(UserError, match="TRAIN_PRECISION = 'INT8' is not known"):
         training_precision("INT8")
+
+
+def test_what_is_shown_is_the_loss_per_object(checked):
+    trainer = make_trainer()
+    trainer.begin()
+    images, truth = next(iter(training_batches(checked.records, [SIZE], BATCH, "letterbox", PLAIN, seed=5)))
+    objects = int((truth[..., 4] >= 0).numpy().sum())
+    expected = yolo_loss(trainer.network(images, training=True), truth, NETWORK.heads)
+    shown = trainer.train_step((images, truth))
+    assert objects == BATCH  # one in each picture
+    for name, term in expected.items():
+        assert float(shown[name]) == pytest.approx(float(term.numpy().sum()) / objects, rel=1e-3)
+    twice = tf.concat([truth, truth], 1)
+    assert int(count_objects(twice)) == 2 * objects
+    assert float(trainer.train_step((images, truth - [0, 0, 0, 0, 99]))["loss"]) > 0  # without any object, too
 
 
 # --- Backup ----------------------------------------------------------------------------------------------------------
@@ -384,8 +401,20 @@ def test_a_full_disk_leaves_the_backups_as_they_were(batches, saved_twice):
 
 
 def test_a_backup_of_another_training_is_refused(saved_twice):
-    with pytest.raises(UserError, match="unfinished training with TRAIN_EPOCHS = 3, not 4: .*--overwrite"):
+    with pytest.raises(UserError, match="belongs to a training with TRAIN_EPOCHS = 3, not 4: .*--overwrite"):
         make_backup(saved_twice, settings={"TRAIN_EPOCHS": 4}).resume()
+
+
+def test_a_backup_of_more_steps_than_there_are_now_says_which_constant_to_raise(batches, tmp_path):
+    trainer = make_trainer()
+    backup = make_backup(tmp_path, trainer)
+    trainer.begin()
+    fit(trainer, batches, 2)
+    backup.save()
+    with pytest.raises(UserError, match="has done 2 steps, but TRAIN_EPOCHS makes 1: raise it"):
+        make_backup(tmp_path, make_trainer(SCHEDULE._replace(steps=1))).resume()
+    longer = make_trainer(SCHEDULE._replace(steps=99))
+    assert make_backup(tmp_path, longer).resume() and longer.steps_done == 2
 
 
 def test_without_a_backup_there_is_nothing_to_read(tmp_path):
@@ -446,14 +475,26 @@ def test_a_loss_that_is_no_number_ends_training_and_nothing_of_it_is_kept(batche
     assert not list(tmp_path.iterdir())
 
 
+def make_validation(trainer, checked):
+    network = averaged_network(trainer, (SIZE, SIZE))
+    losses = averaged_losses(network, (SIZE, SIZE), NETWORK.heads)
+    batches = training_batches(checked.records, [SIZE], 4, "letterbox", PLAIN, 0).take(2)
+    detector = Detector(network, MODEL, 0.001, 0.45)
+    return Validation(detector, checked.records, checked.sizes, losses, batches, (0.001, 0.45), 2, 10**6, True)
+
+
 def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(checked, batches, tmp_path):
     trainer = make_trainer()
     backup = make_backup(tmp_path, trainer)
     trainer.begin()
-    detector = Detector(averaged_network(trainer, (SIZE, SIZE)), MODEL, 0.001, 0.45)
+    validation = make_validation(trainer, checked)
+    detector, seen = validation.detector, {}
     keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
-    validation = Validation(detector, checked.records, checked.sizes, (0.001, 0.45), 2, 10**6, True)
-    fit(trainer, batches, 2, [backup, validation, keep])
+    look = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.update(logs))
+    fit(trainer, batches, 2, [backup, validation, keep, look])
+    assert 0 <= seen["AP50"] <= 100 and backup.progress["best_AP50"] == seen["AP50"]
+    terms = [seen[f"val_{name}"] for name in ("box", "objectness", "class")]
+    assert min(terms) > 0 and seen["val_loss"] == pytest.approx(sum(terms))
     frame = np.full((60, 80, 3), 200, np.uint8)
     loaded = Load_Yolo_model(tmp_path / "mine", input_size=SIZE, resize="letterbox")
     mine, theirs = detector([frame])[0], loaded([frame], 0.001, 0.45)[0]
@@ -467,8 +508,7 @@ def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(chec
 def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, batches, tmp_path):
     trainer = make_trainer(SCHEDULE._replace(steps=20))
     trainer.begin()
-    detector = Detector(averaged_network(trainer, (SIZE, SIZE)), MODEL, 0.001, 0.45)
-    validation = Validation(detector, checked.records, checked.sizes, (0.001, 0.45), 2, 10**6, True)
+    validation = make_validation(trainer, checked)
     fit(trainer, batches, 20, [validation, TensorBoard(tmp_path, validation)])
     tags = {}
     for file in tmp_path.iterdir():
@@ -477,7 +517,7 @@ def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, batches, tmp_path
                 tags.setdefault(value.tag, []).append(event.step)
     for name in ("loss/loss", "loss/box", "loss/objectness", "loss/class", "learning_rate"):
         assert tags[name] == [10, 20]
-    for name in ("validation/AP50", "validation/AP", "found/0", "found/3"):
+    for name in ("validation/AP50", "validation/AP", "validation/val_loss", "found/0", "found/3"):
         assert tags[name] == [20]
 
 
@@ -488,7 +528,7 @@ def test_a_log_that_cannot_be_written_is_one_line_about_the_log(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
     try:
         with pytest.raises(UserError, match=f"TRAIN_LOGDIR: {tmp_path} cannot be written: the disk"):
-            board.on_epoch_end(0, {"AP50": 0.5, "AP": 0.2})
+            board.on_epoch_end(0, {"AP50": 50.0, "AP": 20.0, "val_loss": 3.0})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 

@@ -1,6 +1,6 @@
 """Convert the SavedModel of tools/Convert_to_pb.py for AWS Neuron: Inf1, Inf2 and Trn1.
 
-python tools/Convert_to_Neuron.py                 writes checkpoints/{type}[-tiny]-neuron-{size}
+python tools/Convert_to_Neuron.py                 writes checkpoints/{name}-neuron-{size}
 python tools/Convert_to_Neuron.py --chip cpu      leaves out the compiler, to try it on any machine
 python tools/Convert_to_Neuron.py --dynamic-batch-size    for requests of any number of pictures
 python tools/Convert_to_Neuron.py --overwrite     replaces a folder that was made from something else

@@ -1,6 +1,6 @@
 """Convert the SavedModel of tools/Convert_to_pb.py to one ONNX file, in FP32 or FP16.
 
-python tools/Convert_to_ONNX.py               writes checkpoints/{type}[-tiny]-onnx-{mode}-{size}/model.onnx
+python tools/Convert_to_ONNX.py               writes checkpoints/{name}-onnx-{mode}-{size}/model.onnx
 python tools/Convert_to_ONNX.py --overwrite   replaces a folder that was made from something else
 
 YOLO_ONNX_QUANTIZE_MODE in yolov3/configs.py is the mode. YOLO_ONNX_OUTPUTS says what the file answers:

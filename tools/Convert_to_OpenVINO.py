@@ -1,10 +1,10 @@
 """Convert the SavedModel of tools/Convert_to_pb.py for OpenVINO on CPUs. INT8 is several times as fast as FP32.
 
-python tools/Convert_to_OpenVINO.py               writes checkpoints/{type}[-tiny]-openvino-{mode}-{size}
+python tools/Convert_to_OpenVINO.py               writes checkpoints/{name}-openvino-{mode}-{size}
 python tools/Convert_to_OpenVINO.py --overwrite   replaces a folder that was made from something else
 
 YOLO_OPENVINO_QUANTIZE_MODE in yolov3/configs.py is the mode: FP32, BF16 or INT8. INT8 is calibrated on real pictures:
-YOLO_CALIBRATION_COUNT of those in YOLO_CALIBRATION_IMAGES. To detect with the result:
+YOLO_CALIBRATION_COUNT of those in YOLO_CALIBRATION_IMAGES, or of the pictures to train on. To detect with the result:
 
     YOLO_FRAMEWORK = "openvino"
     YOLO_CUSTOM_WEIGHTS = "checkpoints/yolov4-tiny-openvino-INT8-416"

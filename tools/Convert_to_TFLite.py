@@ -1,11 +1,11 @@
 """Convert the SavedModel of tools/Convert_to_pb.py to a TFLite file for phones, Raspberry Pis and CPUs.
 
-python tools/Convert_to_TFLite.py               writes checkpoints/{type}[-tiny]-tflite-{mode}-{size}/model.tflite
+python tools/Convert_to_TFLite.py               writes checkpoints/{name}-tflite-{mode}-{size}/model.tflite
 python tools/Convert_to_TFLite.py --overwrite   replaces a folder that was made from something else
 
 YOLO_TFLITE_QUANTIZE_MODE in yolov3/configs.py is the mode: FP32, FP16 or INT8. INT8 takes uint8 pictures and answers
-the raw heads. It is calibrated on real pictures: YOLO_CALIBRATION_COUNT of those in YOLO_CALIBRATION_IMAGES. To detect
-with the result:
+the raw heads. It is calibrated on real pictures: YOLO_CALIBRATION_COUNT of those in YOLO_CALIBRATION_IMAGES, or of the
+pictures to train on. To detect with the result:
 
     YOLO_FRAMEWORK = "tflite"
     YOLO_CUSTOM_WEIGHTS = "checkpoints/yolov4-tiny-tflite-INT8-416"

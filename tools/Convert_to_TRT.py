@@ -1,10 +1,10 @@
 """Convert the SavedModel of tools/Convert_to_pb.py for TensorRT on an NVIDIA GPU, in INT8, FP16 or FP32.
 
-python tools/Convert_to_TRT.py               writes checkpoints/{type}[-tiny]-trt-{mode}-{size}
+python tools/Convert_to_TRT.py               writes checkpoints/{name}-trt-{mode}-{size}
 python tools/Convert_to_TRT.py --overwrite   replaces a folder that was made from something else
 
 YOLO_TRT_QUANTIZE_MODE in yolov3/configs.py is the mode. INT8 is calibrated on real pictures: YOLO_CALIBRATION_COUNT of
-those in YOLO_CALIBRATION_IMAGES. YOLO_TRT_BACKEND says how:
+those in YOLO_CALIBRATION_IMAGES, or of the pictures to train on. YOLO_TRT_BACKEND says how:
 
     "onnx"   an ONNX file, written on any machine; TensorRT builds its engines from it when it is first run
     "tftrt"  TF-TRT, which TensorFlow 2.17 was the last to have: engines for the GPU of this machine, built in minutes

@@ -1,11 +1,12 @@
 """Convert the configured model to a SavedModel for TensorFlow 2.10 and newer: one graph from picture files to boxes.
 
-python tools/Convert_to_pb.py                  writes checkpoints/{type}[-tiny]-{size}
+python tools/Convert_to_pb.py                  writes checkpoints/{name}-{size}
 python tools/Convert_to_pb.py --overwrite      replaces a folder that was made from other weights
 python tools/Convert_to_pb.py --version 1      writes into a subfolder 1, where TensorFlow Serving looks for it
 
 It converts what YOLO_CUSTOM_WEIGHTS in yolov3/configs.py names or, if that is None, Darknet's weights of the configured
-type. The SavedModel has two signatures:
+type. The name is that of the folder that a model was trained into; of Darknet's weights it is {type}[-tiny]. The
+SavedModel has two signatures:
 
     serving_default  takes images, float32 (N, h, w, 3) in RGB, 0..1; answers predictions, float32 (N, boxes,
                      4 + classes), and, with YOLO_FEATURES, features, float32 (N, h/16, w/16, C), from which
@@ -26,7 +27,7 @@ from yolov3.checks import UserError, check_count, check_threshold, choose, proje
 from yolov3.conversion import make_parser
 from yolov3.loading import SHIPPED, configured_model, custom_weights
 from yolov3.runtimes import tf
-from yolov3.runtimes.common import folder_name, folder_size, in_project
+from yolov3.runtimes.common import folder_name, folder_size, in_project, name_of
 from yolov3.settings import write_settings
 
 
@@ -50,7 +51,7 @@ def main() -> None:
     if named in (None, "", SHIPPED) and (trained := custom_weights()) != SHIPPED:
         trained = in_project(trained)
         print(f"converting {in_project(weights)}, not {trained}: name what you have trained in YOLO_CUSTOM_WEIGHTS")
-    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / folder_name(spec)
+    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / folder_name(spec, name_of(weights, spec))
     check_replaceable(folder, None if arguments.overwrite else in_project(weights))
 
     # 2. Write the graph and read it back

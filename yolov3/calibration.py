@@ -31,9 +31,10 @@ class CalibrationInputs:
 
 
 def choose_pictures(source: str | Path, count: int, max_pixels: int) -> list[Path]:
-    """Return `count` pictures of a folder, glob or annotation file, chosen at random, but the same ones at each call.
+    """Return `count` pictures of a folder, glob or annotation file, or as many as there are, chosen at random, but the
+    same ones at each call.
 
-    Pictures that cannot be read are named and replaced by others. Raises UserError if there are too few.
+    Pictures that cannot be read are named and replaced by others. Raises UserError if none can be read.
     """
     check_count("YOLO_CALIBRATION_COUNT", count, 1)
     paths = _listed(source, max_pixels)
@@ -51,11 +52,8 @@ def choose_pictures(source: str | Path, count: int, max_pixels: int) -> list[Pat
         print(f"left out: {problem}", file=sys.stderr)
     if len(problems) > MOST_TOLD:
         print(f"left out: {len(problems) - MOST_TOLD} more", file=sys.stderr)
-    if len(chosen) < count:
-        raise UserError(
-            f"YOLO_CALIBRATION_COUNT = {count}, but {source} has {len(chosen)} pictures that can be read",
-            "name more in YOLO_CALIBRATION_IMAGES, or lower the count",
-        )
+    if not chosen:
+        raise UserError(f"{source} has no picture that can be read: name others in YOLO_CALIBRATION_IMAGES")
     return chosen
 
 

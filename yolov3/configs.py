@@ -96,8 +96,9 @@ TRACKER_VELOCITY_NOISE = 1 / 200  # box heights a frame: what one frame adds to 
 
 # --- Conversion ----------------------------------------------------------------------------------------------------
 
-# tools/Convert_to_pb.py writes checkpoints/{type}[-tiny]-{size}; the others convert that folder further, to
-# checkpoints/{type}[-tiny]-{framework}-{mode}-{size}. The size is 416, or 256x416 for (256, 416).
+# tools/Convert_to_pb.py writes checkpoints/{name}-{size}; the others convert that folder further, to
+# checkpoints/{name}-{framework}-{mode}-{size}. The name of a model that you have trained is that of its folder; of
+# Darknet's weights it is {type}[-tiny]. The size is 416, or 256x416 for (256, 416).
 YOLO_TRT_BACKEND = None  # "onnx": the file that TensorRT takes; "tftrt": TensorFlow 2.17; None: what this one has
 YOLO_TRT_WORKSPACE = 2048  # MB of GPU memory that TensorRT may use beside weights and pictures; more can be faster
 YOLO_TRT_BATCH_SIZES = (1,)  # pictures at a time that engines are built for; the detector fills batches up to these
@@ -107,10 +108,10 @@ YOLO_ONNX_OUTPUTS = "predictions"  # "predictions"; "raw_heads": for NPUs; "boxe
 YOLO_OPENVINO_MAX_DROP = None  # AP50 points INT8 may lose on the test set; layers go back to FP32; None: any
 
 # INT8 is calibrated on real pictures, like those it will see.
-YOLO_CALIBRATION_IMAGES = None  # folder, glob or annotation file; None: TEST_ANNOT_PATH, for a model of its classes
-YOLO_CALIBRATION_COUNT = 100  # pictures, chosen at random from these
+YOLO_CALIBRATION_IMAGES = None  # folder, glob or annotation file; None: TRAIN_ANNOT_PATH, for a model of its classes
+YOLO_CALIBRATION_COUNT = 100  # pictures, chosen at random from these; as many as there are if there are fewer
 
-# AWS Neuron: tools/Convert_to_Neuron.py, checkpoints/{type}[-tiny]-neuron-{size}
+# AWS Neuron: tools/Convert_to_Neuron.py, checkpoints/{name}-neuron-{size}
 NEURON_CHIP = "inf2"  # "inf1", "inf2", "trn1"; "cpu": all but the compiler, to try on any machine
 NEURON_BATCH_SIZE = 1  # pictures at a time on the chip
 NEURON_DYNAMIC_BATCH_SIZE = True  # requests may have any number of pictures
@@ -119,7 +120,8 @@ NEURON_TRANSFER = "float16"  # of pictures and scores between host and chip: "fl
 
 # --- Your own model ------------------------------------------------------------------------------------------------
 
-# As cloned digits are learnt. model_data/yolov4-tiny-digits was made by these constants and YOLO_TYPE = "yolov4".
+# As cloned they name drawn digits. model_data/yolov4-tiny-digits was made by these constants, YOLO_TYPE = "yolov4" and
+# TRAIN_PRESET = "scratch".
 TRAIN_CLASSES = "model_data/digits/digits.names"  # its classes, one name a line
 TRAIN_ANNOT_PATH = "model_data/digits/digits_train.txt"  # its pictures and boxes: path x1,y1,x2,y2,class ... a line
 TRAIN_VAL_PATH = None  # those that choose the best epoch, in the same format; None: a part of TRAIN_ANNOT_PATH
@@ -130,17 +132,20 @@ TRAIN_CHECKPOINTS_FOLDER = "checkpoints"
 
 # --- Training ------------------------------------------------------------------------------------------------------
 
-TRAIN_TRANSFER = False  # True: begin with the Darknet weights of the type, any classes; do so for photographs
+# What "AUTO" means here: "photographs", whose classes may be any, or "scratch": drawings, digits, and all for which
+# photographs of things teach nothing. train.py prints what it has chosen.
+TRAIN_PRESET = "photographs"
+TRAIN_TRANSFER = "AUTO"  # True: begin with the Darknet weights of the type; False: do not. "AUTO": for photographs
 TRAIN_FROM_CHECKPOINT = None  # begin with all weights of a checkpoint folder or its bare name; None: do not
 TRAIN_FREEZE_EPOCHS = 0  # the first so many leave the backbone as it is; for few pictures and TRAIN_TRANSFER
 
 TRAIN_INPUT_SIZE = 416  # pixels, a multiple of 32, or (height, width)
 TRAIN_MULTISCALE = None  # None, or more input sizes to change to every ten steps: (320, 352, 384, 448)
-TRAIN_ANCHORS = (((14, 20), (20, 27), (27, 37)), ((38, 51), (54, 73), (89, 119)))  # tools/Anchors.py; None: published
+TRAIN_ANCHORS = "AUTO"  # what tools/Anchors.py prints; None: published; "AUTO": fitted, for photographs only if need be
 TRAIN_BATCH_SIZE = 16  # pictures a step, on all devices together
-TRAIN_EPOCHS = 20  # rounds through the pictures
+TRAIN_EPOCHS = "AUTO"  # rounds through the pictures; "AUTO": 40 for 300 photographs, 15 for thousands; scratch: from 20
 TRAIN_WARMUP_EPOCHS = 1  # the first of them, with a learning rate that rises from nothing
-TRAIN_LR_INIT = 1e-3  # the learning rate after that
+TRAIN_LR_INIT = "AUTO"  # the learning rate after that; "AUTO": 1e-3, for fewer than 100 photographs 1e-4
 TRAIN_LR_END = 1e-5  # and in the end
 TRAIN_EMA = 0.998  # 0..1, how much of the averaged weights, which are what is kept, a step leaves as they were
 TRAIN_PATIENCE = 0  # epochs without a better AP50 after which training ends early; 0: never
@@ -149,7 +154,7 @@ TRAIN_SEED = 0  # of the first weights and of the data: the same, however often 
 
 TRAIN_DATA_AUG = True  # False: every picture as it is
 TRAIN_MOSAIC = 0.5  # 0..1, share of pictures put together from four
-TRAIN_FLIP = False  # left to right, half of the pictures; True for photographs, not for digits, text or signs
+TRAIN_FLIP = "AUTO"  # True: half of the pictures left to right, not for digits, text or signs; "AUTO": for photographs
 
 TRAIN_LOGDIR = "log"  # for TensorBoard: tensorboard --logdir log
 TRAIN_BACKUP_SECONDS = 60  # how often the state of a training is saved; at most so much is lost when it is killed

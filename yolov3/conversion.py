@@ -15,8 +15,9 @@ from yolov3.checkpoint import ModelSpec, check_replaceable, find, read_about, re
 from yolov3.checks import UserError, as_given, check_count, check_input_size, choose, project_path
 from yolov3.heads import cfg_size, configured_network
 from yolov3.loading import configured_model
+from yolov3.networks import NETWORKS
 from yolov3.runtimes import RUNTIMES, savedmodel
-from yolov3.runtimes.common import folder_name, folder_size, in_project, made_from
+from yolov3.runtimes.common import CONVERSION, folder_name, folder_size, in_project, made_from, name_of
 from yolov3.runtimes.onnx_parts.model import OUTPUTS
 from yolov3.settings import ScriptParser, configured_names, write_settings
 from yolov3.sizes import size_name
@@ -64,7 +65,7 @@ def destination(
     source, spec  the SavedModel to convert
     """
     target = replace(spec, framework=framework, precision=precision)
-    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / folder_name(target)
+    folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / folder_name(target, name_of(source, spec))
     check_replaceable(folder, None if overwrite else made_from(source))
     return target, folder
 
@@ -74,19 +75,23 @@ def read_source() -> tuple[Path, ModelSpec]:
 
     Raises UserError if it is missing, incomplete, or of another type, size or classes than configs.py says.
     """
-    configured = configured_source()
+    configured, weights = configured_source()
     network = configured.network if configured else configured_network()
-    name, size = network.name, configured.input_size if configured else None
-    if size is None:
+    if configured:
+        name, size = name_of(weights, configured), configured.input_size
+    else:
+        named = CONVERSION.sub("", weights.name)
+        name = network.name if named in NETWORKS else named
         size = cfg_size(network) if network.cfg else check_input_size(configs.YOLO_INPUT_SIZE)
     folder = project_path(configs.TRAIN_CHECKPOINTS_FOLDER) / f"{name}-{size_name(size)}"
     convert = "python tools/Convert_to_pb.py writes it"
     if not folder.exists():
         raise UserError(f"{folder} is missing: {convert}")
     spec = read_model(folder)
-    if (spec.framework, spec.name, spec.input_size) != ("tf", name, size):
+    wanted = network.name if configured or name == network.name else spec.name  # a trained model says it itself
+    if (spec.framework, spec.name, spec.input_size) != ("tf", wanted, size):
         there = f"{spec.framework}, {spec.name} at {size_name(spec.input_size)}"
-        ours = f"{name} at {size_name(size)}"
+        ours = f"{wanted} at {size_name(size)}"
         raise UserError(f"{folder} is {there}, but yolov3/configs.py says {ours}: {convert} anew")
     if not (savedmodel.place(folder) / "saved_model.pb").exists():
         raise UserError(f"{folder} holds no saved_model.pb: {convert} anew")
@@ -110,26 +115,26 @@ def read_served(word: str | Path) -> tuple[Path, ModelSpec, dict[str, Any]]:
     return folder, spec, about
 
 
-def configured_source() -> ModelSpec | None:
-    """Return the ModelSpec of YOLO_CUSTOM_WEIGHTS or, without it, of the Darknet weights.
+def configured_source() -> tuple[ModelSpec | None, Path]:
+    """Return the ModelSpec and the path of YOLO_CUSTOM_WEIGHTS or, without it, of the Darknet weights.
 
-    None means that it names a conversion that is not written yet.
+    The ModelSpec is None if they name a conversion that is not written yet.
     """
-    name = configs.YOLO_CUSTOM_WEIGHTS
+    name: Any = configs.YOLO_CUSTOM_WEIGHTS
     try:
-        return configured_model(name, framework=None if name else "tf")[0]
+        return configured_model(name, framework=None if name else "tf")
     except UserError:
         if any(f"-{framework}-" in str(name) for framework in RUNTIMES):
-            return None
+            return None, Path(name)
         raise
 
 
 def calibration_inputs(spec: ModelSpec) -> tuple[CalibrationInputs, dict[str, Any]]:
     """Return the inputs that INT8 is to be calibrated on, by configs.py, and what model.json is to say of them."""
-    source = configs.YOLO_CALIBRATION_IMAGES or configs.TEST_ANNOT_PATH
+    source = configs.YOLO_CALIBRATION_IMAGES or configs.TRAIN_ANNOT_PATH
     if not configs.YOLO_CALIBRATION_IMAGES and spec.classes != configured_names():
         raise UserError(
-            f"TEST_ANNOT_PATH = {source!r} shows classes of TRAIN_CLASSES, which this model does not have: name "
+            f"TRAIN_ANNOT_PATH = {source!r} shows classes of TRAIN_CLASSES, which this model does not have: name "
             "pictures like those it will see in YOLO_CALIBRATION_IMAGES in yolov3/configs.py"
         )
     paths = choose_pictures(source, configs.YOLO_CALIBRATION_COUNT, configs.YOLO_MAX_PIXELS)

@@ -39,6 +39,7 @@ SUMMARY = {  # COCO's twelve numbers, in its order; all but AP50 and AP75 are me
     "AR_large": "recall, larger boxes",
 }
 RECALLS = np.linspace(0, 1, 101)  # the recalls at which COCO takes the precision
+SCORES = np.linspace(0, 1, 101)  # the score thresholds at which precision and recall are taken
 
 
 class ClassScores(NamedTuple):
@@ -75,7 +76,9 @@ class Scores:
     AR_large: float
     classes: list[ClassScores]  # in the order of the class ids
     curves: np.ndarray  # float (classes, 101): precision at RECALLS, IoU 0.50; NaN for classes without boxes
+    by_score: np.ndarray  # float (classes, 2, 101): precision and recall of scores from SCORES on, IoU 0.50; or NaN
     images_per_second: float  # inside the detector
+    found: Mapping[int, Detections]  # by the index of their record
     detections: list[dict]  # in COCO's results format
     truth: dict  # the annotations in COCO's format, with the same ids
     problems: list[str]  # why pictures were left out
@@ -140,12 +143,14 @@ def score(
     """
     truth = coco_truth(records, sizes, class_names, found)
     detections = coco_results(found)
-    stats, classes, curves = _score(truth, detections)
+    stats, classes, curves, by_score = _score(truth, detections)
     return Scores(
         **stats,
         classes=classes,
         curves=curves,
+        by_score=by_score,
         images_per_second=len(found) / max(seconds, 1e-9),
+        found=found,
         detections=detections,
         truth=truth,
         problems=problems,
@@ -168,7 +173,7 @@ def _in_batches(items, size):
 
 
 def _score(truth, detections):
-    """Return COCO's twelve numbers by name, a list of ClassScores, and the curves."""
+    """Return COCO's twelve numbers by name, a list of ClassScores, and the two kinds of curves."""
     results = [{**x, "id": i, "area": x["bbox"][2] * x["bbox"][3]} for i, x in enumerate(detections, 1)]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
         measured = COCOeval(_indexed(truth, truth["annotations"]), _indexed(truth, results), "bbox")
@@ -180,30 +185,48 @@ def _score(truth, detections):
 
     answers = iter(measured.evalImgs)  # one for each class, area and picture; pictures change fastest
     pictures, areas = len(truth["images"]), len(measured.params.areaRng)
-    classes = []
+    classes, by_score = [], []
     for k, category in enumerate(truth["categories"]):
         of_class, *_ = [list(itertools.islice(answers, pictures)) for _ in range(areas)]  # the first is all areas
-        classes.append(_class_scores(category["name"], precision[:, :, k], list(filter(None, of_class))))
-    return dict(zip(SUMMARY, stats.tolist(), strict=True)), classes, precision[0].T
+        of_class = list(filter(None, of_class))
+        classes.append(_class_scores(category["name"], precision[:, :, k], of_class))
+        by_score.append(_by_score(of_class))
+    return dict(zip(SUMMARY, stats.tolist(), strict=True)), classes, precision[0].T, np.array(by_score)
 
 
 def _class_scores(name, precision, answers):
     """Return the ClassScores of a class's precision (IoUs, recalls) and pycocotools' answers for its pictures."""
-    boxes = sum(len(x["gtIds"]) for x in answers)
+    boxes, scores, right = _best_first(answers)
     AP, AP50 = float(precision.mean()), float(precision[0].mean())
     if not boxes:
         return ClassScores(name, 0, AP, AP50, np.nan, np.nan, np.nan)
-    scores = np.array([score for x in answers for score in x["dtScores"]])
-    right = np.concatenate([x["dtMatches"][0] > 0 for x in answers])
     if not right.any():
         return ClassScores(name, boxes, AP, AP50, 0.0, 0.0, np.nan)
-    best_first = np.argsort(-scores, kind="stable")
-    scores, right = scores[best_first], right[best_first]
     last = np.flatnonzero(np.append(scores[1:] < scores[:-1], True))  # equal scores cannot be told apart by a threshold
     true, count = np.cumsum(right)[last], last + 1
     best = np.argmax(2 * true / (boxes + count))  # F1
     at_best = true[best] / count[best], true[best] / boxes, scores[last[best]]
     return ClassScores(name, boxes, AP, AP50, *(float(x) for x in at_best))
+
+
+def _by_score(answers):
+    """Return precision and recall (2, 101) of a class's detections with a score of at least SCORES."""
+    boxes, scores, right = _best_first(answers)
+    if not boxes:
+        return np.full((2, len(SCORES)), np.nan)
+    count = np.searchsorted(-scores, -SCORES, side="right")
+    true = np.concatenate([[0], np.cumsum(right)])[count]
+    with np.errstate(invalid="ignore"):
+        return np.stack([true / count, true / boxes])
+
+
+def _best_first(answers):
+    """Return how many boxes of a class there are, and its detections, best first: scores, and whether each is right."""
+    boxes = sum(len(x["gtIds"]) for x in answers)
+    scores = np.array([score for x in answers for score in x["dtScores"]])
+    right = np.array([match > 0 for x in answers for match in x["dtMatches"][0]], bool)
+    order = np.argsort(-scores, kind="stable")
+    return boxes, scores[order], right[order]
 
 
 def _indexed(truth, annotations):

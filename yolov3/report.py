@@ -1,15 +1,16 @@
-"""What evaluation tells a person: a table, precision-recall curves, COCO's JSON files."""
+"""Report what evaluation found: a table, COCO's JSON files, and all charts and pictures into a folder."""
 
 import json
-import warnings
+from pathlib import Path
 
-from yolov3.evaluation import RECALLS, SUMMARY
+from yolov3.annotations.format import Record
+from yolov3.charts import draw_by_score, draw_confusion, draw_curves
+from yolov3.confusion import confusion_matrix
+from yolov3.evaluation import SUMMARY, Scores
 from yolov3.files import whole_file
+from yolov3.sheets import draw_truth_beside_found
 
 import numpy as np
-
-CURVES = 20  # classes drawn each with a line of its own: ten colours, two styles; of more, the best and the worst few
-BEST_AND_WORST = 5
 
 
 def table(scores):
@@ -30,33 +31,6 @@ def _percent(x):
     return f"{'-' if np.isnan(x) else format(100 * x, '.1f'):>5}"
 
 
-def draw_curves(path, scores):
-    """Draws precision over recall at IoU 0.5 into a PNG: a line per class, and their mean."""
-    from matplotlib.figure import Figure  # only here: training needs none of it
-
-    order = sorted((i for i, x in enumerate(scores.classes) if x.boxes), key=lambda i: -scores.classes[i].AP50)
-    chosen = order if len(order) <= CURVES else order[:BEST_AND_WORST] + order[-BEST_AND_WORST:]
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    axes = figure.subplots()
-    for rank, i in enumerate(chosen):
-        label = f"{100 * scores.classes[i].AP50:5.1f} {scores.classes[i].name:.24}"
-        axes.plot(RECALLS, scores.curves[i], ("-", "--")[rank // 10], color=f"C{rank % 10}", linewidth=1, label=label)
-    if order:
-        label = f"{100 * scores.AP50:5.1f} mean of {len(order)} classes"
-        axes.plot(RECALLS, scores.curves[order].mean(0), "black", linewidth=3, label=label)
-        left_out = len(order) - len(chosen)
-        title = f"AP50, best and worst (not shown: {left_out})" if left_out else "AP50"
-        look = {"family": "monospace", "size": "small"}
-        legend = figure.legend(loc="outside right upper", title=title, alignment="left", frameon=False, prop=look)
-        for text in legend.get_texts():
-            text.set_parse_math(False)  # a class may be named $
-    axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel="precision", title="Precision and recall at IoU 0.5")
-    axes.grid(alpha=0.3)
-    with whole_file(path) as part, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the font lacks some scripts
-        figure.savefig(part, format="png", dpi=120)
-
-
 def write_coco_json(folder, scores):
     """Writes detections.json, COCO's results, and truth.json, the annotations with the same ids, for
 
@@ -67,3 +41,20 @@ def write_coco_json(folder, scores):
     for name, data in (("detections.json", scores.detections), ("truth.json", scores.truth)):
         with whole_file(folder / name) as part:
             part.write_text(json.dumps(data), encoding="utf-8")
+
+
+def draw_report(
+    folder: Path, scores: Scores, records: list[Record], score_threshold: float, max_pixels: int
+) -> list[str]:
+    """Draw an evaluation into a folder and return the names of the files: curves, which class is taken for which, and
+    pictures with truth and detections side by side.
+
+    score_threshold  of the detections in the confusion matrix and on the pictures
+    """
+    names = [row.name for row in scores.classes]
+    draw_curves(folder / "precision_recall.png", scores)
+    draw_by_score(folder / "by_score.png", scores)
+    matrix = confusion_matrix(records, scores.found, len(names), score_threshold)
+    draw_confusion(folder / "confusion_matrix.png", matrix, names, score_threshold)
+    draw_truth_beside_found(folder / "truth_and_found.jpg", records, scores.found, names, score_threshold, max_pixels)
+    return ["precision_recall.png", "by_score.png", "confusion_matrix.png", "truth_and_found.jpg"]

@@ -126,7 +126,7 @@ def measure(root, folder):
 
 @pytest.fixture(scope="session")
 def plain(project):
-    return measure(project(), "yolov4-tiny-416")
+    return measure(project(), "yolov4-tiny-digits-416")
 
 
 @pytest.fixture(scope="session", params=PRECISIONS)
@@ -146,7 +146,7 @@ def test_nearly_all_of_the_network_is_in_engines(converted):
 
 def test_boxes_and_accuracy_against_tensorflow(converted, plain):
     precision, root, _ = converted
-    made = measure(root, f"yolov4-tiny-trt-{precision}-416")
+    made = measure(root, f"yolov4-tiny-digits-trt-{precision}-416")
     print(f"\n| {precision} | AP50 {made['AP50']:.1f}, TensorFlow {plain['AP50']:.1f} |", end="")
     for batch in BATCH_SIZES:
         ours, theirs = made["milliseconds"][str(batch)], plain["milliseconds"][str(batch)]
@@ -172,7 +172,7 @@ def overlap(a, b):
 @pytest.mark.skipif(tftrt.has_tftrt(), reason="is run by TF-TRT here")
 def test_onnx_runtime_runs_it_by_tensorrt_and_keeps_the_engines(converted):
     precision, root, _ = converted
-    folder = f"yolov4-tiny-trt-{precision}-416"
+    folder = f"yolov4-tiny-digits-trt-{precision}-416"
     told = run(root, "-c", MEASURE, f"checkpoints/{folder}")
     assert f"{folder} runs by ONNX Runtime's TensorrtExecutionProvider" in told
     assert list((root / "checkpoints" / folder / "cache").iterdir())
@@ -181,7 +181,7 @@ def test_onnx_runtime_runs_it_by_tensorrt_and_keeps_the_engines(converted):
 @by_tftrt
 def test_engines_are_on_disk_and_bytes_become_boxes_by_tensorflow_alone(converted, plain):
     precision, root, _ = converted
-    folder = root / "checkpoints" / f"yolov4-tiny-trt-{precision}-416"
+    folder = root / "checkpoints" / f"yolov4-tiny-digits-trt-{precision}-416"
     assert list(folder.glob("assets/trt-serialized-engine.*"))
     pictures = sorted((PROJECT / "IMAGES" / "digits").glob("*.jpg"))[:3]  # a batch of 4 with the one that is none
     answers = json.loads(run(root.parent, "-c", SERVE, folder, *pictures).splitlines()[-1])
@@ -195,7 +195,7 @@ def test_engines_are_on_disk_and_bytes_become_boxes_by_tensorflow_alone(converte
 def test_two_folders_are_loaded_by_one_process(project):
     """After those above: it needs the folders that they have converted."""
     root = project()
-    folders = [f"checkpoints/yolov4-tiny-trt-{precision}-416" for precision in PRECISIONS]
+    folders = [f"checkpoints/yolov4-tiny-digits-trt-{precision}-416" for precision in PRECISIONS]
     told = run(
         root,
         "-c",
@@ -215,7 +215,7 @@ def test_two_folders_are_loaded_by_one_process(project):
 @by_tftrt
 def test_a_portable_folder_holds_no_engine_and_builds_its_own(project, plain):
     root = project(YOLO_TRT_QUANTIZE_MODE="INT8", YOLO_TRT_PORTABLE=True)
-    folder = root / "checkpoints" / "yolov4-tiny-trt-INT8-416"
+    folder = root / "checkpoints" / "yolov4-tiny-digits-trt-INT8-416"
     run(root, root / "tools" / "Convert_to_TRT.py")
     assert json.loads((folder / "model.json").read_text())["portable"]
     assert sum(x.stat().st_size for x in folder.glob("assets/*")) < 10**6

@@ -56,7 +56,7 @@ def choose_checkpoints(named: list[str]) -> list[str | Path | None]:
     """Return the checkpoints to load. None stands for the configured weights."""
     if named:
         return [as_given(word) for word in named]
-    configured = configured_source()
+    configured, _ = configured_source()
     name = configured.name if configured else configured_network().name
     wanted = name, configured.input_size if configured else check_input_size(configs.YOLO_INPUT_SIZE)
     folders = sorted(project_path(configs.TRAIN_CHECKPOINTS_FOLDER).glob("[!.]*"))

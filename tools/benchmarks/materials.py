@@ -111,11 +111,11 @@ def choose_calibration(arguments: argparse.Namespace, weights: Path | None) -> C
     count = arguments.calibration_count or configs.YOLO_CALIBRATION_COUNT
     if weights is None and not arguments.calibration:
         return Calibration("the frame alone", (), count)
-    source = as_given(arguments.calibration or configs.YOLO_CALIBRATION_IMAGES or configs.TEST_ANNOT_PATH)
+    source = as_given(arguments.calibration or configs.YOLO_CALIBRATION_IMAGES or configs.TRAIN_ANNOT_PATH)
     try:
         pictures = choose_pictures(source, count, configs.YOLO_MAX_PIXELS)
     except UserError as error:
         if arguments.calibration or arguments.calibration_count:
             raise
         return error.problem
-    return Calibration(f"{count} pictures of {source}", tuple(pictures), count)
+    return Calibration(f"{len(pictures)} pictures of {source}", tuple(pictures), count)

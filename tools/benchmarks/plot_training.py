@@ -18,7 +18,7 @@ import tensorflow as tf
 
 PANELS = (  # title; scale and limits of the y axis; whether to smooth; {tag: (label, colour)}
     (
-        "loss, mean of a picture",
+        "loss per object",
         *("log", None, True),
         {
             "loss/loss": ("all", "#222222"),
@@ -28,8 +28,8 @@ PANELS = (  # title; scale and limits of the y axis; whether to smooth; {tag: (l
         },
     ),
     (
-        "validation",
-        *("linear", (0, 1), False),
+        "validation, percent",
+        *("linear", (0, 100), False),
         {"validation/AP50": ("AP50", "#1f77b4"), "validation/AP": ("AP", "#ff7f0e")},
     ),
     ("learning rate", "linear", None, False, {"learning_rate": ("learning rate", "#222222")}),

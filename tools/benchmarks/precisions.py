@@ -35,6 +35,7 @@ from yolov3.runtimes.common import folder_name
 from yolov3.runtimes.onnx import PREDICTIONS
 from yolov3.runtimes.openvino import ANY_DROP
 from yolov3.settings import ScriptParser
+from yolov3.sizes import size_name
 
 import numpy as np
 from tqdm import tqdm
@@ -170,7 +171,7 @@ def main() -> None:
 
     # 3. Report
     titles = "|".join(f"split {i + 1}" for i in range(len(splits)))
-    header = f"AP50 / AP at {spec.input_size}|{titles}|AP50 lost|AP lost|met"
+    header = f"AP50 / AP at {size_name(spec.input_size)}|{titles}|AP50 lost|AP lost|met"
     table = markdown(header, list(lines(measured, arguments.may_lose)))
     on = f"measured on {len(splits[0][1])} pictures of {arguments.annotations}"
     by = f"INT8 calibrated on {len(splits[0][0])} of {arguments.calibration or 'the others'}"

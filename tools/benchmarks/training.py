@@ -27,13 +27,14 @@ from yolov3.checks import UserError
 from yolov3.dataset import training_batches
 from yolov3.files import check_output, whole_file
 from yolov3.runtimes.tf import allow_memory_growth
-from yolov3.settings import ScriptParser
+from yolov3.settings import ScriptParser, configured_names
 from yolov3.sizes import size_name, size_of
 from yolov3.training.augment import AUGMENTED
 from yolov3.training.backup import Backup
 from yolov3.training.callbacks import EpochMeans, TensorBoard, TerminateOnNaN
-from yolov3.training.configured import configured_spec
+from yolov3.training.configured import Pictures, configured_spec
 from yolov3.training.loss import yolo_loss
+from yolov3.training.presets import configured_preset, resolve
 from yolov3.training.trainer import MAX_GRADIENT, WEIGHT_DECAY, Schedule, Trainer, make_network
 
 import keras
@@ -58,7 +59,7 @@ class TrainingSetup:
 
     def batches(self) -> tf.data.Dataset:
         """Return what train.py trains on: augmented batches without end."""
-        augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=configs.TRAIN_FLIP)
+        augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=configs.TRAIN_FLIP is True)
         return training_batches(
             self.records, [self.model.input_size], self.batch, self.model.resize, augmentation, configs.TRAIN_SEED
         )
@@ -98,7 +99,7 @@ class NoValidation(keras.callbacks.Callback):
     records = ()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        logs.update(AP50=0.0, AP=0.0)
+        logs.update(AP50=0.0, AP=0.0, val_loss=0.0)
 
 
 def train_py(setup: TrainingSetup, precision: str) -> Run:
@@ -192,11 +193,14 @@ def measure_contenders(setup: TrainingSetup, precision: str, rounds: int, steps:
 
 def read_setup(arguments: argparse.Namespace) -> TrainingSetup:
     """Return the TrainingSetup that the constants and the command line describe. Raises UserError."""
+    path = arguments.annotations.absolute() if arguments.annotations else configs.TRAIN_ANNOT_PATH
+    classes = len(configured_names())
+    checked = read_pictures(path, classes)
+    resolve(configured_preset(), Pictures(checked.records, checked.sizes), classes)
     model = configured_spec()
     if arguments.size:
         model = dataclasses.replace(model, input_size=checks.check_input_size(arguments.size))
-    path = arguments.annotations.absolute() if arguments.annotations else configs.TRAIN_ANNOT_PATH
-    return TrainingSetup(model, read_pictures(path, len(model.classes)).records, arguments.batch)
+    return TrainingSetup(model, checked.records, arguments.batch)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -1,11 +1,12 @@
 """Provide what the runtimes share: the check of what they have written, and what its model.json says of its origin."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from yolov3.boxes import decode
-from yolov3.checkpoint import ModelSpec, read_about
+from yolov3.checkpoint import ModelSpec, is_weights, read_about
 from yolov3.checks import PROJECT, UserError, choose
 from yolov3.fitting import fit
 from yolov3.images import read_picture
@@ -18,6 +19,8 @@ import tensorflow as tf
 PICTURE = "IMAGES/digits/00000.jpg"  # the picture that conversions are tried on
 BAKED = ("score_threshold", "iou_threshold", "max_pixels", "class_agnostic")
 FAR_OFF = 0.1  # mean difference of boxes, in fractions of the input, that rounding cannot explain in any precision
+_TARGETS = "|".join(f"-{name}{'-[A-Z0-9]+' if row.modes else ''}" for name, row in RUNTIMES.items() if name != "tf")
+CONVERSION = re.compile(rf"({_TARGETS})?-\d+(x\d+)?$")  # what folder_name appends
 TOLERANCE = 1e-3  # largest difference of boxes, in fractions of the input, and of scores, between two float32 networks
 
 
@@ -83,11 +86,22 @@ def cpu_flags() -> set[str]:
     return set(info.get("flags", info.get("Features", "")).split())  # x86 and ARM name them differently
 
 
-def folder_name(spec: ModelSpec) -> str:
-    """Return the name of a conversion: yolov4-tiny-416, yolov4-tiny-trt-INT8-416, yolov4-tiny-neuron-256x416."""
+def name_of(weights: Path, spec: ModelSpec) -> str:
+    """Return what the conversions of a model are called after: the folder that it was trained into; of a .weights file,
+    the network. Of a conversion it is what that is called after."""
+    if not weights.is_dir():
+        return spec.name
+    return weights.name if is_weights(weights) else CONVERSION.sub("", weights.name)
+
+
+def folder_name(spec: ModelSpec, name: str | None = None) -> str:
+    """Return the name of a conversion: yolov4-tiny-416, yolov4-tiny-trt-INT8-416, yolov4-tiny-neuron-256x416.
+
+    name  what `name_of` says, in place of that of the network
+    """
     target = () if spec.framework == "tf" else (spec.framework,)
     mode = (spec.precision,) if RUNTIMES[spec.framework].modes else ()
-    return "-".join((spec.name, *target, *mode, size_name(spec.input_size)))
+    return "-".join((name or spec.name, *target, *mode, size_name(spec.input_size)))
 
 
 def folder_size(folder: Path) -> float:

@@ -53,7 +53,8 @@ class Backup(keras.callbacks.Callback):
         arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in state_of(self.model).items()}
         if not all(np.isfinite(array).all() for array in arrays.values()):
             return  # a gradient was not finite, so the next loss will not be either
-        about = {"settings": self.settings, "progress": self.progress, "step": self.model.steps_done}
+        steps = {"step": self.model.steps_done, "steps": self.model.schedule.steps}
+        about = {"settings": self.settings, "progress": self.progress, **steps}
         with whole_file(self.file) as part:
             with part.open("wb") as file:
                 np.savez(file, about=json.dumps(about), **arrays)
@@ -108,9 +109,14 @@ class Backup(keras.callbacks.Callback):
 
         # 2. The training it belongs to, and where that stopped
         about = json.loads(str(read_arrays(file, ["about"])["about"]))
-        settings, progress, step = (about[name] for name in ("settings", "progress", "step"))
+        settings, progress, step, steps = (about[name] for name in ("settings", "progress", "step", "steps"))
+        self._check_progress(step, steps, progress)
         self._check_settings(file, dict(settings))
-        self._check_progress(step, progress)
+        if step > trainer.schedule.steps:
+            raise UserError(
+                f"{file} has done {step} steps, but TRAIN_EPOCHS makes {trainer.schedule.steps}: raise it to go on, or "
+                "give --overwrite to begin anew"
+            )
 
         # 3. The rest
         trainer.begin(step)
@@ -133,23 +139,21 @@ class Backup(keras.callbacks.Callback):
         for name, value in settings.items():
             if self.settings.get(name) == value:
                 continue
-            remedy = "set that back to go on, or give --overwrite to begin anew"
-            if name == "TRAIN_EPOCHS":
-                remedy += (
-                    "; for more epochs let this training end, then begin one with TRAIN_FROM_CHECKPOINT = "
-                    f"{file.name.removesuffix('_backup.npz')!r} and another TRAIN_MODEL_NAME"
-                )
             raise UserError(
-                f"{file} belongs to an unfinished training with {name} = {value!r}, not {self.settings.get(name)!r}: "
-                f"{remedy}"
+                f"{file} belongs to a training with {name} = {value!r}, not {self.settings.get(name)!r}: set that back "
+                "to go on, or give --overwrite to begin anew"
             )
 
-    def _check_progress(self, step, progress):
-        """Raise ValueError if this training does not have such a step, or if the progress is not complete."""
-        if type(step) is not int or not 0 <= step <= self.model.schedule.steps:
-            raise ValueError(f"step {step!r} is not one of the {self.model.schedule.steps}")
+    def _check_progress(self, step, steps, progress):
+        """Raise ValueError if no training has such a step, or if the progress is not complete."""
+        if not (type(step) is type(steps) is int and 0 <= step <= steps):
+            raise ValueError(f"step {step!r} is not one of {steps!r}")
         if set(progress) != set(self.progress) or not all(math.isfinite(x) for x in progress.values()):
             raise ValueError("its progress cannot be read")
+
+    def finish(self) -> None:
+        """Keep only the newest backup, from which the training goes on if it is given more epochs."""
+        self._remove([self.previous])
 
     def discard(self) -> None:
         """Remove the backups."""

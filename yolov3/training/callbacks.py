@@ -4,7 +4,7 @@ Of several workers only the chief writes.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from yolov3.annotations.format import Record
@@ -16,7 +16,9 @@ from yolov3.detector import Detector
 from yolov3.evaluation import evaluate
 from yolov3.images import read_picture
 from yolov3.media.drawing import draw_detections
+from yolov3.networks import Heads
 from yolov3.training.backup import Backup
+from yolov3.training.loss import TERMS, count_objects, yolo_loss
 from yolov3.training.trainer import Trainer, from_chief
 
 import keras
@@ -56,13 +58,19 @@ class TerminateOnNaN(keras.callbacks.TerminateOnNaN):
 
 
 class Validation(keras.callbacks.Callback):
-    """Add AP50 and AP of the detector, 0..1, to the logs of each epoch."""
+    """Add AP50 and AP of the averaged weights, in percent, and their loss per object to the logs of each epoch.
+
+    detector  with the averaged weights, on the pictures of records and their sizes
+    losses    on the batches, as `averaged_losses` returns them
+    """
 
     def __init__(
         self,
         detector: Detector,
         records: list[Record],
         sizes: list[tuple[int, int]],
+        losses: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+        batches: Iterable[tuple[tf.Tensor, tf.Tensor]],
         thresholds: tuple[float, float],
         batch_size: int,
         max_pixels: int,
@@ -70,15 +78,19 @@ class Validation(keras.callbacks.Callback):
     ):
         super().__init__()
         self.detector, self.records, self.sizes, self.thresholds = detector, records, sizes, thresholds
+        self.losses, self.batches = losses, batches
         self.batch_size, self.max_pixels, self.is_chief = batch_size, max_pixels, is_chief
 
     def on_epoch_end(self, epoch: int | None, logs: dict) -> None:
-        measured = np.zeros(2)
+        measured = np.zeros(2 + len(TERMS))
         if self.is_chief:
             data = self.records, self.sizes, self.detector.names
             scores = evaluate(self.detector, *data, *self.thresholds, self.batch_size, self.max_pixels, progress=False)
-            measured = np.nan_to_num([scores.AP50, scores.AP])
-        logs["AP50"], logs["AP"] = (float(x) for x in from_chief(measured))
+            *terms, objects = np.sum([self.losses(*batch).numpy() for batch in self.batches], 0)
+            measured = np.nan_to_num([100 * scores.AP50, 100 * scores.AP, *(x / max(objects, 1) for x in terms)])
+        AP50, AP, *terms = (float(x) for x in from_chief(measured))
+        logs |= {"AP50": AP50, "AP": AP, "val_loss": sum(terms)}
+        logs |= {f"val_{name}": term for name, term in zip(TERMS, terms, strict=True)}
 
 
 class Keep(keras.callbacks.Callback):
@@ -113,7 +125,8 @@ class Keep(keras.callbacks.Callback):
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Log loss terms and learning rate every few steps; AP50, AP and pictures with their detections every epoch.
+    """Log loss terms per object and learning rate every few steps; AP50 and AP in percent, the loss on pictures that
+    are not trained on, and pictures with their detections every epoch.
 
     Keras' own callback would count steps from 0 again when a training is resumed.
     """
@@ -130,7 +143,7 @@ class TensorBoard(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int | None, logs: dict) -> None:
         step = self.model.steps_done
-        self.write({f"validation/{name}": logs[name] for name in ("AP50", "AP")}, step)
+        self.write({f"validation/{name}": logs[name] for name in ("AP50", "AP", "val_loss")}, step)
         for i, record in enumerate(self.validation.records[:PICTURES]):
             picture = read_picture(record.picture, self.validation.max_pixels)
             (found,) = self.validation.detector([picture], PICTURE_SCORE)
@@ -161,9 +174,10 @@ class TensorBoard(keras.callbacks.Callback):
 
 
 def averaged_network(trainer: Trainer, size: tuple[int, int]) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-    """Return a network for `Detector`, which takes float32 (N, h, w, 3), with the averaged weights of a Trainer.
+    """Return a network for `Detector`, which takes float32 (N, h, w, 3), with the averaged weights of a Trainer. It
+    answers its raw heads, too.
 
-    It reads them at each call, so its answers are always those of the latest step.
+    It reads the weights at each call, so its answers are always those of the latest step.
     """
     average = trainer.averages()
     weights = [
@@ -174,6 +188,21 @@ def averaged_network(trainer: Trainer, size: tuple[int, int]) -> Callable[[tf.Te
     @tf.function(input_signature=[tf.TensorSpec((None, *size, 3))], autograph=False)
     def network(images):
         raw_heads, _ = trainer.network.stateless_call(*weights, images, training=False)
-        return {"predictions": decode(tf.nest.flatten(raw_heads), trainer.heads)}
+        raw_heads = tf.nest.flatten(raw_heads)  # Keras gives a single one without a list
+        return {"predictions": decode(raw_heads, trainer.heads), "raw_heads": raw_heads}
 
     return network
+
+
+def averaged_losses(
+    network: Callable, size: tuple[int, int], heads: Heads
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Return a function of a batch that returns the terms of an averaged network's loss, summed over the batch, and
+    the number of its objects."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *size, 3)), tf.TensorSpec((None, None, 5))], autograph=False)
+    def losses(images, truth):
+        terms = yolo_loss(network(images)["raw_heads"], truth, heads)
+        return tf.stack([*(tf.reduce_sum(terms[name]) for name in TERMS), count_objects(truth)])
+
+    return losses

@@ -1,7 +1,7 @@
 """Read from configs.py what a training is: which network, on which pictures, from which weights, how long and how."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from yolov3 import configs
 from yolov3.annotations.cli import read_pictures, tell_left_out
@@ -40,13 +40,18 @@ COUNTS = (  # constants that are whole numbers, and the least value of each
     ("TEST_BATCH_SIZE", 1),
 )
 AMOUNTS = "TRAIN_WARMUP_EPOCHS", "TRAIN_BACKUP_SECONDS"
-FRACTIONS = "TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC", "TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD"
-SWITCHES = "TRAIN_FLIP", "TRAIN_DATA_AUG"
+FRACTIONS = (
+    *("TRAIN_LR_INIT", "TRAIN_LR_END", "TRAIN_EMA", "TRAIN_MOSAIC", "TRAIN_VAL_SPLIT"),
+    *("TEST_SCORE_THRESHOLD", "TEST_IOU_THRESHOLD", "YOLO_SCORE_THRESHOLD"),
+)
+SWITCHES = "TRAIN_FLIP", "TRAIN_DATA_AUG", "TRAIN_TRANSFER"
+AUTO = "AUTO"  # the value of a constant that TRAIN_PRESET and the pictures decide
+AUTOMATIC = "TRAIN_TRANSFER", "TRAIN_FLIP", "TRAIN_EPOCHS", "TRAIN_LR_INIT"  # and TRAIN_ANCHORS
 # fmt: off
 CONTINUE_WITH = (  # an interrupted training goes on only if these constants have not changed
     "YOLO_TYPE", "TRAIN_YOLO_TINY", "YOLO_ANCHORS", "TRAIN_ANCHORS", "YOLO_CFG", "YOLO_RESIZE", "TRAIN_CLASSES",
     "TRAIN_ANNOT_PATH", "TRAIN_VAL_PATH", "TRAIN_VAL_SPLIT", "TRAIN_INPUT_SIZE", "TRAIN_MULTISCALE",
-    "TRAIN_BATCH_SIZE", "TRAIN_EPOCHS", "TRAIN_WARMUP_EPOCHS", "TRAIN_FREEZE_EPOCHS", "TRAIN_LR_INIT", "TRAIN_LR_END",
+    "TRAIN_BATCH_SIZE", "TRAIN_WARMUP_EPOCHS", "TRAIN_FREEZE_EPOCHS", "TRAIN_LR_INIT", "TRAIN_LR_END",
     "TRAIN_EMA", "TRAIN_SEED", "TRAIN_DATA_AUG", "TRAIN_MOSAIC", "TRAIN_FLIP",
 )
 # fmt: on
@@ -59,7 +64,7 @@ def configured_spec() -> ModelSpec:
     resize = choose("YOLO_RESIZE", configs.YOLO_RESIZE, RESIZES)
     check_fixed(resize, "the pictures of a batch have inputs of one size")
     heads = heads_to_train(network, transfers())
-    if configs.TRAIN_ANCHORS is not None:
+    if configs.TRAIN_ANCHORS not in (None, AUTO):
         heads = heads._replace(anchors=configured_heads(network, "TRAIN_ANCHORS").anchors)
     if configs.TRAIN_FREEZE_EPOCHS and network.backbone is None:
         text = "write stopbackward=1 into the last section of its backbone, or set TRAIN_FREEZE_EPOCHS = 0"
@@ -76,12 +81,11 @@ class Pictures(NamedTuple):
 
 def configured_pictures(class_count: int) -> tuple[Pictures, Pictures, Pictures | None]:
     """Return the pictures to train on, those that choose the best epoch, and those that the result is measured on."""
-    share = check_threshold("TRAIN_VAL_SPLIT", configs.TRAIN_VAL_SPLIT)
     training = readable_pictures(configs.TRAIN_ANNOT_PATH, class_count)
     tested = None if configs.TEST_ANNOT_PATH is None else readable_pictures(configs.TEST_ANNOT_PATH, class_count)
     if configs.TRAIN_VAL_PATH is not None:
         return training, readable_pictures(configs.TRAIN_VAL_PATH, class_count), tested
-    return *split(training, share, configs.TRAIN_SEED), tested
+    return *split(training, configs.TRAIN_VAL_SPLIT, configs.TRAIN_SEED), tested
 
 
 def readable_pictures(path: str, class_count: int) -> Pictures:
@@ -106,14 +110,17 @@ def split(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, Pictur
 
 def check_constants() -> None:
     """Raise UserError if one of the TRAIN_ or TEST_ constants has a value that it cannot have."""
+    automatic = [constant for constant in AUTOMATIC if getattr(configs, constant) == AUTO]
     for constant, least in COUNTS:
-        check_count(constant, getattr(configs, constant), least)
+        if constant not in automatic:
+            check_count(constant, getattr(configs, constant), least)
     for constant in AMOUNTS:
         check_amount(constant, getattr(configs, constant))
     for constant in FRACTIONS:
-        check_threshold(constant, getattr(configs, constant))
+        if constant not in automatic:
+            check_threshold(constant, getattr(configs, constant))
     for constant in SWITCHES:
-        choose(constant, getattr(configs, constant), (True, False))
+        choose(constant, getattr(configs, constant), (True, False, *([AUTO] if constant in AUTOMATIC else [])))
     name = configs.TRAIN_MODEL_NAME
     if not isinstance(name, str) or not name.strip(" ."):
         raise UserError(f"TRAIN_MODEL_NAME = {name!r} cannot name a folder: use yolo_custom, for example")
@@ -130,12 +137,17 @@ def configured_sizes(multiple: int) -> list[tuple[int, int]]:
 
 
 def configured_schedule(steps_per_epoch: int, network: Network) -> Schedule:
-    """Return the Schedule of the training, with the lengths given in epochs turned into steps."""
+    """Return the Schedule of the training, with the lengths given in epochs turned into steps.
+
+    It is called when `presets.resolve` has put numbers in place of "AUTO".
+    """
+    epochs: Any = configs.TRAIN_EPOCHS
+    learning_rate: Any = configs.TRAIN_LR_INIT
     return Schedule(
-        steps=configs.TRAIN_EPOCHS * steps_per_epoch,
+        steps=epochs * steps_per_epoch,
         warm_up=round(configs.TRAIN_WARMUP_EPOCHS * steps_per_epoch),
-        freeze=min(configs.TRAIN_FREEZE_EPOCHS, configs.TRAIN_EPOCHS) * steps_per_epoch,
-        lr_init=configs.TRAIN_LR_INIT,
+        freeze=min(configs.TRAIN_FREEZE_EPOCHS, epochs) * steps_per_epoch,
+        lr_init=learning_rate,
         lr_end=configs.TRAIN_LR_END,
         ema=configs.TRAIN_EMA,
         backbone=network.backbone or 0,
@@ -144,7 +156,7 @@ def configured_schedule(steps_per_epoch: int, network: Network) -> Schedule:
 
 def transfers() -> bool:
     """Return whether the training begins with Darknet's weights."""
-    return configs.TRAIN_TRANSFER and not configs.TRAIN_FROM_CHECKPOINT
+    return configs.TRAIN_TRANSFER is True and not configs.TRAIN_FROM_CHECKPOINT
 
 
 def load_first_weights(network: keras.Model, spec: ModelSpec) -> None:
@@ -166,26 +178,40 @@ def load_first_weights(network: keras.Model, spec: ModelSpec) -> None:
         print(f"TRAIN_TRANSFER: {taken} of {len(convolutions(network))} convolutions begin with {weights}")
 
 
+def plain_batches(records: list[Record], spec: ModelSpec) -> tf.data.Dataset:
+    """Return batches of the pictures as they are, each once; a few twice where the last batch is not full."""
+    batch, resize = min(configs.TEST_BATCH_SIZE, len(records)), spec.resize
+    endless = training_batches(records, [spec.input_size], batch, resize, PLAIN, 0, max_pixels=configs.YOLO_MAX_PIXELS)
+    return endless.take(-(-len(records) // batch))
+
+
+def augmented_batches(
+    records: list[Record], spec: ModelSpec, first_step: int = 0, shard: tuple[int, int] = (0, 1)
+) -> tf.data.Dataset:
+    """Return the endless batches to train on from a step on: the part of them that is the worker's, `shard` as in
+    `training_batches`."""
+    augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=configs.TRAIN_FLIP is True)
+    return training_batches(
+        records,
+        configured_sizes(spec.network.multiple),
+        configs.TRAIN_BATCH_SIZE // shard[1],
+        spec.resize,
+        augmentation if configs.TRAIN_DATA_AUG else PLAIN,
+        configs.TRAIN_SEED,
+        first_step,
+        shard,
+        configs.YOLO_MAX_PIXELS,
+    )
+
+
 def make_batches(
     records: list[Record], spec: ModelSpec, strategy: tf.distribute.Strategy
 ) -> Callable[[int], tf.data.Dataset]:
     """Return a function of the first step that returns the endless batches from there on: this worker's share."""
     workers, index = place_among_workers(strategy)
-    sizes = configured_sizes(spec.network.multiple)
-    augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=bool(configs.TRAIN_FLIP))
+    replica_batch = configs.TRAIN_BATCH_SIZE // strategy.num_replicas_in_sync
 
     def batches(first_step):
-        share = training_batches(
-            records,
-            sizes,
-            configs.TRAIN_BATCH_SIZE // workers,
-            spec.resize,
-            augmentation if configs.TRAIN_DATA_AUG else PLAIN,
-            configs.TRAIN_SEED,
-            first_step,
-            (index, workers),
-            configs.YOLO_MAX_PIXELS,
-        )
-        return as_distributed(share, configs.TRAIN_BATCH_SIZE // strategy.num_replicas_in_sync, strategy)
+        return as_distributed(augmented_batches(records, spec, first_step, (index, workers)), replica_batch, strategy)
 
     return batches

@@ -53,6 +53,11 @@ def yolo_loss(
     return {name: weight * total for name, weight, total in zip(TERMS, options.weights, totals, strict=True)}
 
 
+def count_objects(truth: tf.Tensor) -> tf.Tensor:
+    """Return how many boxes a batch has, float32, without padding."""
+    return tf.reduce_sum(tf.cast(truth[..., 4] >= 0, tf.float32))
+
+
 def responsible_anchors(
     boxes: tf.Tensor, present: tf.Tensor, anchors: tuple, size: tf.Tensor, iou_thresh: float
 ) -> list[tf.Tensor]:

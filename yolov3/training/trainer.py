@@ -7,7 +7,6 @@ import contextlib
 import json
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from yolov3.checks import UserError, choose
 from yolov3.darknet import convolutions, heads_of
 from yolov3.networks import Heads, Network
 from yolov3.runtimes.common import cpu_flags
-from yolov3.training.loss import yolo_loss
+from yolov3.training.loss import count_objects, yolo_loss
 from yolov3.yolov4 import model_name
 
 import keras
@@ -87,7 +86,10 @@ class Trainer(keras.Model):
         self.heads, self.global_batch, self.schedule = heads, global_batch, schedule
 
     def train_step(self, batch: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Learn from this replica's part of a batch. Return the loss and its terms by name, means over the batch."""
+        """Learn from this replica's part of a batch. Return the loss and its terms by name, per object of the batch.
+
+        What is minimised is the mean over the pictures, to which one with many objects adds much.
+        """
         # 1. Loss and gradients
         images, truth = batch
         variables = self.network.trainable_variables
@@ -96,13 +98,13 @@ class Trainer(keras.Model):
             terms = yolo_loss(raw_heads, truth, self.heads)
             terms = {name: tf.reduce_sum(term) / self.global_batch for name, term in terms.items()}
             scaled = self.optimizer.scale_loss(sum(terms.values()))
-        gradients = tape.gradient(scaled, variables)
+        gradients, objects = tape.gradient(scaled, variables), count_objects(truth)
 
         # 2. Sums over all replicas, so that the gradients are clipped as on a single device
         replica = tf.distribute.get_replica_context()
         count = replica.num_replicas_in_sync
         if count > 1:
-            terms, gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, (terms, gradients))
+            terms, gradients, objects = replica.all_reduce(tf.distribute.ReduceOp.SUM, (terms, gradients, objects))
             gradients = [gradient / count for gradient in gradients]  # the optimizer adds them up again
 
         # 3. The weights, their average, and the number of steps done
@@ -113,7 +115,8 @@ class Trainer(keras.Model):
             average.assign(average * keep + tf.convert_to_tensor(variable) * (1 - keep))
         self.step.assign_add(1)
 
-        logs = {"loss": sum(terms.values()), **terms}
+        logs = {name: term * self.global_batch / tf.maximum(objects, 1.0) for name, term in terms.items()}
+        logs = {"loss": sum(logs.values()), **logs}
         # With several workers Keras 3's `fit` reduces logs along their first axis, so they need one (keras#20585)
         return {name: value[tf.newaxis] for name, value in logs.items()} if count > 1 else logs
 
@@ -215,7 +218,7 @@ def train(
                 steps_per_epoch=steps_per_epoch - done,
                 callbacks=callbacks,
                 shuffle=False,  # the batches are shuffled already
-                verbose=1 if sys.stdout.isatty() else 2,
+                verbose=0,  # `progress.Progress` shows what Keras does not: the time left, a loss per object
             )
 
 

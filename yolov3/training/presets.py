@@ -1,0 +1,93 @@
+"""What TRAIN_PRESET stands for: the values of the constants of a training that are "AUTO"."""
+
+from typing import Any, NamedTuple
+
+from yolov3 import configs
+from yolov3.anchors import box_sizes, fit_heads
+from yolov3.checkpoint import find, read_model
+from yolov3.checks import UserError, choose, read_class_names
+from yolov3.heads import configured_network, heads_to_train
+from yolov3.training.configured import AUTO, Pictures, configured_sizes, transfers
+
+import numpy as np
+
+FEW_PICTURES = 100  # with fewer, a network that begins with weights learns more slowly, so that it does not forget
+SLOW = 1e-4  # the learning rate then
+FACTOR = 3.0  # an anchor suits a box that is at most so many times as wide or high, or that part of it
+BAD_FIT = 0.9  # anchors fit badly if fewer of the boxes have one that suits them
+
+
+class Preset(NamedTuple):
+    """Values for a kind of pictures."""
+
+    transfer: bool
+    flip: bool
+    always_fit: bool  # anchors; otherwise only where the published ones fit badly
+    epochs: int  # for so many pictures; twice as many for a quarter of them
+    pictures: int
+    fewest: int  # epochs
+    most: int
+    learning_rate: float
+
+    def epochs_for(self, pictures: int) -> int:
+        """Return the epochs for a number of pictures: the fewer, the more, but fewer steps all the same."""
+        return min(max(round(self.epochs * (self.pictures / pictures) ** 0.5), self.fewest), self.most)
+
+    def learning_rate_for(self, pictures: int) -> float:
+        """Return the learning rate for a number of pictures."""
+        return min(self.learning_rate, SLOW) if self.transfer and pictures < FEW_PICTURES else self.learning_rate
+
+
+PRESETS = {
+    "photographs": Preset(True, True, False, 40, 300, 15, 100, 1e-3),
+    "scratch": Preset(False, False, True, 20, 4000, 20, 200, 1e-3),
+}
+
+
+def configured_preset() -> Preset:
+    """Return what TRAIN_PRESET names."""
+    return PRESETS[choose("TRAIN_PRESET", configs.TRAIN_PRESET, PRESETS)]
+
+
+def resolve(preset: Preset, training: Pictures, classes: int) -> str:
+    """Replace the constants of configs.py that are "AUTO" by their values for these pictures, and return them in words.
+
+    From then on configs.py says what this training uses, and so does all that is written of it.
+    """
+    count = len(training.records)
+    values: dict[str, Any] = {
+        "TRAIN_TRANSFER": preset.transfer,
+        "TRAIN_FLIP": preset.flip,
+        "TRAIN_EPOCHS": preset.epochs_for(count),
+        "TRAIN_LR_INIT": preset.learning_rate_for(count),
+    }
+    values = {constant: value for constant, value in values.items() if getattr(configs, constant) == AUTO}
+    vars(configs).update(values)
+    if configs.TRAIN_ANCHORS == AUTO:
+        values["TRAIN_ANCHORS"] = choose_anchors(training, classes, preset.always_fit)
+        vars(configs).update(values)
+    told = ", ".join(f"{constant} = {value}" for constant, value in values.items())
+    return f"TRAIN_PRESET = {configs.TRAIN_PRESET!r}: {told or 'nothing is left to it'}"
+
+
+def choose_anchors(training: Pictures, classes: int, always_fit: bool) -> tuple | None:
+    """Return the anchors to train with: those of the checkpoint that the training begins with, fitted ones, or None for
+    the network's own, if they fit or if heads that learnt with them are taken over."""
+    if configs.TRAIN_FROM_CHECKPOINT:
+        made = find(configs.TRAIN_FROM_CHECKPOINT, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
+        return read_model(made).heads.anchors
+    network = configured_network()
+    classes_of_weights = network.cfg.classes if network.cfg else len(read_class_names(configs.YOLO_COCO_CLASSES))
+    if transfers() and classes == classes_of_weights:
+        return None
+    anchors = heads_to_train(network, transfers()).anchors
+    size = configured_sizes(network.multiple)[0]
+    sizes = box_sizes(training.records, training.sizes, size, configs.YOLO_RESIZE)
+    ratio = sizes[:, np.newaxis] / np.array(sum(anchors, ()), float)  # (boxes, anchors, 2)
+    suited = np.maximum(ratio, 1 / ratio).max(-1).min(-1) <= FACTOR
+    if suited.mean() >= BAD_FIT and not always_fit:
+        return None
+    try:
+        return fit_heads(sizes, [len(head) for head in anchors], seed=0)
+    except UserError:  # fewer sizes than anchors
+        return None
