@@ -86,6 +86,9 @@ def test_a_checkpoint_on_annotated_pictures(tmp_path):
     rows = {row["contender"]: row for row in read_csv(tmp_path / "out.csv")}
     assert list(rows) == ["openvino INT8", "OpenCV DNN"]
     if HAS_OPENVINO:
+        header, parts = re.search(r"(parts of a frame.*)\n.*\n(\| openvino INT8 .*)", result.stdout).groups()
+        assert header.split("|")[-6:-1] == [" preparing ", " network ", " suppression ", " the rest ", " bare request "]
+        assert all(float(part) > 0 for part in parts.split("|")[-6:-1])
         assert 0 <= float(rows["openvino INT8"]["AP"]) <= float(rows["openvino INT8"]["AP50"]) <= 100
     else:
         assert "not installed" in rows["openvino INT8"]["note"] or "NNCF" in rows["openvino INT8"]["note"]
@@ -142,14 +145,15 @@ def test_budgets_are_ratios_of_what_was_measured(monkeypatch):
     kinds = {contender.name: contender for contender in CONTENDERS}
     setup = Setup("yolov4-tiny", (416, 416), PROJECT, None)
     tf = Row(kinds["tf FP32"], setup, network=20.0, frame=24.0, AP50=0.95)
-    int8 = Row(kinds["openvino INT8"], setup, network=5.0, frame=9.0, AP50=0.93)
+    int8 = Row(kinds["openvino INT8"], setup, network=5.0, frame=9.0, bare=7.5, AP50=0.93)
     trt = Row(kinds["trt INT8"], setup, note="not available: no GPU")
     table = {row[0]: row[3:] for row in check_budgets([tf, int8, trt])}
     assert table["tf FP32 frame / tf FP32 network"] == ["1.20", "at most 1.25", "yes"]
+    assert table["openvino INT8 frame / openvino INT8 bare"] == ["1.20", "at most 1.25", "yes"]
     assert table["tf FP32 network / openvino INT8 network"] == ["4.00", "at least 3.50", "yes"]
     assert table["tf FP32 frame / openvino INT8 frame"] == ["2.67", "at least 3.00", "NO"]
     assert table["AP50 points: tf FP32 - openvino INT8"] == ["2.00", "at most 1.00", "NO"]
-    assert len(table) == 4
+    assert len(table) == 5
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,14 @@ def test_every_framework_answers_the_same_embeddings(made, detector, framework):
         np.testing.assert_allclose(ours.embeddings, other.embeddings, atol=0.02)
 
 
+def test_embeddings_are_not_pooled_for_those_who_decline_them(made, detector):
+    plain = Load_Yolo_model(made / FOLDERS["tf"], input_size=SIZE, features=False)
+    for ours, other in zip(detector(frames()), plain(frames()), strict=True):
+        assert other.embeddings is None and ours.labels == other.labels
+    with pytest.raises(UserError, match="this detector has no features"):
+        plain.embed(frames(1)[0], np.zeros((1, 4)))
+
+
 def test_bfloat16_answers_nearly_the_same_embeddings(made, detector):
     half = Load_Yolo_model(made / FOLDERS["tf"], input_size=SIZE, precision="BF16")
     ours, other = (x(frames(1))[0].embeddings for x in (detector, half))

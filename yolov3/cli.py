@@ -22,7 +22,7 @@ def detect_from_command_line(
     default_source: str | int | os.PathLike,
     weights: str | os.PathLike | None = None,
     framework: str | None = None,
-    features: bool | None = None,
+    features: bool = False,
     class_agnostic: bool | None = None,
     make_follower: "Callable[[], Follower] | None" = None,
     score_threshold: float | None = None,

@@ -10,7 +10,7 @@ import difflib
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from yolov3.boxes import finish
@@ -151,7 +151,7 @@ class Detector:
             is_picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3
             if not (is_picture and frame.shape[2] == 3 and frame.size):
                 raise UserError("the detector takes a list of frames, each a NumPy uint8 (H, W, 3) in RGB")
-        return [self._fit_frame(tf.constant(frame)) for frame in frames]
+        return [self._fit_frame(frame) for frame in frames]
 
     def embed(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Return the embeddings, float32 (n, C), of any boxes (n, 4), xyxy in pixels, of a frame: an embedder, see
@@ -185,7 +185,7 @@ class Detector:
         self._count(len(frames), time.perf_counter() - started, 0.0, 0.0)
         found: dict[int, Detections] = {}
         for rows in batches.values():
-            sizes = tf.constant([frames[i].shape[:2] for i in rows])
+            sizes = np.array([frames[i].shape[:2] for i in rows], np.int32)
             found.update(zip(rows, self._detect(_joined([fitted[i] for i in rows]), sizes, thresholds), strict=True))
         return [found[i] for i in range(len(frames))]
 
@@ -196,7 +196,7 @@ class Detector:
         if self._on_gpu:  # which goes on by itself
             tf.test.experimental.sync_devices()
         answered = time.perf_counter()
-        found = self._finish(outputs["predictions"], sizes, *(tf.constant(x) for x in thresholds))
+        found = self._finish(outputs["predictions"], sizes, *thresholds)
         boxes, scores, classes, valid, finite = (x.numpy() for x in found)
         if not finite:
             raise UserError(f"the network of {self.name} gives outputs that are not finite: its weights are damaged")
@@ -209,9 +209,12 @@ class Detector:
             for boxes, scores, classes, n, embeddings in zip(boxes, scores, classes, valid, embeddings, strict=True)
         ]
 
-    def _count(self, *more):
+    def _count(self, pictures, preparing, network, suppression):
         with self._timing:
-            self.timings = Timings(*(a + b for a, b in zip(astuple(self.timings), more, strict=True)))
+            self.timings.pictures += pictures
+            self.timings.preparing += preparing
+            self.timings.network += network
+            self.timings.suppression += suppression
 
     def _embeddings(self, maps, boxes, sizes, valid):
         """Return the embeddings (n, C) of each picture: those of its first `valid` (N,) boxes (N, 100, 4)."""
@@ -236,7 +239,8 @@ def _small_steps(function, *specs):
 
     Handing small steps from thread to thread costs more than the steps: on 2 cores, fitting a 720p frame takes 0.9 ms
     instead of 1.2, suppression of YOLOv3-tiny's boxes 0.4 ms instead of 0.8 (against `tf.function`, in one run).
-    Where there are devices other than CPUs, TensorFlow decides.
+    Where there are devices other than CPUs, TensorFlow decides. It takes arrays and numbers as well: `tf.constant`
+    would copy a frame twice, and the frame is copied once at most here.
     """
     graph = tf.function(function, autograph=False).get_concrete_function(*specs)
     types = [output.dtype for output in graph.outputs]

@@ -86,6 +86,7 @@ def Load_Yolo_model(
     answered = network(tf.zeros((1, *spec.input_size, 3)))["predictions"].shape[-1] - 4
     if answered != len(spec.classes):
         raise UserError(f"{source} answers {answered} classes, but its model.json names {len(spec.classes)}")
+    spec = replace(spec, features=spec.features and features is not False)  # a folder may answer more than is asked for
     detector = Detector(network, spec, score_threshold, iou_threshold, source.name, class_agnostic)
     detector([np.zeros((*spec.input_size, 3), np.uint8)])  # compiled here, not at the first frame
     detector.timings = Timings()

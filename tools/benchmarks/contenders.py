@@ -3,6 +3,7 @@
 TensorFlow is imported inside functions, so that it is not in the process that measures OpenCV's memory.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ class Calls(NamedTuple):
     end_to_end: Callable  # from the frame of the setup to its boxes
     network: Callable  # from a prepared batch to raw outputs
     detector: Any = None  # to measure accuracy with, None for contenders that are not ours
+    bare: Callable | None = None  # OpenVINO's request on the same batch, of its INT8
 
 
 class Contender(NamedTuple):
@@ -74,7 +76,25 @@ def our_detector(setup: Setup, folder: Path, precision: str) -> Calls:
         if on_gpu:  # whose work may still be running
             tf.test.experimental.sync_devices()
 
-    return Calls(lambda: detector([setup.frame]), network, detector)
+    is_int8 = (detector.spec.framework, detector.spec.precision) == ("openvino", "INT8")
+    bare = bare_request(setup, folder, np.array(images)) if is_int8 else None
+    return Calls(lambda: detector([setup.frame]), network, detector, bare)
+
+
+def bare_request(setup: Setup, folder: Path, images: np.ndarray) -> Callable:
+    """Return a call of OpenVINO with the IR of a folder and nothing around it. The first call loads it, so that a
+    process that does not call it does not hold the network twice."""
+    from yolov3.runtimes.openvino import import_openvino
+
+    @functools.cache
+    def request():
+        core = import_openvino().Core()
+        graph = core.read_model(folder / "model.xml")
+        graph.reshape([1, *setup.size, 3])
+        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": configs.YOLO_OPENVINO_HINT}
+        return core.compile_model(graph, "CPU", options).create_infer_request()
+
+    return lambda: request().infer([images], share_inputs=True, share_outputs=True)
 
 
 def keras_predict(setup: Setup, weights: Path, _: str | None) -> Calls:

@@ -1,7 +1,7 @@
 """Hold what tools/benchmarks/speed.py measures: rows of its tables, a CSV file, and the budgets."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from yolov3.files import whole_file
 from yolov3.sizes import size_name
 
 HEADER = "contender|type|size|network ms|ms a frame|p99 ms|FPS|AP50|AP|peak MB"
+PARTS_HEADER = "parts of a frame, ms|type|size|preparing|network|suppression|the rest|bare request"
 CSV_HEADER = [
     "contender",
     "framework",
@@ -27,6 +28,7 @@ CSV_HEADER = [
 ]
 BUDGETS = (  # ratio of two medians, each of a contender and what was timed; its bound for full and for tiny networks
     ("tf FP32", "frame", "tf FP32", "network", "at most", 1.10, 1.25),
+    ("openvino INT8", "frame", "openvino INT8", "bare", "at most", None, 1.25),
     ("tf FP32", "network", "tf BF16", "network", "at least", 1.7, 1.7),
     ("tf FP32", "network", "openvino INT8", "network", "at least", 3.5, 3.5),
     ("tf FP32", "frame", "openvino INT8", "frame", "at least", 3.0, 3.0),
@@ -48,6 +50,8 @@ class Row:
     network: float | None = None  # median, ms
     frame: float | None = None  # median end to end, ms
     p99: float | None = None  # 99th percentile end to end, ms
+    parts: Sequence[float] = ()  # medians of a frame's preparing, network, suppression and the rest, ms
+    bare: float | None = None  # median of OpenVINO's request alone, ms
     AP50: float | None = None  # 0..1
     AP: float | None = None
 
@@ -64,6 +68,12 @@ class Row:
         decimals = 2, 2, 2, 1, 1, 1, 0
         texts = ("-" if x is None else f"{x:.{n}f}" for x, n in zip(self.figures, decimals, strict=True))
         return [name, self.setup.type, size_name(self.setup.size), *texts]
+
+    @property
+    def parts_cells(self) -> list[str]:
+        """Return the row of the Markdown table of parts."""
+        figures = ("-" if x is None else f"{x:.2f}" for x in (*self.parts, self.bare))
+        return [self.contender.name, self.setup.type, size_name(self.setup.size), *figures]
 
     @property
     def record(self) -> list:

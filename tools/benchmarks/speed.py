@@ -20,13 +20,15 @@ import gc
 import itertools
 import os
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.benchmarks.charts import draw_chart
-from tools.benchmarks.contenders import CONTENDERS, FRAMEWORKS, PRECISIONS, Contender, warm_up
-from tools.benchmarks.figures import HEADER, Row, check_budgets, write_csv
+from tools.benchmarks.contenders import CONTENDERS, FRAMEWORKS, PRECISIONS, Calls, Contender, warm_up
+from tools.benchmarks.figures import HEADER, PARTS_HEADER, Row, check_budgets, write_csv
 from tools.benchmarks.measuring import (
     describe_machine,
     load_pyplot,
@@ -84,21 +86,41 @@ def benchmark(
         title = " ".join(dict.fromkeys(row.setup.type for row in rows))
         timers = {(i, "frame"): functools.partial(timed, each.end_to_end) for i, (_, each) in enumerate(calls)}
         timers |= {(i, "network"): functools.partial(timed, each.network) for i, (_, each) in enumerate(calls)}
+        for i, (_, each) in enumerate(calls):
+            timers |= {(i, "parts"): functools.partial(timed_parts, each)} if each.detector else {}
+            timers |= {(i, "bare"): functools.partial(timed, each.bare)} if each.bare else {}
         milliseconds = run_in_rounds(timers, rounds, title)
         for i, (row, _) in enumerate(calls):
             row.frame, row.p99 = np.percentile(milliseconds[i, "frame"], [50, 99])
             row.network = np.median(milliseconds[i, "network"])
+            if (i, "parts") in timers:
+                row.parts = tuple(np.median(milliseconds[i, "parts"], 0))
+            if (i, "bare") in timers:
+                row.bare = np.median(milliseconds[i, "bare"])
 
         # 3. Measure accuracy
-        for row, (_, _, detector) in calls:
-            if checked and detector:
-                row.AP50, row.AP = measure_accuracy(detector, checked)
+        for row, each in calls:
+            if checked and each.detector:
+                row.AP50, row.AP = measure_accuracy(each.detector, checked)
     return rows
 
 
 def loading(row: Row, path: Path) -> tuple:
     """Return the arguments of `warm_up`."""
     return row.setup, path, row.contender.load, row.contender.precision
+
+
+def timed_parts(calls: Calls) -> list[float]:
+    """Return the milliseconds of a frame's preparing, network, suppression and the rest, right after another frame."""
+    from yolov3.detector import Timings
+
+    calls.end_to_end()
+    calls.detector.timings = Timings()
+    started = time.perf_counter()
+    calls.end_to_end()
+    whole = time.perf_counter() - started
+    _, *parts = astuple(calls.detector.timings)
+    return [1000 * x for x in (*parts, whole - sum(parts))]
 
 
 def measure_accuracy(detector: "Detector", checked: "Checked") -> tuple[float, float]:
@@ -226,7 +248,8 @@ def main() -> None:
     conditions.append("network, frame and p99 in milliseconds; peak memory is that of the whole process")
     budgets = markdown("ratio of medians|type|size|measured|budget|met", list(check_budgets(rows)))
     figures = markdown(HEADER, [row.cells for row in rows])
-    report = "\n\n".join([machine, "; ".join(conditions), figures, budgets]) + "\n"
+    parts = markdown(PARTS_HEADER, [row.parts_cells for row in rows if row.parts])
+    report = "\n\n".join([machine, "; ".join(conditions), figures, parts, budgets]) + "\n"
     print(f"\n{report}")
     if arguments.markdown:
         with whole_file(arguments.markdown) as part:
