@@ -4,7 +4,6 @@ Ray needs half a minute to start: all tests share one server, and the last one e
 """
 
 import base64
-import contextlib
 import json
 import re
 import signal
@@ -27,12 +26,8 @@ pytest.importorskip("ray.serve", reason="needs requirements/serving-ray.txt")
 pytest.importorskip("uvicorn", reason="needs requirements/serving-ray.txt")
 
 from tools.benchmarks import server as benchmark
-from tools.cluster.ray_cluster import ray_running
 from tools.serving import client
 from tools.serving.protocol_clients import GrpcClient, RestClient, Server, Unanswered, line_of
-
-import ray
-from ray.cluster_utils import Cluster
 
 pytestmark = pytest.mark.slow
 SIZE = 160
@@ -67,11 +62,13 @@ class Running:
         raise AssertionError("the server has no replica")
 
 
-@contextlib.contextmanager
-def run_server(folder, *options):
-    """Run the server with options until the end of the context; it writes its standard error to `err` in the folder."""
-    command = [sys.executable, PROJECT / "tools" / "serving" / "server.py", SHIPPED, *options]
-    command += ["--set", f"YOLO_INPUT_SIZE={SIZE}", "--rest-port", 0, "--grpc-port", 0]
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "token").write_text(f"{TOKEN}\n")
+    command = [sys.executable, PROJECT / "tools" / "serving" / "server.py", SHIPPED, "--token-file", folder / "token"]
+    command += ["--set", f"YOLO_INPUT_SIZE={SIZE}", "--rest-port", 0, "--grpc-port", 0, "--queue", QUEUE]
+    command += ["--batch", BATCH, "--wait", 100]
     with (
         (folder / "err").open("w") as err,
         subprocess.Popen(list(map(str, command)), cwd=folder, stdout=subprocess.PIPE, stderr=err, text=True) as process,
@@ -84,14 +81,6 @@ def run_server(folder, *options):
         finally:
             process.terminate()
             process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("server")
-    (folder / "token").write_text(f"{TOKEN}\n")
-    with run_server(folder, "--token-file", folder / "token", "--queue", QUEUE, "--batch", BATCH, "--wait", 100) as run:
-        yield run
 
 
 @pytest.fixture
@@ -227,18 +216,3 @@ def test_sigterm_answers_what_is_in_progress_and_leaves_no_process(server):
     assert server.process.wait(60) == 0
     _, left = psutil.wait_procs(processes, 10)
     assert not left and server.token_file.with_name("err").stat().st_size == 0
-
-
-def test_in_a_cluster_it_ends_what_is_its_own(tmp_path):
-    quiet = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**27}
-    cluster = Cluster(initialize_head=True, connect=False, head_node_args=quiet)
-    try:
-        with run_server(tmp_path, "--address", cluster.address) as run:
-            client = GrpcClient(Server(run.grpc, "yolo", 60), 1)
-            assert "error" not in line_of(client([DIGITS[0].read_bytes()])[0], None)
-        assert run.process.returncode == 0 and not (tmp_path / "err").read_text()
-        with ray_running(cluster.address):
-            assert ray.util.list_named_actors(all_namespaces=True) == []
-            assert [node["Alive"] for node in ray.nodes()] == [True] and ray.available_resources()["CPU"] == 1
-    finally:
-        cluster.shutdown()

@@ -188,7 +188,7 @@ def serve_model(
         # 2. REST and gRPC until a signal
         port = endpoint.rest_socket.getsockname()[1]
         name = f"{options.name}-{socket.gethostname()}-{port}"  # of no other server in the cluster
-        with _application_running(application, name) as handle:
+        with application_running(application, name) as handle:
             dispatcher, has_replica = Dispatcher(handle, limits), functools.partial(_has_replica, name)
             asyncio.run(listen_until_signal(endpoint, dispatcher, options.name, spec.classes, has_replica, when_ready))
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -196,7 +196,7 @@ def serve_model(
 
 
 @contextlib.contextmanager
-def _application_running(application: serve.Application, name: str) -> Iterator[DeploymentHandle]:
+def application_running(application: serve.Application, name: str) -> Iterator[DeploymentHandle]:
     """Give a handle to the application while Ray Serve runs it. Raises UserError if it does not start."""
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").addFilter(_is_not_of_ray)
