@@ -553,12 +553,18 @@ def test_a_server_ends_what_is_its_own_and_ray_serve_if_nobody_else_uses_it(clus
         def __call__(self, word):
             return word
 
-    echo = serve.deployment(Echo, ray_actor_options={"num_cpus": 0}).bind()
+    class Broken:
+        def __init__(self):
+            raise UserError("weights.npz is damaged")
+
+    options = {"ray_actor_options": {"num_cpus": 0}, "max_constructor_retry_count": 1}
+    echo, broken = (serve.deployment(kind, **options).bind() for kind in (Echo, Broken))
     with ray_running(cluster.address):
-        with application_running(echo, "of another server"):
-            with application_running(echo, "ours") as handle:
-                assert handle.remote("word").result() == "word"
+        with application_running(echo, "of another server") as handle:
+            with pytest.raises(UserError, match=r"^the replicas do not start: weights\.npz is damaged$"):
+                application_running(broken, "ours").__enter__()
             assert set(serve.status().applications) == {"of another server"}
+            assert handle.remote("word").result() == "word"
         assert not ray.util.list_named_actors(all_namespaces=True)
         assert [node["Alive"] for node in ray.nodes()] == [True]
 

@@ -205,7 +205,7 @@ def application_running(application: serve.Application, name: str) -> Iterator[D
         try:
             handle = serve.run(application, name=name, route_prefix=None)
         except RuntimeError as error:
-            reasons = ENDING.findall(str(error)) or [first_line(error)]
+            reasons = ENDING.findall(_replica_traceback(name)) or [first_line(error)]
             raise UserError(f"the replicas do not start: {reasons[-1]}") from None
         yield handle
     finally:
@@ -213,6 +213,12 @@ def application_running(application: serve.Application, name: str) -> Iterator[D
         status = serve.status()
         if not status.applications and not status.proxies:  # in a cluster, others may use Ray Serve
             serve.shutdown()
+
+
+def _replica_traceback(name):
+    """Return what Ray Serve says of the deployments of an application that does not start."""
+    application = serve.status().applications.get(name)
+    return "\n".join(x.message for x in application.deployments.values()) if application else ""
 
 
 def _is_not_of_ray(record):
