@@ -530,6 +530,45 @@ def test_a_worker_that_does_not_start_ends_the_job(cluster, tmp_path, monkeypatc
         list(detect_parts(job, [(0, None)], Worker))
 
 
+def test_a_cluster_that_does_not_let_us_in_is_one_line(cluster, monkeypatch):
+    from tools.cluster.ray_cluster import ray_running
+
+    def refuse(**_):
+        raise ray.exceptions.AuthenticationError("Token authentication is on but no token was found. Ensure that more")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    expected = rf"--address {cluster.address} cannot be used \(Token .* found\): if .*, set RAY_AUTH_MODE=token and"
+    with pytest.raises(UserError, match=expected), ray_running(cluster.address):
+        pass
+
+
+def test_a_server_ends_what_is_its_own_and_ray_serve_if_nobody_else_uses_it(cluster):
+    pytest.importorskip("uvicorn", reason="needs requirements/serving-ray.txt")
+    from tools.cluster.ray_cluster import ray_running
+    from tools.serving.ray_serve import application_running
+
+    from ray import serve
+
+    class Echo:
+        def __call__(self, word):
+            return word
+
+    class Broken:
+        def __init__(self):
+            raise UserError("weights.npz is damaged")
+
+    options = {"ray_actor_options": {"num_cpus": 0}, "max_constructor_retry_count": 1}
+    echo, broken = (serve.deployment(kind, **options).bind() for kind in (Echo, Broken))
+    with ray_running(cluster.address):
+        with application_running(echo, "of another server") as handle:
+            with pytest.raises(UserError, match=r"^the replicas do not start: weights\.npz is damaged$"):
+                application_running(broken, "ours").__enter__()
+            assert set(serve.status().applications) == {"of another server"}
+            assert handle.remote("word").result() == "word"
+        assert not ray.util.list_named_actors(all_namespaces=True)
+        assert [node["Alive"] for node in ray.nodes()] == [True]
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, monkeypatch):
     from tools.cluster.parts import write_part
 

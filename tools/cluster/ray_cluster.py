@@ -15,9 +15,11 @@ from yolov3.checks import PROJECT, UserError, first_line
 from yolov3.settings import constants
 
 import ray
+from ray.exceptions import AuthenticationError
 
 CONNECT_SECONDS = 10
 OBJECT_STORE = 100 * 2**20  # bytes of shared memory if this program starts Ray: only names and counts go through it
+TOKEN = "if the cluster asks for a token, set RAY_AUTH_MODE=token and copy its ~/.ray/auth_token to this machine"
 THREADS = ("YOLO_OPENVINO_THREADS", "YOLO_ONNX_THREADS", "YOLO_TFLITE_THREADS")  # 0 would be all of the machine
 
 
@@ -46,8 +48,11 @@ def ray_running(address: str | None, object_store: int = OBJECT_STORE) -> Iterat
         try:
             with no_stderr():  # where Ray's C++ writes the level at which it logs
                 ray.init(**options, runtime_env={"env_vars": {"PYTHONPATH": str(PROJECT)}})
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"Ray does not start: {first_line(error)}") from None
+        except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
+            reason = first_line(error).split(". ")[0]
+            if address is None:
+                raise UserError(f"Ray does not start: {reason}") from None
+            raise UserError(f"the Ray cluster at --address {address} cannot be used ({reason})", TOKEN) from None
         end_by_signals()
         try:
             yield
@@ -112,3 +117,12 @@ def plan_workers(workers: int | None, cpus: int | None, gpus: float) -> tuple[in
     if room < workers:
         print(f"there is room for {room} of {workers} workers now; the others wait", file=sys.stderr)
     return workers, cpus
+
+
+def warn_if_full(cpus: int, gpus: float) -> None:
+    """Say on standard error if a worker has to wait, because others use the cluster."""
+    free = ray.available_resources()
+    for kind, amount in (("CPU", cpus), ("GPU", gpus)):
+        if free.get(kind, 0) < amount:
+            room = f"{free.get(kind, 0):g} of the {amount:g} {kind}s of a worker"
+            print(f"only {room} are free in the cluster now: waiting for more", file=sys.stderr)

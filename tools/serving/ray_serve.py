@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import signal
+import socket
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")  # Ray Serve reads it as it is imported
 
-from tools.cluster.ray_cluster import configured_constants, plan_workers, ray_running
+from tools.cluster.ray_cluster import configured_constants, plan_workers, ray_running, warn_if_full
 from tools.serving.dispatcher import Dispatcher, Limits
 from tools.serving.listeners import Endpoint, listen_until_signal
 from tools.serving.protocol import Found
@@ -29,6 +30,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
@@ -157,6 +159,8 @@ def serve_model(
     with ray_running(options.address, OBJECT_STORE):
         # 1. The application and the limits
         _, cpus = plan_workers(options.most_replicas, options.cpus, options.gpus)
+        if options.address:
+            warn_if_full(cpus, options.gpus)
         ongoing = max(16, 2 * options.batch)
         settings = ReplicaSettings(
             weights=weights,
@@ -182,33 +186,44 @@ def serve_model(
         )
 
         # 2. REST and gRPC until a signal
-        with _application_running(application, options.name, is_own_ray=options.address is None) as handle:
-            dispatcher, has_replica = Dispatcher(handle, limits), functools.partial(_has_replica, options.name)
+        port = endpoint.rest_socket.getsockname()[1]
+        name = f"{options.name}-{socket.gethostname()}-{port}"  # of no other server in the cluster
+        with application_running(application, name) as handle:
+            dispatcher, has_replica = Dispatcher(handle, limits), functools.partial(_has_replica, name)
             asyncio.run(listen_until_signal(endpoint, dispatcher, options.name, spec.classes, has_replica, when_ready))
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # what follows ends all processes
 
 
 @contextlib.contextmanager
-def _application_running(application: serve.Application, name: str, is_own_ray: bool) -> Iterator[DeploymentHandle]:
-    """Give a handle to the application while Ray Serve runs it. Raises UserError if it does not start.
-
-    is_own_ray  whether this program has started Ray, so that all of Ray Serve ends with it
-    """
+def application_running(application: serve.Application, name: str) -> Iterator[DeploymentHandle]:
+    """Give a handle to the application while Ray Serve runs it. Raises UserError if it does not start."""
     logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(_is_not_of_ray)
     serve.start(proxy_location="Disabled")  # Ray's own HTTP and gRPC servers, which cost an additional process
     try:
         try:
             handle = serve.run(application, name=name, route_prefix=None)
         except RuntimeError as error:
-            reasons = ENDING.findall(str(error)) or [first_line(error)]
+            reasons = ENDING.findall(_replica_traceback(name)) or [first_line(error)]
             raise UserError(f"the replicas do not start: {reasons[-1]}") from None
         yield handle
     finally:
-        if is_own_ray:
+        serve.delete(name)
+        status = serve.status()
+        if not status.applications and not status.proxies:  # in a cluster, others may use Ray Serve
             serve.shutdown()
-        else:
-            serve.delete(name)
+
+
+def _replica_traceback(name):
+    """Return what Ray Serve says of the deployments of an application that does not start."""
+    application = serve.status().applications.get(name)
+    return "\n".join(x.message for x in application.deployments.values()) if application else ""
+
+
+def _is_not_of_ray(record):
+    """Return False for the exceptions of tasks in which Ray Serve asks a lost replica; asyncio logs each of them."""
+    return not (record.exc_info and isinstance(record.exc_info[1], RayError))
 
 
 def _has_replica(name):

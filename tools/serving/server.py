@@ -139,7 +139,8 @@ def main():
     listeners.open_socket(arguments.host, arguments.grpc_port).close()  # a port in use is told before Ray starts
     if not listeners.is_loopback(arguments.host):
         warn_of_open_host(arguments)
-    print(f"{spec}: Ray starts, which takes half a minute", flush=True)
+    ray_is = f"joining the Ray cluster at {arguments.address}" if arguments.address else "starting Ray"
+    print(f"{spec}: {ray_is}, which takes up to half a minute", flush=True)
 
     # 3. Serve until SIGTERM or Ctrl-C
     terminal = sys.stdout  # ray_running replaces sys.stdout while Ray prints its own lines

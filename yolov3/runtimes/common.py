@@ -105,5 +105,6 @@ def folder_name(spec: ModelSpec, name: str | None = None) -> str:
 
 
 def folder_size(folder: Path) -> float:
-    """Return the size of all files in a folder in MB."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    """Return the size of all files in a folder in MB. A file that has several names in it counts once."""
+    found = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    return sum({(file.st_dev, file.st_ino): file.st_size for file in found}.values()) / 1e6

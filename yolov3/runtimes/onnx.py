@@ -13,6 +13,7 @@ from yolov3.runtimes.common import PICTURE, TOLERANCE, baked, check_same, decode
 from yolov3.runtimes.onnx_parts.graph import import_onnx
 from yolov3.runtimes.onnx_parts.model import build_model
 from yolov3.runtimes.onnx_parts.providers import CPU, Profile, import_onnxruntime, open_session
+from yolov3.runtimes.onnx_parts.triton import write_triton
 from yolov3.runtimes.savedmodel import RAW_HEAD
 from yolov3.runtimes.tf import keras_network
 
@@ -26,9 +27,10 @@ FILE = "model.onnx"
 
 
 class WriteOptions(NamedTuple):
-    """Say what the file is to answer: YOLO_ONNX_OUTPUTS."""
+    """Say what the file is to answer, and whether the folder is to be a model of Triton."""
 
-    outputs: str = "predictions"  # see `onnx_parts.model`
+    outputs: str = "predictions"  # YOLO_ONNX_OUTPUTS: see `onnx_parts.model`
+    triton: bool = False  # see `onnx_parts.triton`
 
 
 PREDICTIONS = WriteOptions()
@@ -97,7 +99,10 @@ def write(
     thresholds, network = suppression(source), keras_network(spec, source)
     model = build_model(network, spec, options.outputs, thresholds, spec.precision)
     with whole_folder(folder) as part:
-        return save(part, folder, model, source, spec, options.outputs, facts)
+        written = save(part, folder, model, source, spec, options.outputs, facts)
+        if options.triton:
+            write_triton(part, part / FILE, model)
+    return written
 
 
 def suppression(source: Path) -> dict[str, Any]:
