@@ -1,5 +1,7 @@
 """The converters: a SavedModel and an OpenVINO folder that answer as the detector does, and what is refused."""
 
+import ctypes
+import gc
 import json
 import resource
 import shutil
@@ -22,7 +24,14 @@ from yolov3.images import read_picture
 from yolov3.loading import SHIPPED, Load_Yolo_model, configured_model
 from yolov3.runtimes import savedmodel
 from yolov3.runtimes.common import BAKED, baked, folder_name, in_project, name_of
-from yolov3.runtimes.openvino import behind_heads, import_openvino, in_place, quantise, read_saved_model
+from yolov3.runtimes.openvino import (
+    behind_heads,
+    compile_for_cpu,
+    import_openvino,
+    in_place,
+    quantise,
+    read_saved_model,
+)
 from yolov3.runtimes.openvino_rewrites import save_copies
 from yolov3.runtimes.tf import freeze, keras_network
 from yolov3.yolov4 import Create_Yolo
@@ -306,7 +315,24 @@ def test_only_what_stands_before_the_raw_heads_is_quantised(tmp_path, yolo_type)
 
 
 def run(graph, images):
-    return openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)
+    return compile_for_cpu(openvino.Core(), graph, {"INFERENCE_PRECISION_HINT": "f32"})(images)
+
+
+def test_a_signal_is_no_crash_after_models_are_deleted():
+    """The oldest first, whose stack for signals the others would bring back."""
+
+    def stack_for_signals():
+        stack = ctypes.create_string_buffer(24)
+        ctypes.CDLL(None).sigaltstack(None, stack)
+        return stack.raw
+
+    before = stack_for_signals()
+    numbers = openvino.opset13.parameter([1, 4], np.float32)
+    graph = openvino.Model([openvino.opset13.relu(numbers)], [numbers])
+    models = [compile_for_cpu(openvino.Core(), graph, {}) for _ in range(2)]
+    del models[0], models[0]
+    gc.collect()
+    assert stack_for_signals() == before
 
 
 @pytest.mark.slow

@@ -281,6 +281,7 @@ def test_anchors_are_fitted_where_the_published_ones_fit_badly_and_no_head_is_ta
 # --- How it goes on --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_stopped_twice_it_ends_as_if_it_had_not_been(small, monkeypatch, capsys):
     train.main()
     whole = stored_arrays(small / "checkpoints" / "mine_last")

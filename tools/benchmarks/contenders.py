@@ -84,7 +84,7 @@ def our_detector(setup: Setup, folder: Path, precision: str) -> Calls:
 def bare_request(setup: Setup, folder: Path, images: np.ndarray) -> Callable:
     """Return a call of OpenVINO with the IR of a folder and nothing around it. The first call loads it, so that a
     process that does not call it does not hold the network twice."""
-    from yolov3.runtimes.openvino import import_openvino
+    from yolov3.runtimes.openvino import compile_for_cpu, import_openvino
 
     @functools.cache
     def request():
@@ -92,7 +92,7 @@ def bare_request(setup: Setup, folder: Path, images: np.ndarray) -> Callable:
         graph = core.read_model(folder / "model.xml")
         graph.reshape([1, *setup.size, 3])
         options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": configs.YOLO_OPENVINO_HINT}
-        return core.compile_model(graph, "CPU", options).create_infer_request()
+        return compile_for_cpu(core, graph, options).create_infer_request()
 
     return lambda: request().infer([images], share_inputs=True, share_outputs=True)
 

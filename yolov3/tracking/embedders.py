@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from yolov3.checks import UserError, project_path
-from yolov3.runtimes.openvino import import_openvino
+from yolov3.runtimes.openvino import compile_for_cpu, import_openvino
 
 import cv2
 import numpy as np
@@ -100,7 +100,7 @@ def onnx_network(file: Path) -> Embedder:
         )
     _, channels, height, width = shapes[0]
     graph.reshape([-1, channels, height, width])  # all crops of a frame at once
-    request = core.compile_model(graph, "CPU", {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+    request = compile_for_cpu(core, graph, {"PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
     scale = 1 / (255 * np.array(IMAGENET_DEVIATION, np.float32))
     shift = -np.array(IMAGENET_MEAN, np.float32) / np.array(IMAGENET_DEVIATION, np.float32)
 
