@@ -211,8 +211,10 @@ def test_sigterm_answers_what_is_in_progress_and_leaves_no_process(server):
         while server.metric("yolo_requests_in_progress") < 1 and not all(x.done() for x in asked):
             time.sleep(0.005)
         server.process.send_signal(signal.SIGTERM)
-        rows = [x.result() for x in asked]
-    assert all("error" not in line_of(row, None) for (row,) in rows)
+        refused = [error for error in (x.exception() for x in asked) if error]  # those that came after the signal
+    assert all(isinstance(error, Unanswered) and error.again for error in refused) and len(refused) < len(asked)
+    answered = [x.result() for x in asked if not x.exception()]
+    assert all("error" not in line_of(row, None) for (row,) in answered)
     assert server.process.wait(60) == 0
     _, left = psutil.wait_procs(processes, 10)
     assert not left and server.token_file.with_name("err").stat().st_size == 0
