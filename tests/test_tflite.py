@@ -155,7 +155,7 @@ EVERY = [(name, mode) for name in CFGS for mode in ("FP32", "INT8")] + [
 def narrow(name):
     """Return a cfg of one of our networks with all of its layers and an eighth of its filters.
 
-    TensorFlow's converter takes 17 GB of memory for the whole YOLOv4.
+    TensorFlow's converter takes more than 10 GB of memory for the whole YOLOv4.
     """
     row = NETWORKS[name]
     text = cfg_text(make_model(row, (64, 96), 3), row.heads, 3, (64, 96))
