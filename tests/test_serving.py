@@ -101,7 +101,7 @@ def test_a_busy_server_is_asked_again(server, ask, pictures, way, first, second)
     code, lines, _ = ask(pictures / f"{first}.jpg", *options)
     assert code == 0 and lines[0]["boxes"]
     code, lines, err = ask(pictures / f"{second}.jpg", *options, "--retries", 1)
-    assert code == 1 and "busy" in lines[0]["error"] or "503" in lines[0]["error"], err
+    assert code == 1 and ("busy" in lines[0]["error"] or "503" in lines[0]["error"]), err
 
 
 @pytest.mark.parametrize("model", ["garbage", "slow"])

@@ -90,7 +90,7 @@ def draw_confusion(path: Path, matrix: np.ndarray, names: Sequence[str], score_t
     with figure_file(path, max(5.5, side + 1), max(4.5, side)) as figure:
         axes = figure.subplots()
         shares = cells / np.maximum(cells.sum(1, keepdims=True), 1)
-        shares[-1] = 0  # of what is nothing, there is no number to take shares of
+        shares[-1] = 0  # nobody counts the places without an object, so shares of that row mean nothing
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (y, x), count in np.ndenumerate(cells):
             if count:

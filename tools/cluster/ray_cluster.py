@@ -19,7 +19,7 @@ from ray.exceptions import AuthenticationError
 
 CONNECT_SECONDS = 10
 OBJECT_STORE = 100 * 2**20  # bytes of shared memory if this program starts Ray: only names and counts go through it
-TOKEN = "if the cluster asks for a token, set RAY_AUTH_MODE=token and copy its ~/.ray/auth_token to this machine"
+TOKEN_REMEDY = "if the cluster asks for a token, set RAY_AUTH_MODE=token and copy its ~/.ray/auth_token to this machine"
 THREADS = ("YOLO_OPENVINO_THREADS", "YOLO_ONNX_THREADS", "YOLO_TFLITE_THREADS")  # 0 would be all of the machine
 
 
@@ -52,7 +52,7 @@ def ray_running(address: str | None, object_store: int = OBJECT_STORE) -> Iterat
             reason = first_line(error).split(". ")[0]
             if address is None:
                 raise UserError(f"Ray does not start: {reason}") from None
-            raise UserError(f"the Ray cluster at --address {address} cannot be used ({reason})", TOKEN) from None
+            raise UserError(f"the Ray cluster at --address {address} cannot be used ({reason})", TOKEN_REMEDY) from None
         end_by_signals()
         try:
             yield

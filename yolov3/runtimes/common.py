@@ -87,8 +87,11 @@ def cpu_flags() -> set[str]:
 
 
 def name_of(weights: Path, spec: ModelSpec) -> str:
-    """Return what the conversions of a model are called after: the folder that it was trained into; of a .weights file,
-    the network. Of a conversion it is what that is called after."""
+    """Return the name with which the folders of a model's conversions begin.
+
+    It is the name of the folder that the model was trained into or, for a .weights file, of the network. A conversion
+    passes on the name that its own folder begins with.
+    """
     if not weights.is_dir():
         return spec.name
     return weights.name if is_weights(weights) else CONVERSION.sub("", weights.name)
