@@ -567,7 +567,7 @@ def test_a_server_ends_what_is_its_own_and_ray_serve_if_nobody_else_uses_it(clus
             assert handle.remote("word").result() == "word"
         actors = ray.util.list_named_actors(all_namespaces=True)  # some of earlier jobs may still be there
         assert not [actor for actor in actors if actor["namespace"] == "serve"]
-        assert [node["Alive"] for node in ray.nodes()] == [True]
+        assert sum(node["Alive"] for node in ray.nodes()) == 1  # another test's node may still be listed as dead
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, monkeypatch):

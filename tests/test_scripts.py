@@ -160,8 +160,9 @@ def test_dog_bicycle_and_car_on_darknets_picture(project, shared):
 def test_ctrl_c_and_sigterm_end_a_running_script_cleanly_with_a_playable_video(project, tmp_path):
     source, output = tmp_path / "in.mp4", tmp_path / "out.mp4"
     writer = cv2.VideoWriter(str(source), cv2.VideoWriter_fourcc(*"mp4v"), 25, (320, 240))
-    for _ in range(2000):
-        writer.write(np.zeros((240, 320, 3), np.uint8))
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    for i in range(2000):
+        writer.write(noise if i < 50 else noise * 0)  # black frames would stay in the encoder's buffer to the end
     writer.release()
     root = project(
         YOLO_TYPE="yolov4",
