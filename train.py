@@ -40,6 +40,7 @@ from yolov3.training.callbacks import (
 )
 from yolov3.training.charts import draw_data
 from yolov3.training.configured import (
+    AUTO,
     CONTINUE_WITH,
     Pictures,
     augmented_batches,
@@ -96,13 +97,13 @@ def read_job() -> Job:
     preset, classes = configured_preset(), configured_names()
     name = configs.TRAIN_MODEL_NAME + ("_Tiny" if configured_network().tiny else "")
     allow_memory_growth()
-    strategy = choose_strategy(configs.TRAIN_BATCH_SIZE)
+    strategy = choose_strategy(None if configs.TRAIN_BATCH_SIZE == AUTO else configs.TRAIN_BATCH_SIZE)
     is_chief = place_among_workers(strategy)[1] == 0
     folder, log = f"{configs.TRAIN_CHECKPOINTS_FOLDER}/{name}", project_path(configs.TRAIN_LOGDIR) / name
     for place in (project_path(configs.TRAIN_CHECKPOINTS_FOLDER), log):
         check_writable(place)
     training, validated, tested = configured_pictures(len(classes))
-    told = resolve(preset, training, len(classes))
+    told = resolve(preset, training, len(classes), strategy.num_replicas_in_sync)
     spec, precision = configured_spec(), training_precision(configs.TRAIN_PRECISION)
     print(
         f"{name}: {replace(spec, precision=precision)}\n{told}\n{len(training.records)} pictures to train on, "

@@ -239,12 +239,12 @@ def test_a_folder_for_each_training(small, monkeypatch, capsys):
 
 def test_presets_are_values_for_the_pictures_at_hand(folder, monkeypatch):
     pictures = configured_pictures(2)[0]
-    for name in ("TRANSFER", "FLIP", "EPOCHS", "LR_INIT", "ANCHORS"):
+    for name in ("TRANSFER", "FLIP", "EPOCHS", "LR_INIT", "ANCHORS", "BATCH_SIZE"):
         monkeypatch.setattr(configs, f"TRAIN_{name}", "AUTO")
     for constant in ("TRAIN_EPOCHS", "TRAIN_FLIP"):  # what a person has set stays
         monkeypatch.setattr(configs, constant, {"TRAIN_EPOCHS": 7, "TRAIN_FLIP": False}[constant])
     said = resolve(PRESETS["photographs"], pictures, 2)
-    assert said.endswith(": TRAIN_TRANSFER = True, TRAIN_LR_INIT = 0.0001, TRAIN_ANCHORS = None")
+    assert said.endswith(": TRAIN_TRANSFER = True, TRAIN_LR_INIT = 0.0001, TRAIN_BATCH_SIZE = 4, TRAIN_ANCHORS = None")
     assert (configs.TRAIN_TRANSFER, configs.TRAIN_FLIP, configs.TRAIN_EPOCHS) == (True, False, 7)
 
     photographs, scratch = PRESETS["photographs"], PRESETS["scratch"]
@@ -252,6 +252,9 @@ def test_presets_are_values_for_the_pictures_at_hand(folder, monkeypatch):
     assert [scratch.epochs_for(count) for count in (1, 1000, 4000)] == [200, 40, 20]
     assert [photographs.learning_rate_for(count) for count in (50, 500)] == [1e-4, 1e-3]
     assert scratch.learning_rate_for(50) == 1e-3
+    sizes = [preset.batch_size_for(count, 1) for preset in (photographs, scratch) for count in (999, 1000)]
+    assert sizes == [4, 16, 16, 16]
+    assert [photographs.batch_size_for(300, devices) for devices in (2, 3, 8)] == [4, 6, 8]
     monkeypatch.setattr(configs, "TRAIN_PRESET", "digits")
     assert "TRAIN_PRESET = 'digits' is not known: choose one of 'photographs', 'scratch'" in error_of_training()
 

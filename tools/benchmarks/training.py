@@ -200,7 +200,7 @@ def read_setup(arguments: argparse.Namespace) -> TrainingSetup:
     model = configured_spec()
     if arguments.size:
         model = dataclasses.replace(model, input_size=checks.check_input_size(arguments.size))
-    return TrainingSetup(model, checked.records, arguments.batch)
+    return TrainingSetup(model, checked.records, arguments.batch or configs.TRAIN_BATCH_SIZE)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -209,7 +209,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", default=list(BUDGETS), help=", ".join(BUDGETS))
     parser.add_argument("--rounds", type=int, default=5, help="rounds that are counted (5)")
     parser.add_argument("--steps", type=int, default=10, help="steps of each contender in a round (10)")
-    parser.add_argument("--batch", type=int, default=configs.TRAIN_BATCH_SIZE, help="pictures (TRAIN_BATCH_SIZE)")
+    parser.add_argument("--batch", type=int, help="pictures (TRAIN_BATCH_SIZE)")
     parser.add_argument("--size", type=size_of, help="network input, pixels: 416 or 256x416 (TRAIN_INPUT_SIZE)")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="also write the tables to this file")
     arguments = parser.parse_args()
@@ -217,7 +217,7 @@ def parse_arguments() -> argparse.Namespace:
     for precision in arguments.precisions:
         checks.choose("--precisions", precision, BUDGETS)
     for name in ("rounds", "steps", "batch"):
-        if (value := getattr(arguments, name)) < 1:
+        if (value := getattr(arguments, name)) is not None and value < 1:
             raise UserError(f"--{name} is {value}, but it must be at least 1")
     if arguments.markdown:
         check_output(arguments.markdown, (".md",))

@@ -46,7 +46,7 @@ FRACTIONS = (
 )
 SWITCHES = "TRAIN_FLIP", "TRAIN_DATA_AUG", "TRAIN_TRANSFER"
 AUTO = "AUTO"  # the value of a constant that TRAIN_PRESET and the pictures decide
-AUTOMATIC = "TRAIN_TRANSFER", "TRAIN_FLIP", "TRAIN_EPOCHS", "TRAIN_LR_INIT"  # and TRAIN_ANCHORS
+AUTOMATIC = "TRAIN_TRANSFER", "TRAIN_FLIP", "TRAIN_EPOCHS", "TRAIN_LR_INIT", "TRAIN_BATCH_SIZE"  # and TRAIN_ANCHORS
 # fmt: off
 CONTINUE_WITH = (  # an interrupted training goes on only if these constants have not changed
     "YOLO_TYPE", "TRAIN_YOLO_TINY", "YOLO_ANCHORS", "TRAIN_ANCHORS", "YOLO_CFG", "YOLO_RESIZE", "TRAIN_CLASSES",
@@ -190,11 +190,12 @@ def augmented_batches(
 ) -> tf.data.Dataset:
     """Return the endless batches to train on from a step on: the part of them that is the worker's, `shard` as in
     `training_batches`."""
+    batch_size: Any = configs.TRAIN_BATCH_SIZE
     augmentation = AUGMENTED._replace(mosaic=configs.TRAIN_MOSAIC, flip=configs.TRAIN_FLIP is True)
     return training_batches(
         records,
         configured_sizes(spec.network.multiple),
-        configs.TRAIN_BATCH_SIZE // shard[1],
+        batch_size // shard[1],
         spec.resize,
         augmentation if configs.TRAIN_DATA_AUG else PLAIN,
         configs.TRAIN_SEED,

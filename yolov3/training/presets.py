@@ -11,6 +11,9 @@ from yolov3.training.configured import AUTO, Pictures, configured_sizes, transfe
 
 import numpy as np
 
+BATCH_SIZE = 16  # pictures a step
+FEW_STEPS = 1000  # with fewer pictures, a network that begins with weights needs more steps than batches of 16 give it
+SMALL_BATCH = 4  # pictures a step then
 FEW_PICTURES = 100  # with fewer, a network that begins with weights learns more slowly, so that it does not forget
 SLOW = 1e-4  # the learning rate then
 FACTOR = 3.0  # an anchor suits a box that is at most so many times as wide or high, or that part of it
@@ -37,6 +40,11 @@ class Preset(NamedTuple):
         """Return the learning rate for a number of pictures."""
         return min(self.learning_rate, SLOW) if self.transfer and pictures < FEW_PICTURES else self.learning_rate
 
+    def batch_size_for(self, pictures: int, devices: int) -> int:
+        """Return the pictures of a step for a number of pictures, a multiple of the devices that share them."""
+        size = SMALL_BATCH if self.transfer and pictures < FEW_STEPS else BATCH_SIZE
+        return -(-size // devices) * devices
+
 
 PRESETS = {
     "photographs": Preset(True, True, False, 40, 300, 15, 100, 1e-3),
@@ -49,7 +57,7 @@ def configured_preset() -> Preset:
     return PRESETS[choose("TRAIN_PRESET", configs.TRAIN_PRESET, PRESETS)]
 
 
-def resolve(preset: Preset, training: Pictures, classes: int) -> str:
+def resolve(preset: Preset, training: Pictures, classes: int, devices: int = 1) -> str:
     """Replace the constants of configs.py that are "AUTO" by their values for these pictures, and return them in words.
 
     From then on configs.py says what this training uses, and so does all that is written of it.
@@ -60,6 +68,7 @@ def resolve(preset: Preset, training: Pictures, classes: int) -> str:
         "TRAIN_FLIP": preset.flip,
         "TRAIN_EPOCHS": preset.epochs_for(count),
         "TRAIN_LR_INIT": preset.learning_rate_for(count),
+        "TRAIN_BATCH_SIZE": preset.batch_size_for(count, devices),
     }
     values = {constant: value for constant, value in values.items() if getattr(configs, constant) == AUTO}
     vars(configs).update(values)

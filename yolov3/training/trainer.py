@@ -250,10 +250,11 @@ def training_precision(wanted: str) -> str:
 # --- Devices and machines --------------------------------------------------------------------------------------------
 
 
-def choose_strategy(global_batch: int) -> tf.distribute.Strategy:
+def choose_strategy(global_batch: int | None) -> tf.distribute.Strategy:
     """Return the strategy for the machines in TF_CONFIG, or for all GPUs of this one, or for its only device.
 
-    Called before TensorFlow does anything else. Raises UserError if the devices cannot share the global batch equally.
+    Called before TensorFlow does anything else. Raises UserError if the devices cannot share the global batch equally;
+    None is a batch that is yet to be chosen.
     """
     config = os.environ.get("TF_CONFIG")
     if config:
@@ -267,7 +268,7 @@ def choose_strategy(global_batch: int) -> tf.distribute.Strategy:
     else:
         strategy = tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
-    if global_batch % replicas:
+    if global_batch and global_batch % replicas:
         raise UserError(f"TRAIN_BATCH_SIZE = {global_batch} cannot be shared by {replicas} devices: use a multiple")
     return strategy
 
