@@ -42,7 +42,7 @@ def test_of_an_address_the_password_alone_is_masked(address):
 def test_no_text_takes_long(text):
     started = time.monotonic()
     mask_passwords(text)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20  # try by try it would be hours
 
 
 @pytest.mark.parametrize("word", ["rtsp://me:secret@127.0.0.1:9/x", "rtspu://me:secret@host/x", "http://me:secret@\0"])
