@@ -267,7 +267,7 @@ class Camera(http.server.BaseHTTPRequestHandler):
             jpeg = cv2.imencode(".jpg", np.full((48, 80, 3), 100, np.uint8))[1].tobytes()
             self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg) + jpeg)
             self.wfile.write(b"\r\n")
-            time.sleep(0.01)
+            time.sleep(0.03)
 
     def log_message(self, *args):
         pass
