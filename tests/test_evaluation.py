@@ -415,6 +415,7 @@ def script(constants, monkeypatch, tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_annotations_and_weights_from_the_command_line(script, model, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "two.txt").write_text("0.png 0,0,120,100,0\n1.png\n")
@@ -427,6 +428,7 @@ def test_annotations_and_weights_from_the_command_line(script, model, tmp_path, 
 DIGITS, COCO_NAMES = "model_data/digits/digits.names", "model_data/coco/coco.names"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "number", "trained", "measured"),
     [

@@ -251,6 +251,7 @@ def test_one_picture_will_do_for_batches_of_sixteen_and_a_frozen_backbone_thaws_
     assert (small / "checkpoints" / "mine").is_dir()
 
 
+@pytest.mark.slow
 def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_VAL_PATH", None)
     monkeypatch.setattr(configs, "TRAIN_VAL_SPLIT", 0.25)
@@ -283,6 +284,7 @@ def test_a_folder_for_each_training(finished):
     assert re.search(r"AP50 \d+\.\d, AP \d+\.\d on the 2 pictures of .*test.txt, which chose nothing", out)
 
 
+@pytest.mark.slow
 def test_presets_are_values_for_the_pictures_at_hand(folder, monkeypatch):
     pictures = configured_pictures(2)[0]
     for name in ("TRANSFER", "FLIP", "EPOCHS", "LR_INIT", "ANCHORS"):
@@ -463,6 +465,7 @@ def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, 
         assert re.match(f"error: TRAIN_FROM_CHECKPOINT: .*other is {said}", error_of_training())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
