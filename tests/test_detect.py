@@ -202,16 +202,23 @@ def test_a_video_whose_size_changes_is_written_at_its_first_size(tmp_path):
 
 
 def test_more_ctrl_c_while_the_last_frames_are_written_does_no_harm(detector, tmp_path, monkeypatch):
-    write = videos.VideoFile.write
+    write, close, sent = videos.VideoFile.write, videos.VideoFile.close, threading.Event()
 
     def slow_disk(self, picture, seconds=None):
         time.sleep(0.05)
         write(self, picture, seconds)
 
     def impatient():
+        while signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # what was detected is not finished yet
+            time.sleep(0.001)
         for _ in range(10):
-            time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.02)
+        sent.set()
+
+    def finish(self, seconds=None):
+        assert sent.wait(60)
+        close(self, seconds)
 
     class Interrupted:
         spec, names, calls = detector.spec, detector.names, 0
@@ -224,6 +231,7 @@ def test_more_ctrl_c_while_the_last_frames_are_written_does_no_harm(detector, tm
             return detector(*args)
 
     monkeypatch.setattr(videos.VideoFile, "write", slow_disk)
+    monkeypatch.setattr(videos.VideoFile, "close", finish)
     summary = Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4").run(Interrupted())
     assert summary.frames == len(read_video(tmp_path / "out.mp4")[1]) == 7
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -259,7 +267,7 @@ class Camera(http.server.BaseHTTPRequestHandler):
             jpeg = cv2.imencode(".jpg", np.full((48, 80, 3), 100, np.uint8))[1].tobytes()
             self.wfile.write(b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg) + jpeg)
             self.wfile.write(b"\r\n")
-            time.sleep(0.01)
+            time.sleep(0.03)
 
     def log_message(self, *args):
         pass
@@ -290,11 +298,14 @@ def test_a_stream_is_reached_again_and_said_to_be_lost_when_it_stays_away(
 
 def test_a_live_video_keeps_the_pace_of_the_clock(tmp_path):
     video = videos.VideoFile(tmp_path / "out.mp4", 20, live=True)
+    written = []
     for _ in range(5):
+        written.append(time.monotonic())
         video.write(np.zeros((48, 80, 3), np.uint8))
         time.sleep(0.2)
     video.close()
-    assert 15 <= len(read_video(tmp_path / "out.mp4")[1]) <= 30  # 0.8 s at 20 frames a second, and some noise
+    expected = 20 * (written[-1] - written[0])  # from the first to the last
+    assert abs(len(read_video(tmp_path / "out.mp4")[1]) - expected) <= 6
 
 
 @pytest.mark.parametrize("word", ["77", "rtsp://127.0.0.1:9/x", "http://127.0.0.1:9/x"])

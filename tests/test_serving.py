@@ -1,6 +1,7 @@
 """The client against a server of TensorFlow Serving's own stubs, and the command line of TensorFlow's own."""
 
 import importlib
+import io
 import json
 import os
 import shutil
@@ -18,7 +19,6 @@ import numpy as np
 import pytest
 
 SIZE = 160
-CLIENT = PROJECT / "tools" / "serving" / "client.py"
 SERVER = PROJECT / "tests" / "prediction_server.py"
 ENVIRONMENT = {  # TensorFlow 2.17's stubs are older than its protobuf
     **{name: value for name, value in os.environ.items() if not name.startswith("TF_CPP")},
@@ -137,13 +137,17 @@ def test_a_file_name_that_is_not_unicode_loses_no_answer(pictures, tmp_path, mon
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_a_terminal_of_any_encoding_is_given_json(pictures, tmp_path, encoding):
+def test_a_terminal_of_any_encoding_is_given_json(pictures, tmp_path, monkeypatch, encoding):
     names = ["caf\u00e9.jpg", "\u4e2d\u6587.jpg", "\U0001f600.jpg", "x\udcff.jpg"]
     for name in names:
         shutil.copy(pictures / "00000.jpg", tmp_path / name)
-    command = [sys.executable, CLIENT, tmp_path, "--rest", "--address", "localhost:9", "--retries", "0"]
-    result = subprocess.run(command, env=ENVIRONMENT | {"PYTHONIOENCODING": encoding}, capture_output=True, timeout=120)
-    lines = [json.loads(line) for line in result.stdout.decode().splitlines()]
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding)
+    command = ["client.py", str(tmp_path), "--rest", "--address", "localhost:9", "--retries", "0"]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    importlib.import_module("tools.serving.client").main()
+    terminal.flush()
+    lines = [json.loads(line) for line in terminal.buffer.getvalue().decode().splitlines()]
     assert {Path(line["source"]).name for line in lines} == set(names)
 
 

@@ -38,7 +38,7 @@ from tensorflow_serving.apis import (
 PREDICT = "/v1/models/yolo:predict"
 FOUND = Found(np.float32([[1, 2, 3, 4]]), np.float32([0.5]), np.int32([1]))
 LINE = {"boxes": [[1.0, 2.0, 3.0, 4.0]], "scores": [0.5], "classes": [1]}
-LIMITS = {"request_bytes": 100_000, "pictures": 3, "requests": 2, "seconds": 20}
+LIMITS = {"request_bytes": 100_000, "pictures": 3, "requests": 2, "seconds": 60}
 
 
 class LocalHandle:
@@ -83,7 +83,7 @@ def serve(work, detect=detect_at_once, token=None, tls=None, **limits):
 def send(address, method, path, body=None, headers=(), context=None):
     """Return status, headers and body of an answer."""
     kind = http.client.HTTPSConnection if context else http.client.HTTPConnection
-    connection = kind(address, timeout=20, **({"context": context} if context else {}))
+    connection = kind(address, timeout=60, **({"context": context} if context else {}))
     data = json.dumps(body).encode() if isinstance(body, dict) else body
     connection.request(method, path, data, dict(headers))
     response = connection.getresponse()
@@ -127,7 +127,7 @@ def test_rest_answers_rows_columns_status_and_metadata():
 
 def test_grpc_answers_predictions_status_and_metadata():
     def work(_, address):
-        client = GrpcClient(Server(address, "yolo", 20), 3)
+        client = GrpcClient(Server(address, "yolo", 60), 3)
         assert [line_of(row, ("dog", "cat"))["classes"] for row in client([b"x", b"y"])] == [["cat"]] * 2
         assert line_of(client([b"?"])[0], None) == {"error": "cannot be decoded"}
         client.close()
@@ -152,7 +152,7 @@ def test_metrics_count_requests_pictures_and_batches():
     def work(rest, address):
         send(rest, "POST", PREDICT, instances(b"x", b"?"))
         send(rest, "POST", "/v1/models/other:predict", instances(b"x"))
-        GrpcClient(Server(address, "yolo", 20), 3)([b"x"])
+        GrpcClient(Server(address, "yolo", 60), 3)([b"x"])
         return send(rest, "GET", "/metrics")[2].splitlines()
 
     lines = serve(work)
@@ -228,7 +228,7 @@ def test_grpc_refuses_bad_requests_and_goes_on():
             predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
             for change, code, words in cases:
                 with pytest.raises(grpc.RpcError) as caught:
-                    predict(request(change=change), timeout=20)
+                    predict(request(change=change), timeout=60)
                 assert caught.value.code().name == code and words in caught.value.details()
             assert set(predict(request(change=lambda x: x.output_filter.append("scores"))).outputs) == {"scores"}
 
@@ -263,7 +263,7 @@ def test_requests_beyond_the_limit_are_refused_and_the_others_answered():
             status, headers, text = send(rest, "POST", PREDICT, instances(b"x"))
             assert status == 429 and headers["retry-after"] == "1" and "2 requests are in progress" in text
             with pytest.raises(Unanswered, match="^resource exhausted: 2 requests are in progress") as caught:
-                GrpcClient(Server(address, "yolo", 20), 1)([b"x"])
+                GrpcClient(Server(address, "yolo", 60), 1)([b"x"])
             assert caught.value.again
             gate.is_open.set()
             assert [x.result()[0] for x in first] == [200, 200]
@@ -277,11 +277,11 @@ def test_a_request_that_takes_too_long_is_cancelled():
     def work(rest, address):
         status, _, text = send(rest, "POST", PREDICT, instances(b"x"))
         assert status == 504 and "no answer within 0.2 seconds" in text
-        assert gate.cancelled.wait(10)
+        assert gate.cancelled.wait(60)
         gate.cancelled.clear()
         with pytest.raises(Unanswered, match="^deadline exceeded: no answer within 0.2 seconds"):
-            GrpcClient(Server(address, "yolo", 20), 1)([b"x"])
-        assert gate.cancelled.wait(10)
+            GrpcClient(Server(address, "yolo", 60), 1)([b"x"])
+        assert gate.cancelled.wait(60)
 
     serve(work, gate.detect, seconds=0.2)
 
@@ -294,11 +294,11 @@ def test_a_client_that_closes_its_connection_cancels_its_request():
         connection.request("POST", PREDICT, json.dumps(instances(b"x")))
         gate.begun.acquire()
         connection.close()
-        assert gate.cancelled.wait(10)
+        assert gate.cancelled.wait(60)
         gate.cancelled.clear()
         with pytest.raises(Unanswered, match="deadline"):
             GrpcClient(Server(address, "yolo", 0.2), 1)([b"x"])
-        assert gate.cancelled.wait(10)
+        assert gate.cancelled.wait(60)
 
     serve(work, gate.detect)
 
@@ -314,7 +314,7 @@ def test_a_token_is_required_for_all_but_the_page_and_its_health():
         for kind, place in ((RestClient, rest), (GrpcClient, address)):
             assert kind(Server(place, "yolo", 20, token="secret-token"), 1)([b"x"])
             with pytest.raises(Unanswered, match="requires a token"):
-                kind(Server(place, "yolo", 20), 1)([b"x"])
+                kind(Server(place, "yolo", 60), 1)([b"x"])
 
     serve(work, token="secret-token")
 
@@ -348,7 +348,7 @@ def test_the_end_answers_the_requests_in_progress():
     def work(rest, address):
         pool = ThreadPoolExecutor(2)
         asked = pool.submit(send, rest, "POST", PREDICT, instances(b"x"))
-        by_grpc = pool.submit(GrpcClient(Server(address, "yolo", 20), 1), [b"x"])
+        by_grpc = pool.submit(GrpcClient(Server(address, "yolo", 60), 1), [b"x"])
         gate.begun.acquire()
         gate.begun.acquire()
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,10 +1,12 @@
 """What a path names: opened once for all kinds of files, in the order that people mean, and told when passed over."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from yolov3.checks import PROJECT, UserError, as_given, read_class_names, read_file
@@ -263,23 +265,23 @@ def test_a_bright_video_of_raw_pixels_is_not_taken_for_text(tmp_path):
 
 # --- Streams --------------------------------------------------------------------------------------------------------
 
-OPENS = """
-import signal, sys
-from yolov3.media.sources import open_source
-signal.signal(signal.SIGINT, signal.default_int_handler)
-print("ready", flush=True)
-open_source(sys.argv[1], 10**6)
-"""
-READS = (
-    OPENS.replace("open_source(sys", "source = open_source(sys")
-    + """
+READS = """
+import os, signal, sys
 from contextlib import closing
+from yolov3.media.sources import open_source
 from yolov3.media.threads import ReadAhead
-with closing(ReadAhead(source.frames(), source.live)) as frames:
-    for frame in frames:
-        print("frame", flush=True)
+for address in sys.argv[1:]:  # in a process each: OpenCV opens one after the other
+    if process := os.fork():
+        print("ended", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+        continue
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    print("ready", os.getpid(), flush=True)
+    source = open_source(address, 10**6)
+    with closing(ReadAhead(source.frames(), source.live)) as frames:
+        for frame in frames:
+            print("frame", flush=True)
+    break
 """
-)
 HEADERS = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=next\r\n\r\n"
 
 
@@ -290,28 +292,31 @@ def mjpeg(count):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGINT")
-@pytest.mark.parametrize(
-    ("scheme", "script", "answer"),
-    [("rtsp", OPENS, b""), ("http", OPENS, b""), ("http", READS, HEADERS + mjpeg(100))],
-    ids=["rtsp", "http", "after some frames"],
-)
-def test_ctrl_c_ends_the_wait_for_a_stream_that_says_nothing(scheme, script, answer):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        command = [sys.executable, "-c", script, f"{scheme}://127.0.0.1:{server.getsockname()[1]}/x"]
-        with subprocess.Popen(
-            command, cwd=PROJECT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=1
-        ) as process:
-            assert process.stdout.readline() == "ready\n"
-            connection, _ = server.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(answer)
-                if answer:
-                    assert process.stdout.readline() == "frame\n"
-                process.send_signal(signal.SIGINT)
-                try:
-                    _, errors = process.communicate(timeout=10)  # OpenCV waits for half a minute
-                finally:
-                    process.kill()
-    assert process.returncode in (1, 130, -signal.SIGINT)
-    assert "KeyboardInterrupt" in errors
+def test_ctrl_c_ends_the_wait_for_a_stream_that_says_nothing():
+    """While it is opened, by RTSP and by HTTP, and after some frames."""
+    answers = {"rtsp": b"", "http": b"", "http after some frames": HEADERS + mjpeg(100)}
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in answers]
+        ports = (server.getsockname()[1] for server in servers)
+        addresses = [f"{kind.split()[0]}://127.0.0.1:{port}/x" for kind, port in zip(answers, ports, strict=True)]
+        command = [sys.executable, "-c", READS, *addresses]
+        process = stack.enter_context(
+            subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        stack.callback(process.kill)
+        lines = map(str.split, iter(process.stdout.readline, ""))
+        for server, answer in zip(servers, answers.values(), strict=True):
+            word, number = next(lines)
+            assert word == "ready"
+            connection = stack.enter_context(server.accept()[0])
+            connection.recv(1000)
+            connection.sendall(answer)
+            if answer:
+                assert next(lines) == ["frame"]
+            asked = time.monotonic()
+            os.kill(int(number), signal.SIGINT)
+            word, code = next(line for line in lines if line != ["frame"])
+            assert word == "ended" and int(code) in (1, 130, -signal.SIGINT)
+            assert time.monotonic() - asked < 20  # OpenCV waits for half a minute
+        _, errors = process.communicate(timeout=60)
+    assert errors.count("\nKeyboardInterrupt") == len(answers)

@@ -24,7 +24,6 @@ from yolov3.runtimes.tf import freeze
 from yolov3.yolov4 import make_model
 
 import cfgs
-import Convert_to_pb
 import Convert_to_TFLite
 import numpy as np
 import pytest
@@ -38,7 +37,7 @@ THRESHOLDS = {"score_threshold": 0.3, "iou_threshold": 0.45, "max_pixels": 10**8
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(shipped_saved_model, tmp_path_factory):
     """A folder of checkpoints that nobody writes into: the shipped model as a SavedModel and as TFLite."""
     folder = tmp_path_factory.mktemp("checkpoints")
     with pytest.MonkeyPatch.context() as patch:
@@ -47,7 +46,7 @@ def made(tmp_path_factory):
         for name, value in {**constants, **calibration}.items():
             patch.setattr(configs, name, value)
         patch.setattr(sys, "argv", ["script"])
-        Convert_to_pb.main.__wrapped__()
+        shutil.copytree(shipped_saved_model, folder / shipped_saved_model.name)
         for mode in MODES:
             patch.setattr(configs, "YOLO_TFLITE_QUANTIZE_MODE", mode)
             Convert_to_TFLite.main.__wrapped__()

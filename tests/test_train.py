@@ -1,17 +1,21 @@
 """train.py as a person runs it, on a few small pictures: what it makes, how it goes on, what it refuses."""
 
+import contextlib
+import io
 import re
+import shutil
 import signal
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import train
 from yolov3 import configs
 from yolov3.annotations.format import Record
 from yolov3.boxes import decode
-from yolov3.cfg.write import cfg_text
+from yolov3.cfg.write import rewrite
 from yolov3.checkpoint import ModelSpec, read_model, write_checkpoint
-from yolov3.darknet import get_arrays, load_arrays, save_yolo_weights
+from yolov3.darknet import convolutions, get_arrays, load_arrays, save_yolo_weights
 from yolov3.loading import Load_Yolo_model, custom_weights
 from yolov3.training import callbacks
 from yolov3.training.configured import Pictures, configured_pictures, configured_spec
@@ -28,7 +32,6 @@ import pytest
 from conftest import draw_red_and_green
 from oracle import centre_form, importer, importer_answers, random_weights, stored_arrays
 
-DRAW = train.draw_beginning, train.draw_end
 CONSTANTS = {
     "YOLO_TYPE": "yolov4",
     "TRAIN_YOLO_TINY": True,
@@ -52,13 +55,8 @@ CONSTANTS = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """Eight pictures with a red or a green box each, and configs.py set to train on them."""
-    lines = draw_red_and_green(tmp_path)
-    (tmp_path / "train.txt").write_text("\n".join(lines))
-    (tmp_path / "test.txt").write_text("\n".join(lines[:2]))
-    (tmp_path / "my.names").write_text("red\ngreen\n")
+def configure(folder, patch):
+    """Set configs.py to train on the pictures of a folder."""
     paths = {
         "TRAIN_CLASSES": "my.names",
         "TRAIN_ANNOT_PATH": "train.txt",
@@ -67,35 +65,88 @@ def folder(tmp_path, monkeypatch):
         "TRAIN_CHECKPOINTS_FOLDER": "checkpoints",
         "TRAIN_LOGDIR": "log",
     }
-    for name, value in (CONSTANTS | {name: str(tmp_path / path) for name, path in paths.items()}).items():
-        monkeypatch.setattr(configs, name, value)
-    monkeypatch.setattr(sys, "argv", ["train.py"])
+    for name, value in (CONSTANTS | {name: str(folder / path) for name, path in paths.items()}).items():
+        patch.setattr(configs, name, value)
+    patch.setattr(sys, "argv", ["train.py"])
+
+
+def draw(folder):
+    """Draw eight pictures with a red or a green box each, and write all else that a training reads."""
+    lines = draw_red_and_green(folder)
+    (folder / "train.txt").write_text("\n".join(lines))
+    (folder / "test.txt").write_text("\n".join(lines[:2]))
+    (folder / "my.names").write_text("red\ngreen\n")
+    (folder / "small.cfg").write_text(cfgs.SMALL)
+
+
+def make_small(folder, patch):
+    """Train a network in little, where it does not matter which: `mine`, not `mine_Tiny`."""
+
+    class EagerTrainer(Trainer):  # a few steps take less than tracing
+        def prepare(self):
+            super().prepare()
+            self.run_eagerly = True
+
+    patch.setattr(train, "Trainer", EagerTrainer)
+    patch.setattr(configs, "YOLO_CFG", str(folder / "small.cfg"))
+
+
+@pytest.fixture
+def handlers():
+    """Put the handlers of signals back that a training sets."""
     before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
-    yield tmp_path
+    yield
     for number, handler in before:
         signal.signal(number, handler)
 
 
 @pytest.fixture
-def eager(monkeypatch):
-    """A few steps take less than tracing."""
-
-    class EagerTrainer(Trainer):
-        def prepare(self):
-            super().prepare()
-            self.run_eagerly = True
-
-    monkeypatch.setattr(train, "Trainer", EagerTrainer)
-    for drawing in ("draw_beginning", "draw_end"):  # which test_a_folder_for_each_training looks at
+def undrawn(monkeypatch):
+    """Draw nothing, and measure nothing in the end: test_a_folder_for_each_training looks at that."""
+    for drawing in ("draw_beginning", "draw_end"):
         monkeypatch.setattr(train, drawing, lambda *_: None)
 
 
 @pytest.fixture
-def small(folder, eager, monkeypatch):
-    """A network in little, where it does not matter which: `mine`, not `mine_Tiny`."""
-    (folder / "small.cfg").write_text(cfgs.SMALL)
-    monkeypatch.setattr(configs, "YOLO_CFG", str(folder / "small.cfg"))
+def folder(tmp_path, monkeypatch, handlers):
+    """A folder of eight pictures, and configs.py set to train on them."""
+    draw(tmp_path)
+    configure(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture
+def small(folder, undrawn, monkeypatch):
+    """The same with a small network; which pictures are tested on does not matter either."""
+    make_small(folder, monkeypatch)
+    monkeypatch.setattr(configs, "TEST_ANNOT_PATH", None)
     return folder
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A small network trained for three epochs, into which nobody writes: its folder, and what was printed."""
+    folder, out = tmp_path_factory.mktemp("finished"), io.StringIO()
+    draw(folder)
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        configure(folder, patch)
+        make_small(folder, patch)
+        before = signal.getsignal(signal.SIGTERM)
+        train.main()
+        signal.signal(signal.SIGTERM, before)
+    return folder, out.getvalue()
+
+
+@pytest.fixture
+def trained(small, finished, monkeypatch):
+    """A copy of that training, to go on with."""
+    for part in ("checkpoints", "log"):
+        shutil.copytree(finished[0] / part, small / part)
+    configure(finished[0], monkeypatch)  # its backup is of these files
+    make_small(finished[0], monkeypatch)
+    monkeypatch.setattr(configs, "TRAIN_CHECKPOINTS_FOLDER", str(small / "checkpoints"))
+    monkeypatch.setattr(configs, "TRAIN_LOGDIR", str(small / "log"))
+    return small
 
 
 def error_of_training():
@@ -108,7 +159,10 @@ def error_of_training():
 
 
 @pytest.mark.slow
-def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv(folder, capsys, shared):
+def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv(
+    folder, undrawn, monkeypatch, capsys, shared
+):
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
     train.main()
     out = capsys.readouterr().out
     assert "8 pictures to train on, 2 to choose the best epoch by, 2 to measure the result on" in out
@@ -136,54 +190,60 @@ def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv
 
 
 @pytest.mark.slow
-def test_it_begins_with_a_checkpoint_or_with_darknet_weights(folder, eager, monkeypatch):
+def test_it_begins_with_a_checkpoint_or_with_darknet_weights(small, monkeypatch):
     """With a learning rate of nothing the result is what it began with."""
     monkeypatch.setattr(configs, "TRAIN_LR_INIT", 0.0)
     monkeypatch.setattr(configs, "TRAIN_LR_END", 0.0)
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
-    source = Create_Yolo(64, "yolov4", True, 2)
+    model = replace(configured_spec(), classes=("a", "b"))
+    source = Create_Yolo(64, CLASSES=2)
     first = [array.copy() for array in get_arrays(source)]
-    model = ModelSpec("yolov4", True, ("a", "b"), (64, 64), "letterbox", configured_spec().heads)
-    write_checkpoint(folder / "start", model, first, "a test")
-    save_yolo_weights(source, folder / "start.weights")
+    write_checkpoint(small / "start", model, first, "a test")
+    save_yolo_weights(source, small / "start.weights")
     for constants in (
-        {"TRAIN_FROM_CHECKPOINT": str(folder / "start")},
-        {"TRAIN_FROM_CHECKPOINT": None, "TRAIN_TRANSFER": True, "YOLO_V4_TINY_WEIGHTS": str(folder / "start.weights")},
+        {"TRAIN_FROM_CHECKPOINT": str(small / "start")},
+        {"TRAIN_FROM_CHECKPOINT": None, "TRAIN_TRANSFER": True, "YOLO_V4_TINY_WEIGHTS": str(small / "start.weights")},
     ):
         for name, value in constants.items():
             monkeypatch.setattr(configs, name, value)
         monkeypatch.setattr(sys, "argv", ["train.py", "--overwrite"])
         train.main()
-        for mine, theirs in zip(stored_arrays(folder / "checkpoints" / "mine_Tiny_last"), first, strict=True):
+        for mine, theirs in zip(stored_arrays(small / "checkpoints" / "mine_last"), first, strict=True):
             if mine.ndim == 4:  # the statistics of batch normalisation do move
                 np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(folder, eager, monkeypatch, capsys):
-    """yolov4-tiny.conv.29, as Darknet's `partial` makes it of weights of any number of classes."""
-    whole = random_weights(Create_Yolo(64, "yolov4", True, 20), folder / "whole.weights").read_bytes()
-    (folder / "yolov4-tiny.conv.29").write_bytes(whole[:19_789_716])
-    heads = configured_spec().heads._replace(anchors=(((1, 2), (3, 4), (5, 6)), ((7, 8), (9, 10), (11, 12))))
-    (folder / "any.cfg").write_text(cfg_text(Create_Yolo(64, "yolov4", True, 20), heads, 20, (416, 416)))
+def test_it_begins_with_a_partial_file_and_the_anchors_of_its_cfg(small, monkeypatch, capsys):
+    """The first three convolutions, as Darknet's `partial` makes them of weights of any number of classes."""
+    heads = configured_spec().heads
+    heads = heads._replace(anchors=tuple(tuple((w + 1, h + 2) for w, h in anchors) for anchors in heads.anchors))
+    source = Create_Yolo(64, CLASSES=20)
+    whole = random_weights(source, small / "whole.weights").read_bytes()
+    size = 20 + 4 * sum(conv.count_params() + norm.count_params() for conv, norm in convolutions(source)[:3])
+    (small / "small.conv.3").write_bytes(whole[:size])
+    (small / "any.cfg").write_text(rewrite(configured_spec().network.cfg, heads, 20, (416, 416)))
     for name, value in {
         "TRAIN_TRANSFER": True,
-        "YOLO_V4_TINY_WEIGHTS": str(folder / "yolov4-tiny.conv.29"),
-        "YOLO_CFG": str(folder / "any.cfg"),
+        "YOLO_V4_TINY_WEIGHTS": str(small / "small.conv.3"),
+        "YOLO_CFG": str(small / "any.cfg"),
         "TRAIN_EPOCHS": 1,
     }.items():
         monkeypatch.setattr(configs, name, value)
     assert configured_spec().input_size == (64, 64)  # TRAIN_INPUT_SIZE, whatever the cfg says
     train.main()
-    assert f"TRAIN_TRANSFER: 17 of 21 convolutions begin with {folder}/yolov4-tiny.conv.29" in capsys.readouterr().out
-    made = read_model(folder / "checkpoints" / "mine")
+    assert f"TRAIN_TRANSFER: 3 of 6 convolutions begin with {small}/small.conv.3" in capsys.readouterr().out
+    made = read_model(small / "checkpoints" / "mine")
     assert (made.name, made.heads, made.network.cfg.classes) == ("any", heads, 2)
     monkeypatch.setattr(configs, "TRAIN_ANCHORS", heads.anchors[::-1])
     assert configured_spec().heads.anchors == heads.anchors[::-1]
 
 
 @pytest.mark.slow
-def test_a_frozen_backbone_thaws_after_its_epochs_at_two_sizes(small, monkeypatch):
+def test_one_picture_will_do_for_batches_of_sixteen_and_a_frozen_backbone_thaws_at_two_sizes(small, monkeypatch):
+    lines = (small / "train.txt").read_text().split("\n")
+    (small / "train.txt").write_text(lines[0])
+    monkeypatch.setattr(configs, "TRAIN_BATCH_SIZE", 16)
     monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
     monkeypatch.setattr(configs, "TRAIN_FREEZE_EPOCHS", 1)
     monkeypatch.setattr(configs, "TRAIN_MULTISCALE", (96,))
@@ -192,15 +252,6 @@ def test_a_frozen_backbone_thaws_after_its_epochs_at_two_sizes(small, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_data_set_of_one_picture_will_do_for_batches_of_sixteen(small, monkeypatch):
-    lines = (small / "train.txt").read_text().split("\n")
-    (small / "train.txt").write_text(lines[0])
-    monkeypatch.setattr(configs, "TRAIN_BATCH_SIZE", 16)
-    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
-    train.main()
-    assert (small / "checkpoints" / "mine").is_dir()
-
-
 def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, monkeypatch):
     monkeypatch.setattr(configs, "TRAIN_VAL_PATH", None)
     monkeypatch.setattr(configs, "TRAIN_VAL_SPLIT", 0.25)
@@ -214,29 +265,26 @@ def test_a_seeded_part_of_the_pictures_chooses_the_best_epoch(folder, monkeypatc
     assert configured_pictures(2)[2] is None
 
 
-def test_a_folder_for_each_training(small, monkeypatch, capsys):
-    monkeypatch.setattr(train, "draw_beginning", DRAW[0])
-    monkeypatch.setattr(train, "draw_end", DRAW[1])
-    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
-    train.main()
-    log, out = small / "log" / "mine", capsys.readouterr().out
+def test_a_folder_for_each_training(finished):
+    log, out = finished[0] / "log" / "mine", finished[1]
     drawn = {"data.png", "results.png", "precision_recall.png", "by_score.png", "confusion_matrix.png"}
     drawn |= {"truth_and_found.jpg", *(f"training_batch_{i}.jpg" for i in (1, 2, 3))}
     assert {x.name for x in log.iterdir() if "tfevents" not in x.name} == drawn | {"results.csv", "settings.py"}
     assert all(min(cv2.imread(str(log / name)).shape[:2]) > 300 for name in drawn)
     rows = read_results(log / "results.csv")
-    assert [row["epoch"] for row in rows] == [1, 2] and set(rows[0]) == set(COLUMNS)
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and set(rows[0]) == set(COLUMNS)
     assert all(row["loss"] == pytest.approx(row["box"] + row["objectness"] + row["class"], rel=1e-4) for row in rows)
     assert all(0 <= row["AP"] <= row["AP50"] <= 100 and row["val_loss"] > 0 for row in rows)
 
     assert "mine: small, 2 classes (red, green), tf FP32, 64 letterbox\n" in out
-    assert out.index("compiling the training step") < out.index("epoch 1 of 2: loss ")
-    first, last = re.findall(r"epoch \d of 2: loss \d+\.\d\d per object, .*, AP50 \d+\.\d.*", out)
+    assert out.index("compiling the training step") < out.index("epoch 1 of 3: loss ")
+    first, _, last = re.findall(r"epoch \d of 3: loss \d+\.\d\d per object, .*, AP50 \d+\.\d.*", out)
     assert first.endswith(" left") and not last.endswith(" left")
     assert re.search(r"AP50 \d+\.\d on the 2 pictures that chose the best epoch", out)
     assert re.search(r"AP50 \d+\.\d, AP \d+\.\d on the 2 pictures of .*test.txt, which chose nothing", out)
 
 
+@pytest.mark.slow
 def test_presets_are_values_for_the_pictures_at_hand(folder, monkeypatch):
     pictures = configured_pictures(2)[0]
     for name in ("TRANSFER", "FLIP", "EPOCHS", "LR_INIT", "ANCHORS", "BATCH_SIZE"):
@@ -285,10 +333,7 @@ def test_anchors_are_fitted_where_the_published_ones_fit_badly_and_no_head_is_ta
 
 
 @pytest.mark.slow
-def test_stopped_twice_it_ends_as_if_it_had_not_been(small, monkeypatch, capsys):
-    train.main()
-    whole = stored_arrays(small / "checkpoints" / "mine_last")
-
+def test_stopped_twice_it_ends_as_if_it_had_not_been(small, finished, monkeypatch, capsys):
     class CtrlC(keras.callbacks.Callback):
         """After the first and after the fourth of six steps; an epoch has two."""
 
@@ -298,14 +343,14 @@ def test_stopped_twice_it_ends_as_if_it_had_not_been(small, monkeypatch, capsys)
                 raise KeyboardInterrupt
 
     stopped = []
-    monkeypatch.setattr(configs, "TRAIN_MODEL_NAME", "stopped")
     monkeypatch.setattr(train, "TerminateOnNaN", CtrlC)
     for step in (1, 4):
         assert error_of_training() == f"stopped at step {step}: the same command goes on from there"
     capsys.readouterr()
     train.main()
     assert "going on at step 4 of 6" in capsys.readouterr().out
-    for mine, expected in zip(stored_arrays(small / "checkpoints" / "stopped_last"), whole, strict=True):
+    ours, whole = (stored_arrays(place / "checkpoints" / "mine_last") for place in (small, finished[0]))
+    for mine, expected in zip(ours, whole, strict=True):
         np.testing.assert_allclose(mine, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -347,19 +392,17 @@ def rows_of(small):
 
 
 @pytest.mark.slow
-def test_a_training_goes_on_for_more_epochs_after_its_end(small, monkeypatch, capsys):
-    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 1)
-    train.main()
-    before = rows_of(small)
-    assert "mine is trained: raise TRAIN_EPOCHS, from 1, to go on with it" in error_of_training()
-    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 3)
+def test_a_training_goes_on_for_more_epochs_after_its_end(trained, monkeypatch, capsys):
+    before = rows_of(trained)
+    assert "mine is trained: raise TRAIN_EPOCHS, from 3, to go on with it" in error_of_training()
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 4)
     capsys.readouterr()
     train.main()
     out = capsys.readouterr().out
-    assert "going on at step 2 of 6" in out and "epoch 2 of 3: " in out and "epoch 1 of 3: " not in out
-    assert rows_of(small)[:1] == before and [row["epoch"] for row in rows_of(small)] == [1, 2, 3]
-    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 2)
-    assert "has done 6 steps, but TRAIN_EPOCHS makes 4: raise it to go on" in error_of_training()
+    assert "going on at step 6 of 8" in out and "epoch 4 of 4: " in out and "epoch 3 of 4: " not in out
+    assert rows_of(trained)[:3] == before and [row["epoch"] for row in rows_of(trained)] == [1, 2, 3, 4]
+    monkeypatch.setattr(configs, "TRAIN_EPOCHS", 3)
+    assert "has done 8 steps, but TRAIN_EPOCHS makes 6: raise it to go on" in error_of_training()
 
 
 @pytest.mark.slow
@@ -425,6 +468,7 @@ def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, 
         assert re.match(f"error: TRAIN_FROM_CHECKPOINT: .*other is {said}", error_of_training())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

@@ -19,6 +19,7 @@ from yolov3.detector import Detector
 from yolov3.loading import Load_Yolo_model
 from yolov3.networks import NETWORKS
 from yolov3.training import backup as backup_module
+from yolov3.training import callbacks
 from yolov3.training.augment import AUGMENTED, PLAIN
 from yolov3.training.backup import Backup
 from yolov3.training.callbacks import (
@@ -505,20 +506,21 @@ def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(chec
 
 
 @pytest.mark.slow
-def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, batches, tmp_path):
-    trainer = make_trainer(SCHEDULE._replace(steps=20))
+def test_tensorboard_gets_losses_rate_ap_and_pictures(checked, batches, tmp_path, monkeypatch):
+    monkeypatch.setattr(callbacks, "LOG_EVERY", 2)
+    trainer = make_trainer()
     trainer.begin()
     validation = make_validation(trainer, checked)
-    fit(trainer, batches, 20, [validation, TensorBoard(tmp_path, validation)])
+    fit(trainer, batches, 4, [validation, TensorBoard(tmp_path, validation)])
     tags = {}
     for file in tmp_path.iterdir():
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             for value in event.summary.value:
                 tags.setdefault(value.tag, []).append(event.step)
     for name in ("loss/loss", "loss/box", "loss/objectness", "loss/class", "learning_rate"):
-        assert tags[name] == [10, 20]
+        assert tags[name] == [2, 4]
     for name in ("validation/AP50", "validation/AP", "validation/val_loss", "found/0", "found/3"):
-        assert tags[name] == [20]
+        assert tags[name] == [4]
 
 
 def test_a_log_that_cannot_be_written_is_one_line_about_the_log(tmp_path):

@@ -28,17 +28,18 @@ def test_read_ahead_never_runs_further_ahead_than_its_queue():
 
 
 def test_read_ahead_of_a_live_source_gives_the_newest_frame():
-    shown = threading.Event()
+    shown, read = threading.Event(), threading.Event()
 
     def camera():
         yield "first"
-        shown.wait(5)
+        shown.wait(60)
         yield from range(50)
+        read.set()
 
     frames = iter(ReadAhead(camera(), newest_only=True))
     assert next(frames) == "first"
     shown.set()
-    time.sleep(0.3)  # a slow detector
+    assert read.wait(60)  # a slow detector
     assert next(frames) == 49
 
 
@@ -47,7 +48,7 @@ def test_read_ahead_asks_while_nothing_comes_whether_to_give_up():
 
     def lost_camera():
         yield "last"
-        stay_away.wait(10)
+        stay_away.wait(60)
 
     asked = []
     reader = ReadAhead(lost_camera(), newest_only=True, give_up=lambda: asked.append(True) or len(asked) == 2)
@@ -121,5 +122,5 @@ def test_an_interrupt_in_the_middle_of_a_put_does_not_leave_the_writer_waiting()
     writer._queue.not_empty._waiters.appendleft(left)
     closing = threading.Thread(target=writer.close, daemon=True)
     closing.start()
-    closing.join(20)
+    closing.join(60)
     assert not closing.is_alive()

@@ -1,7 +1,7 @@
 """One worker of a training: python worker.py FOLDER STEPS DEVICES; TF_CONFIG says which. For test_distribution.py.
 
-Trains a YOLOv4-tiny with fixed first weights on FOLDER/annotations.txt through train.py's own functions and prints the
-losses as JSON. With more than one device the CPU is cut into so many, as GPUs would be.
+Trains a small network with fixed first weights on FOLDER/annotations.txt through train.py's own functions and prints
+the losses as JSON. With more than one device the CPU is cut into so many, as GPUs would be.
 """
 
 import json
@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from yolov3 import configs
+from yolov3.cfg.network import network_of
 from yolov3.checkpoint import ModelSpec
-from yolov3.networks import NETWORKS
 from yolov3.training.callbacks import EpochMeans
 from yolov3.training.configured import make_batches
 from yolov3.training.trainer import (
@@ -25,12 +25,13 @@ from yolov3.training.trainer import (
     train,
 )
 
+import cfgs
 import keras
 import tensorflow as tf
 from oracle import read_annotations
 
 SIZE, CLASSES, BATCH = 96, 2, 4
-LEARNING_RATE = 1e-5  # with 1e-3 AdamW makes percents, in twenty steps, of a difference in the last bit
+LEARNING_RATE = 1e-3
 
 
 def mirrored(devices):
@@ -42,13 +43,13 @@ def mirrored(devices):
 def main(folder, steps, devices):
     configs.TRAIN_BATCH_SIZE, configs.TRAIN_DATA_AUG = BATCH, False
     configs.TRAIN_INPUT_SIZE, configs.TRAIN_MULTISCALE = SIZE, (64,)
+    network = network_of(cfgs.SMALL, Path("small.cfg"), "small")
     strategy = mirrored(devices) if devices > 1 else choose_strategy(BATCH)
     workers, index = place_among_workers(strategy)
     with strategy.scope():
-        network = NETWORKS["yolov4-tiny"]
         parts = make_network(network, CLASSES, None, "FP32", seed=7 + index)  # the first worker's weights count
     trainer = Trainer(*parts, network.heads, BATCH, Schedule(steps, 5, 0, LEARNING_RATE, LEARNING_RATE / 10, 0.99))
-    model = ModelSpec("yolov4", True, ("a", "b"), (SIZE, SIZE), "letterbox", NETWORKS["yolov4-tiny"].heads)
+    model = ModelSpec("small", False, ("a", "b"), (SIZE, SIZE), "letterbox", network.heads, cfg=cfgs.SMALL)
     losses = []
 
     class Losses(keras.callbacks.Callback):

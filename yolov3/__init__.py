@@ -62,9 +62,9 @@ def _read_configs():
 
 
 _check_installed()
+_read_configs()
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     _import_quietly()
-_read_configs()
