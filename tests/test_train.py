@@ -296,12 +296,12 @@ def test_presets_are_values_for_the_pictures_at_hand(folder, monkeypatch):
     assert (configs.TRAIN_TRANSFER, configs.TRAIN_FLIP, configs.TRAIN_EPOCHS) == (True, False, 7)
 
     photographs, scratch = PRESETS["photographs"], PRESETS["scratch"]
-    assert [photographs.epochs_for(count) for count in (10, 75, 300, 1200, 10**6)] == [100, 80, 40, 20, 15]
+    assert [photographs.epochs_for(count) for count in (10, 75, 300, 1200, 10**6)] == [100, 60, 30, 15, 15]
     assert [scratch.epochs_for(count) for count in (1, 1000, 4000)] == [200, 40, 20]
     assert [photographs.learning_rate_for(count) for count in (50, 500)] == [1e-4, 1e-3]
     assert scratch.learning_rate_for(50) == 1e-3
-    sizes = [preset.batch_size_for(count, 1) for preset in (photographs, scratch) for count in (999, 1000)]
-    assert sizes == [4, 16, 16, 16]
+    assert [photographs.batch_size_for(count, 1) for count in (10, 300, 1100, 2200, 10**6)] == [4, 4, 8, 16, 16]
+    assert [scratch.batch_size_for(count, 1) for count in (100, 4000)] == [4, 16]
     assert [photographs.batch_size_for(300, devices) for devices in (2, 3, 8)] == [4, 6, 8]
     monkeypatch.setattr(configs, "TRAIN_PRESET", "digits")
     assert "TRAIN_PRESET = 'digits' is not known: choose one of 'photographs', 'scratch'" in error_of_training()

@@ -11,9 +11,8 @@ from yolov3.training.configured import AUTO, Pictures, configured_sizes, transfe
 
 import numpy as np
 
-BATCH_SIZE = 16  # pictures a step
-FEW_STEPS = 1000  # with fewer pictures, a network that begins with weights needs more steps than batches of 16 give it
-SMALL_BATCH = 4  # pictures a step then
+STEPS = 2000  # a training should have at least so many
+BATCH_SIZES = 16, 8, 4  # pictures a step: the most that leave so many steps
 FEW_PICTURES = 100  # with fewer, a network that begins with weights learns more slowly, so that it does not forget
 SLOW = 1e-4  # the learning rate then
 FACTOR = 3.0  # an anchor suits a box that is at most so many times as wide or high, or that part of it
@@ -42,12 +41,13 @@ class Preset(NamedTuple):
 
     def batch_size_for(self, pictures: int, devices: int) -> int:
         """Return the pictures of a step for a number of pictures, a multiple of the devices that share them."""
-        size = SMALL_BATCH if self.transfer and pictures < FEW_STEPS else BATCH_SIZE
+        seen = self.epochs_for(pictures) * pictures
+        size = next((size for size in BATCH_SIZES if seen >= STEPS * size), BATCH_SIZES[-1])
         return -(-size // devices) * devices
 
 
 PRESETS = {
-    "photographs": Preset(True, True, False, 40, 300, 15, 100, 1e-3),
+    "photographs": Preset(True, True, False, 30, 300, 15, 100, 1e-3),
     "scratch": Preset(False, False, True, 20, 4000, 20, 200, 1e-3),
 }
 
