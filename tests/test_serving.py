@@ -95,6 +95,7 @@ def test_grpc_and_rest_answer_as_the_detector(server, ask, pictures, tmp_path):
     assert [x["classes"] for i, x in enumerate(by_rest) if i != 2] == [list(map(str, x["classes"])) for x in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "first", "second"), [("grpc", "00000", "00002"), ("rest", "00001", "00003")])
 def test_a_busy_server_is_asked_again(server, ask, pictures, way, first, second):
     options = ("--address", server[way == "rest"], "--model", "busy", *(["--rest"] if way == "rest" else []))
@@ -104,6 +105,7 @@ def test_a_busy_server_is_asked_again(server, ask, pictures, way, first, second)
     assert code == 1 and ("busy" in lines[0]["error"] or "503" in lines[0]["error"]), err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["garbage", "slow"])
 def test_garbage_and_silence_are_lines_with_an_error(server, ask, pictures, model):
     for address, way in zip(server, ([], ["--rest"]), strict=True):
@@ -113,6 +115,7 @@ def test_garbage_and_silence_are_lines_with_an_error(server, ask, pictures, mode
         assert any(word in lines[0]["error"] for word in ("answer", "deadline", "Timeout"))
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there_is_said(ask, pictures):
     options = ("--address", "localhost:9", "--retries", 0)
     for way, reason in ((["--rest"], "ConnectionRefusedError"), ([], "unavailable")):
@@ -185,6 +188,7 @@ def tool(monkeypatch, folder):
     return run
 
 
+@pytest.mark.slow
 def test_every_picture_is_asked_for_and_counted(tool, capsys):
     annotations = PROJECT / "IMAGES" / "digits" / "digits.txt"
     said = []
@@ -199,6 +203,7 @@ def test_every_picture_is_asked_for_and_counted(tool, capsys):
     assert "AP counts scores over 0.3 only" in said[1]
 
 
+@pytest.mark.slow
 def test_the_cost_of_bytes_is_told_for_each_batch(tool, tmp_path, capsys):
     tool(
         "picture_bytes",

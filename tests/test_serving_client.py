@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+pytestmark = pytest.mark.slow  # nothing here depends on the version of TensorFlow
 CLIENT = PROJECT / "tools" / "serving" / "client.py"
 RIGHT = {"boxes": [[1, 2, 3, 4]], "scores": [0.9], "classes": [0], "valid_detections": 1}
 LINE = {"boxes": [[1.0, 2.0, 3.0, 4.0]], "scores": [0.9], "classes": [0]}

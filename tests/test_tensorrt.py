@@ -244,6 +244,7 @@ def test_tftrt_has_a_converter_for_all_of_every_network(name):
         assert left == {"FloorMod"}
 
 
+@needs_tftrt
 def test_features_come_along(picture, tmp_path):
     model = replace(read_model(PROJECT / SHIPPED), input_size=(SIZE, SIZE), features=True)
     source, made = tmp_path / "source", tmp_path / "made"
@@ -255,6 +256,7 @@ def test_features_come_along(picture, tmp_path):
         np.testing.assert_allclose(ours[name], theirs[name], atol=1e-5)
 
 
+@needs_tftrt
 def test_cut_at_the_raw_heads_and_put_together_again_it_answers_alike(source, picture, tmp_path):
     folder, model = source
     tftrt_engines.save_raw_heads(tmp_path / "heads", folder, model)
@@ -389,6 +391,7 @@ def save_with_engine(folder, number, shapes):
     return folder / "saved"
 
 
+@needs_tftrt
 def test_engines_are_saved_along_under_a_name_of_their_own(tmp_path):
     model = ModelSpec("yolov4", True, ("a", "b"), (64, 64), "letterbox", NETWORKS["yolov4-tiny"].heads)
     images, shapes = tf.zeros((2, 64, 64, 3)), tftrt_engines.head_shapes(model)
