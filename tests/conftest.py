@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED = PROJECT.parent / "shared" / "data"
 LONGEST = ("cluster", "train", "convert", "onnx", "cfg_networks", "serving_ray", "benchmark", "distribution", "serving")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where it is ignored, as in a shell's background jobs
 
 
 def pytest_configure(config):
