@@ -291,6 +291,7 @@ def convert(script, monkeypatch):
     importlib.import_module(script).main()
 
 
+@pytest.mark.slow
 def test_conversions_answer_the_same_and_carry_the_cfg(configured, monkeypatch, tmp_path):
     monkeypatch.setattr(configs, "YOLO_FEATURES", True)
     detector = Load_Yolo_model()

@@ -90,6 +90,7 @@ def test_as_cloned_objects_of_80_classes_keep_their_numbers_while_they_pass(trac
     assert set(lines[0]["classes"]) == set(lines[-1]["classes"]) == {"cat", "cup", "person"}
 
 
+@pytest.mark.slow
 def test_nothing_found_says_by_which_threshold_and_model(track, tmp_path, capsys, monkeypatch):
     grey = tmp_path / "grey.png"
     cv2.imwrite(str(grey), np.full((60, 80, 3), 127, np.uint8))
@@ -103,12 +104,14 @@ def test_nothing_found_says_by_which_threshold_and_model(track, tmp_path, capsys
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_some_classes_only(track, clip, tmp_path):
     assert track(clip, "--only", "9", "--json", tmp_path / "a.jsonl") == 0
     labels = [name for line in (tmp_path / "a.jsonl").read_text().splitlines() for name in json.loads(line)["classes"]]
     assert set(labels) == {"9"}
 
 
+@pytest.mark.slow
 def test_the_tutorials_call(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(configs, "TRACKER_EMBEDDER", "none")
     yolo = Load_Yolo_model(SHIPPED)
