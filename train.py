@@ -3,7 +3,7 @@
 python train.py              begins, or goes on where it was interrupted; all settings are in yolov3/configs.py
 python train.py --overwrite  begins anew and replaces the checkpoint of that name
 
-The checkpoint with the best AP50 on a part of the training pictures (TRAIN_VAL_PATH, TRAIN_VAL_SPLIT) becomes
+The checkpoint with the best AP on a part of the training pictures (TRAIN_VAL_PATH, TRAIN_VAL_SPLIT) becomes
 checkpoints/{TRAIN_MODEL_NAME}, with _Tiny appended for a tiny network. That of the latest epoch has the same name with
 _last appended. The pictures of TEST_ANNOT_PATH choose nothing: the result is measured on them. Watch the training with:
 tensorboard --logdir log. All GPUs of this machine are used; for several machines set TF_CONFIG.
@@ -260,15 +260,15 @@ def main() -> None:
     run(trainer, backup, job)
 
     # 4. How it went
-    best = backup.progress["best_AP50"]
+    best = backup.progress["best_AP"]
     options = f" --config {in_project(job.log)}/{FILE_NAME}" if parser.has_settings else ""
-    print(f"{job.folder}: AP50 {best:.1f} on the {len(job.validated.records)} pictures that chose the best epoch")
+    print(f"{job.folder}: AP {best:.1f} on the {len(job.validated.records)} pictures that chose the best epoch")
     if job.is_chief:
         draw_end(job)
     print(f"python detection_custom.py{options} uses it; the same command with more TRAIN_EPOCHS goes on with it")
     if best <= 0:
         print(
-            "AP50 0: nothing was found on the pictures that choose the best epoch. More TRAIN_EPOCHS, another "
+            "AP 0: nothing was found on the pictures that choose the best epoch. More TRAIN_EPOCHS, another "
             "TRAIN_PRESET or TRAIN_ANCHORS that fit (python tools/Anchors.py) help; python tools/Check_annotations.py "
             "looks for wrong boxes"
         )

@@ -166,7 +166,7 @@ def test_a_trained_checkpoint_is_usable_at_once_and_as_darknet_weights_in_opencv
     train.main()
     out = capsys.readouterr().out
     assert "8 pictures to train on, 2 to choose the best epoch by, 2 to measure the result on" in out
-    assert re.search(r"mine_Tiny: AP50 \d+\.\d on the 2 pictures that chose the best epoch", out)
+    assert re.search(r"mine_Tiny: AP \d+\.\d on the 2 pictures that chose the best epoch", out)
     assert "python detection_custom.py uses it" in out
     made = folder / "checkpoints" / "mine_Tiny"
     model = read_model(made)
@@ -278,9 +278,9 @@ def test_a_folder_for_each_training(finished):
 
     assert "mine: small, 2 classes (red, green), tf FP32, 64 letterbox\n" in out
     assert out.index("compiling the training step") < out.index("epoch 1 of 3: loss ")
-    first, _, last = re.findall(r"epoch \d of 3: loss \d+\.\d\d per object, .*, AP50 \d+\.\d.*", out)
+    first, _, last = re.findall(r"epoch \d of 3: loss \d+\.\d\d per object, .*, AP50 \d+\.\d, AP \d+\.\d.*", out)
     assert first.endswith(" left") and not last.endswith(" left")
-    assert re.search(r"AP50 \d+\.\d on the 2 pictures that chose the best epoch", out)
+    assert re.search(r"mine: AP \d+\.\d on the 2 pictures that chose the best epoch", out)
     assert re.search(r"AP50 \d+\.\d, AP \d+\.\d on the 2 pictures of .*test.txt, which chose nothing", out)
 
 
@@ -410,7 +410,7 @@ def test_a_training_that_ended_early_goes_on_with_more_patience(small, monkeypat
     monkeypatch.setattr(callbacks, "evaluate", lambda *_, **__: SimpleNamespace(AP50=0.5, AP=0.25))
     monkeypatch.setattr(configs, "TRAIN_PATIENCE", 1)
     train.main()
-    assert "AP50 has not risen for 1 epochs: training ends" in capsys.readouterr().out
+    assert "AP has not risen for 1 epochs: training ends" in capsys.readouterr().out
     assert [row["AP50"] for row in rows_of(small)] == [50, 50]
     assert "raise TRAIN_PATIENCE, from 1, to go on" in error_of_training()
     monkeypatch.setattr(configs, "TRAIN_PATIENCE", 9)

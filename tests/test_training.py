@@ -208,14 +208,14 @@ def test_a_training_goes_on_as_if_it_had_not_been_interrupted(batches, tmp_path)
     backup = make_backup(tmp_path, interrupted)
     interrupted.begin()
     fit(interrupted, batches, STEPS // 2)
-    backup.progress = {"best_AP50": 0.5, "epochs_since_best": 2, "measured_step": 3}
+    backup.progress = {"best_AP": 0.5, "epochs_since_best": 2, "measured_step": 3}
     backup.save()
 
     resumed = make_trainer()
     backup = make_backup(tmp_path, resumed)
     assert backup.resume() == tmp_path / "backup.npz"
     assert resumed.steps_done == STEPS // 2
-    assert backup.progress == {"best_AP50": 0.5, "epochs_since_best": 2, "measured_step": 3}
+    assert backup.progress == {"best_AP": 0.5, "epochs_since_best": 2, "measured_step": 3}
     fit(resumed, batches, STEPS - STEPS // 2)
     for group in ("network", "average", "optimizer"):
         for a, b in zip(*(variables_of(trainer, group) for trainer in (whole, resumed)), strict=True):
@@ -284,7 +284,7 @@ def test_a_damaged_backup_gives_way_to_the_one_before(saved_twice, capsys, damag
         lambda about, arrays: about.update(step="2"),
         lambda about, arrays: about.update(step=10**9),
         lambda about, arrays: about.update(progress=[1]),
-        lambda about, arrays: about["progress"].update(best_AP50="high"),
+        lambda about, arrays: about["progress"].update(best_AP="high"),
         lambda about, arrays: arrays.update({"network/0": np.zeros((3, 3), np.float32)}),
         lambda about, arrays: arrays.update({"network/0": np.array([{}], object)}),
         lambda about, arrays: arrays.pop("average/0"),
@@ -437,12 +437,12 @@ def test_only_the_chief_writes(batches, tmp_path):
 class Measured(keras.callbacks.Callback):
     """A validation that is known beforehand."""
 
-    def __init__(self, AP50):
+    def __init__(self, AP):
         super().__init__()
-        self.AP50 = iter(AP50)
+        self.AP = iter(AP)
 
     def on_epoch_end(self, epoch, logs=None):
-        logs["AP50"] = next(self.AP50)
+        logs["AP"] = next(self.AP)
 
 
 def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_without_progress(batches, tmp_path):
@@ -458,7 +458,7 @@ def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_witho
 
     fit(trainer, batches, 1, [backup, Measured([0.1, 0.6, 0.4, 0.5, 0.9]), keep, Look()], epochs=5)
     assert len(seen) == 4  # the fourth epoch was the second without a better one
-    assert backup.progress == {"best_AP50": 0.6, "epochs_since_best": 2, "measured_step": 4}
+    assert backup.progress == {"best_AP": 0.6, "epochs_since_best": 2, "measured_step": 4}
     for path, expected in ((folder, seen[1]), (tmp_path / "mine_last", seen[3])):
         assert read_model(path) == MODEL
         load_arrays(trainer.network, stored_arrays(path), path)
@@ -493,7 +493,7 @@ def test_validation_measures_the_averaged_weights_as_the_checkpoint_will_be(chec
     keep = Keep(tmp_path / "mine", MODEL, "a test", backup, patience=0)
     look = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.update(logs))
     fit(trainer, batches, 2, [backup, validation, keep, look])
-    assert 0 <= seen["AP50"] <= 100 and backup.progress["best_AP50"] == seen["AP50"]
+    assert 0 <= seen["AP50"] <= 100 and backup.progress["best_AP"] == seen["AP"]
     terms = [seen[f"val_{name}"] for name in ("box", "objectness", "class")]
     assert min(terms) > 0 and seen["val_loss"] == pytest.approx(sum(terms))
     frame = np.full((60, 80, 3), 200, np.uint8)

@@ -148,7 +148,7 @@ TRAIN_WARMUP_EPOCHS = 1  # the first of them, with a learning rate that rises fr
 TRAIN_LR_INIT = "AUTO"  # the learning rate after that; "AUTO": 1e-3, for fewer than 100 photographs 1e-4
 TRAIN_LR_END = 1e-5  # and in the end
 TRAIN_EMA = 0.998  # 0..1, how much of the averaged weights, which are what is kept, a step leaves as they were
-TRAIN_PATIENCE = 0  # epochs without a better AP50 after which training ends early; 0: never
+TRAIN_PATIENCE = 0  # epochs without a better AP after which training ends early; 0: never
 TRAIN_PRECISION = "AUTO"  # "FP32", "BF16", "FP16", or "AUTO": what the hardware is fast in
 TRAIN_SEED = 0  # of the first weights and of the data: the same, however often a training is interrupted
 

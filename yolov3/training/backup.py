@@ -23,7 +23,7 @@ class Misfit(ValueError):
 
 class Backup(keras.callbacks.Callback):
     """Keep all that a training needs to go on at the same step in one .npz: weights, their average, optimizer, step,
-    best AP50. It is written beside the old one, which becomes NAME.previous.npz when the new one is whole.
+    best AP. It is written beside the old one, which becomes NAME.previous.npz when the new one is whole.
 
     Keras' BackupAndRestore would begin the epoch again and take the averaged weights for the weights.
     """
@@ -39,7 +39,7 @@ class Backup(keras.callbacks.Callback):
         self.settings = json.loads(json.dumps(settings))  # turns tuples into lists, as they are when read back
         self.seconds, self.is_chief = seconds, is_chief
         self.saved_at = time.monotonic()
-        self.progress = {"best_AP50": -1.0, "epochs_since_best": 0, "measured_step": 0}
+        self.progress = {"best_AP": -1.0, "epochs_since_best": 0, "measured_step": 0}
 
     def on_train_batch_end(self, batch: int, logs: dict) -> None:
         if time.monotonic() - self.saved_at > self.seconds and math.isfinite(logs["loss"]):

@@ -107,7 +107,7 @@ def draw_results(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
 def _mark_best(axes: "Axes", rows: Sequence[dict[str, float]]) -> None:
     if rows:
-        best = max(rows, key=lambda row: row["AP50"])
-        text = f"best: {best['AP50']:.1f} after epoch {best['epoch']:.0f}"
+        best = max(rows, key=lambda row: row["AP"])
+        text = f"best AP: {best['AP']:.1f} after epoch {best['epoch']:.0f}"
         axes.axvline(best["epoch"], color="grey", linestyle=":")
-        axes.set_title(f"precision in percent; AP50, {text}")
+        axes.set_title(f"precision in percent; {text}")

@@ -51,10 +51,10 @@ class Progress(keras.callbacks.Callback):
         self.bar.close()
         logs["seconds"] = self._seconds_of_an_epoch()
         left = (self.model.schedule.steps - self.model.steps_done) / self.steps_per_epoch * logs["seconds"]
-        is_best = self.backup.progress["epochs_since_best"] == 0
+        best = ", the best so far" if self.backup.progress["epochs_since_best"] == 0 else ""
         print(
             f"epoch {epoch + 1} of {self._epochs()}: loss {logs['loss']:.2f} per object, {logs['val_loss']:.2f} on "
-            f"pictures not trained on, AP50 {logs['AP50']:.1f}{', the best so far' if is_best else ''}; "
+            f"pictures not trained on, AP50 {logs['AP50']:.1f}, AP {logs['AP']:.1f}{best}; "
             f"{in_words(time.monotonic() - self.began)}{f', {in_words(left)} left' if left else ''}",
             flush=True,
         )
