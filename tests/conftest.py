@@ -4,7 +4,8 @@ import signal
 import sys
 from pathlib import Path
 
-import yolov3  # noqa: F401  before anything imports TensorFlow: it sets TF_CPP_MIN_LOG_LEVEL
+from yolov3 import configs  # before anything imports TensorFlow: yolov3 sets TF_CPP_MIN_LOG_LEVEL
+from yolov3.settings import constants
 
 import cv2
 import numpy as np
@@ -25,6 +26,14 @@ def pytest_collection_modifyitems(items):
     """Begin with the files that take longest, so that in the end no worker waits for another."""
     rank = {f"test_{name}": i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+@pytest.fixture(autouse=True)
+def same_constants():
+    """Put configs.py back as it was: --set, --config and presets change it."""
+    before = constants()
+    yield
+    vars(configs).update(before)
 
 
 @pytest.fixture(scope="session")

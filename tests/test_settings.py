@@ -27,10 +27,9 @@ SCRIPTS = [
 
 @pytest.fixture(autouse=True)
 def restored():
-    """configs, and the environment, which some scripts change as they are imported, are what they were."""
-    before, environment = constants(), dict(os.environ)
+    """The environment, which some scripts change as they are imported, is what it was."""
+    environment = dict(os.environ)
     yield
-    vars(configs).update(before)
     os.environ.clear()
     os.environ.update(environment)
 
