@@ -16,8 +16,8 @@ def confusion_matrix(
 ) -> np.ndarray:
     """Return int (C + 1, C + 1): boxes of the class of the row that were found as the class of the column.
 
-    The last column counts boxes that were not found, the last row detections where there is no box. A detection is
-    paired with a box of any class, the pairs with the most overlap first, and each belongs to one pair at most.
+    The last column counts boxes that were not found, the last row counts detections where there is no box. A detection
+    is paired with a box of any class, the pairs with the most overlap first, and each belongs to one pair at most.
     """
     matrix = np.zeros((class_count + 1, class_count + 1), int)
     for i, detections in found.items():

@@ -12,7 +12,7 @@ from yolov3.training.configured import AUTO, Pictures, configured_sizes, transfe
 import numpy as np
 
 STEPS = 2000  # a training should have at least so many
-BATCH_SIZES = 16, 8, 4  # pictures a step: the most that leave so many steps
+BATCH_SIZES = 16, 8, 4  # pictures a step: the largest of these with which it has them, or else the last
 FEW_PICTURES = 100  # with fewer, a network that begins with weights learns more slowly, so that it does not forget
 SLOW = 1e-4  # the learning rate then
 FACTOR = 3.0  # an anchor suits a box that is at most so many times as wide or high, or that part of it
@@ -32,7 +32,7 @@ class Preset(NamedTuple):
     learning_rate: float
 
     def epochs_for(self, pictures: int) -> int:
-        """Return the epochs for a number of pictures: the fewer, the more, but fewer steps all the same."""
+        """Return the epochs for a number of pictures: the fewer pictures, the more epochs."""
         return min(max(round(self.epochs * (self.pictures / pictures) ** 0.5), self.fewest), self.most)
 
     def learning_rate_for(self, pictures: int) -> float:
