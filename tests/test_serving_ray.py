@@ -212,7 +212,8 @@ def test_sigterm_answers_what_is_in_progress_and_leaves_no_process(server):
             time.sleep(0.005)
         server.process.send_signal(signal.SIGTERM)
         refused = [error for error in (x.exception() for x in asked) if error]  # those that came after the signal
-    assert all(isinstance(error, Unanswered) and error.again for error in refused) and len(refused) < len(asked)
+    assert all(isinstance(error, Unanswered) and error.again for error in refused), refused
+    assert len(refused) < len(asked)
     answered = [x.result() for x in asked if not x.exception()]
     assert all("error" not in line_of(row, None) for (row,) in answered)
     assert server.process.wait(60) == 0

@@ -21,7 +21,7 @@ import pytest
 pytest.importorskip("ray.serve", reason="needs requirements/serving-ray.txt")
 pytest.importorskip("uvicorn", reason="needs requirements/serving-ray.txt")
 
-from tools.serving import listeners, protocol, server
+from tools.serving import grpc_server, listeners, protocol, server
 from tools.serving.dispatcher import Dispatcher, Limits
 from tools.serving.protocol import Found
 from tools.serving.protocol_clients import GrpcClient, RestClient, Server, Unanswered, line_of
@@ -361,6 +361,20 @@ def test_the_end_answers_the_requests_in_progress():
         assert asked.result()[0] == 200 and len(by_grpc.result()) == 1
 
     serve(work, gate.detect)
+
+
+def test_a_call_that_an_ending_server_drops_is_to_be_sent_again(monkeypatch):
+    async def drop(self, request, context):
+        await context.abort(grpc.StatusCode.CANCELLED)
+
+    monkeypatch.setattr(grpc_server.PredictionService, "Predict", drop)
+
+    def work(_, address):
+        with pytest.raises(Unanswered, match="cancelled") as caught:
+            GrpcClient(Server(address, "yolo", 20), 1)([b"x"])
+        assert caught.value.again
+
+    serve(work)
 
 
 # --- The command line ------------------------------------------------------------------------------------------------

@@ -86,8 +86,8 @@ class GrpcClient(PredictClient):
         self._predict = prediction_service_pb2_grpc.PredictionServiceStub(self._channel).Predict
         self._server, self._make_request, self._error = server, predict_pb2.PredictRequest, grpc.RpcError
         self._metadata = [("authorization", f"Bearer {server.token}")] if server.token else None
-        codes = grpc.StatusCode
-        self._busy = codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.RESOURCE_EXHAUSTED
+        codes = grpc.StatusCode  # CANCELLED: by a server that ended between receiving the call and beginning it
+        self._again = codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.RESOURCE_EXHAUSTED, codes.CANCELLED
 
     def __call__(self, files: list[bytes]) -> list[Row]:
         import tensorflow as tf
@@ -100,7 +100,7 @@ class GrpcClient(PredictClient):
         except self._error as error:
             code = error.code()
             reason = f"{code.name.lower().replace('_', ' ')}: {error.details()}".splitlines()[0]
-            raise Unanswered(reason[:SHOWN], code in self._busy) from None
+            raise Unanswered(reason[:SHOWN], code in self._again) from None
         except ValueError:
             raise Unanswered("not sent: interrupted", again=False) from None  # the channel is closed
         arrays = {name: _array(outputs[name], name, len(files)) for name in OUTPUTS if name in outputs}
