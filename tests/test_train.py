@@ -474,7 +474,7 @@ def test_a_checkpoint_of_another_network_or_class_count_is_no_beginning(folder, 
     [
         ("TRAIN_EPOCHS", 0, "TRAIN_EPOCHS = 0 must be a whole number, 1 or more"),
         ("TRAIN_BATCH_SIZE", 2.5, "TRAIN_BATCH_SIZE = 2.5 must be a whole number"),
-        ("TRAIN_LR_INIT", "fast", "TRAIN_LR_INIT = 'fast' must be a number from 0 to 1"),
+        ("TRAIN_LR_INIT", "fast", "TRAIN_LR_INIT = 'fast' must be a number or 'AUTO'"),
         ("TRAIN_INPUT_SIZE", 100, "100: make it a multiple of 32"),
         ("TRAIN_MULTISCALE", (100,), "100: make it a multiple of 32"),
         ("TRAIN_MULTISCALE", 320, "TRAIN_MULTISCALE = 320 must be None or several sizes"),
