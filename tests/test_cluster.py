@@ -299,7 +299,7 @@ def test_what_workers_and_ray_cost_is_told(tmp_path):
 
 
 def test_a_machine_that_goes_down_takes_no_picture_along(cluster, tmp_path):
-    pictures, output = many(tmp_path / "in", 240), tmp_path / "out"
+    pictures, output = many(tmp_path / "in", 120), tmp_path / "out"
     other = cluster.add_node(num_cpus=1)
     raylet = psutil.Process(other.all_processes["raylet"][0].process.pid)
     options = ("--address", cluster.address, "--workers", 2, "--cpus", 1, "--part-size", 8)
@@ -316,7 +316,7 @@ def test_a_machine_that_goes_down_takes_no_picture_along(cluster, tmp_path):
         job.kill()
     assert code == 0, err
     assert not err
-    assert out.splitlines()[1] == "240 pictures in 30 parts" and len(out.splitlines()) == 6
+    assert out.splitlines()[1] == "120 pictures in 15 parts" and len(out.splitlines()) == 6
     assert_each_once(output, pictures)
 
 

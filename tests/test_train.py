@@ -292,14 +292,15 @@ def test_presets_are_values_for_the_pictures_at_hand(folder, monkeypatch):
     for constant in ("TRAIN_EPOCHS", "TRAIN_FLIP"):  # what a person has set stays
         monkeypatch.setattr(configs, constant, {"TRAIN_EPOCHS": 7, "TRAIN_FLIP": False}[constant])
     said = resolve(PRESETS["photographs"], pictures, 2)
-    assert said.endswith(": TRAIN_TRANSFER = True, TRAIN_LR_INIT = 0.0001, TRAIN_BATCH_SIZE = 4, TRAIN_ANCHORS = None")
+    assert said.endswith(": TRAIN_TRANSFER = True, TRAIN_LR_INIT = 0.001, TRAIN_BATCH_SIZE = 4, TRAIN_ANCHORS = None")
     assert (configs.TRAIN_TRANSFER, configs.TRAIN_FLIP, configs.TRAIN_EPOCHS) == (True, False, 7)
+    for constant in ("TRAIN_EPOCHS", "TRAIN_LR_INIT"):  # a few pictures of classes that the weights know
+        monkeypatch.setattr(configs, constant, "AUTO")
+    assert resolve(PRESETS["photographs"], pictures, 80).endswith(": TRAIN_EPOCHS = 15, TRAIN_LR_INIT = 0.0001")
 
     photographs, scratch = PRESETS["photographs"], PRESETS["scratch"]
     assert [photographs.epochs_for(count) for count in (10, 75, 300, 1200, 10**6)] == [100, 60, 30, 15, 15]
     assert [scratch.epochs_for(count) for count in (1, 1000, 4000)] == [200, 40, 20]
-    assert [photographs.learning_rate_for(count) for count in (50, 500)] == [1e-4, 1e-3]
-    assert scratch.learning_rate_for(50) == 1e-3
     assert [photographs.batch_size_for(count, 1) for count in (10, 300, 1100, 2200, 10**6)] == [4, 4, 8, 16, 16]
     assert [scratch.batch_size_for(count, 1) for count in (100, 4000)] == [4, 16]
     assert [photographs.batch_size_for(300, devices) for devices in (2, 3, 8)] == [4, 6, 8]

@@ -13,8 +13,8 @@ import numpy as np
 
 STEPS = 2000  # a training should have at least so many
 BATCH_SIZES = 16, 8, 4  # pictures a step: the largest of these with which it has them, or else the last
-FEW_PICTURES = 100  # with fewer, a network that begins with weights learns more slowly, so that it does not forget
-SLOW = 1e-4  # the learning rate then
+FEW_PICTURES = 100  # with fewer, a network that knows the classes already forgets more than it learns, unless it
+SLOW = 1e-4  # learns at this rate, for the fewest epochs of the preset
 FACTOR = 3.0  # an anchor suits a box that is at most so many times as wide or high, or that part of it
 BAD_FIT = 0.9  # anchors fit badly if fewer of the boxes have one that suits them
 
@@ -34,10 +34,6 @@ class Preset(NamedTuple):
     def epochs_for(self, pictures: int) -> int:
         """Return the epochs for a number of pictures: the fewer pictures, the more epochs."""
         return min(max(round(self.epochs * (self.pictures / pictures) ** 0.5), self.fewest), self.most)
-
-    def learning_rate_for(self, pictures: int) -> float:
-        """Return the learning rate for a number of pictures."""
-        return min(self.learning_rate, SLOW) if self.transfer and pictures < FEW_PICTURES else self.learning_rate
 
     def batch_size_for(self, pictures: int, devices: int) -> int:
         """Return the pictures of a step for a number of pictures, a multiple of the devices that share them."""
@@ -62,21 +58,33 @@ def resolve(preset: Preset, training: Pictures, classes: int, devices: int = 1) 
 
     From then on configs.py says what this training uses, and so does all that is written of it.
     """
+    told: dict[str, Any] = {}
+
+    def decide(**values: Any) -> None:
+        told.update((name, value) for name, value in values.items() if getattr(configs, name) == AUTO)
+        vars(configs).update(told)
+
     count = len(training.records)
-    values: dict[str, Any] = {
-        "TRAIN_TRANSFER": preset.transfer,
-        "TRAIN_FLIP": preset.flip,
-        "TRAIN_EPOCHS": preset.epochs_for(count),
-        "TRAIN_LR_INIT": preset.learning_rate_for(count),
-        "TRAIN_BATCH_SIZE": preset.batch_size_for(count, devices),
-    }
-    values = {constant: value for constant, value in values.items() if getattr(configs, constant) == AUTO}
-    vars(configs).update(values)
+    decide(TRAIN_TRANSFER=preset.transfer, TRAIN_FLIP=preset.flip)
+    if count < FEW_PICTURES and knows_classes(classes):
+        decide(TRAIN_EPOCHS=preset.fewest, TRAIN_LR_INIT=SLOW)
+    decide(
+        TRAIN_EPOCHS=preset.epochs_for(count),
+        TRAIN_LR_INIT=preset.learning_rate,
+        TRAIN_BATCH_SIZE=preset.batch_size_for(count, devices),
+    )
     if configs.TRAIN_ANCHORS == AUTO:
-        values["TRAIN_ANCHORS"] = choose_anchors(training, classes, preset.always_fit)
-        vars(configs).update(values)
-    told = ", ".join(f"{constant} = {value}" for constant, value in values.items())
-    return f"TRAIN_PRESET = {configs.TRAIN_PRESET!r}: {told or 'nothing is left to it'}"
+        decide(TRAIN_ANCHORS=choose_anchors(training, classes, preset.always_fit))
+    values = ", ".join(f"{constant} = {value}" for constant, value in told.items())
+    return f"TRAIN_PRESET = {configs.TRAIN_PRESET!r}: {values or 'nothing is left to it'}"
+
+
+def knows_classes(classes: int) -> bool:
+    """Return whether the training begins with weights of so many classes, so that it takes their heads over."""
+    if not transfers():
+        return bool(configs.TRAIN_FROM_CHECKPOINT)  # which is refused if it has other classes
+    network = configured_network()
+    return classes == (network.cfg.classes if network.cfg else len(read_class_names(configs.YOLO_COCO_CLASSES)))
 
 
 def choose_anchors(training: Pictures, classes: int, always_fit: bool) -> tuple | None:
@@ -85,10 +93,9 @@ def choose_anchors(training: Pictures, classes: int, always_fit: bool) -> tuple 
     if configs.TRAIN_FROM_CHECKPOINT:
         made = find(configs.TRAIN_FROM_CHECKPOINT, configs.TRAIN_YOLO_TINY, configs.TRAIN_CHECKPOINTS_FOLDER)
         return read_model(made).heads.anchors
-    network = configured_network()
-    classes_of_weights = network.cfg.classes if network.cfg else len(read_class_names(configs.YOLO_COCO_CLASSES))
-    if transfers() and classes == classes_of_weights:
+    if knows_classes(classes):
         return None
+    network = configured_network()
     anchors = heads_to_train(network, transfers()).anchors
     size = configured_sizes(network.multiple)[0]
     sizes = box_sizes(training.records, training.sizes, size, configs.YOLO_RESIZE)
