@@ -27,9 +27,13 @@ import psutil
 import pytest
 
 pytest.importorskip("ray.data", reason="needs requirements/ray.txt")
+from tools.benchmarks import cluster as benchmark
+from tools.cluster.ray_cluster import ray_running
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+import tensorflow as tf
 from ray.cluster_utils import Cluster
 
 pytestmark = pytest.mark.slow  # Ray starts several times; nothing here depends on the version of TensorFlow
@@ -269,25 +273,18 @@ def test_any_stretch_of_parquet_is_read_as_it_lies_in_the_files(tmp_path):
         assert [get_bytes() for _, get_bytes in stretch.pictures()] == contents[start:stop]
 
 
-def test_what_workers_and_ray_cost_is_told(tmp_path):
-    script = SCRIPT.replace("import Detect_cluster\nDetect_cluster", "from tools.benchmarks import cluster\ncluster")
-    options = [
-        "--random",
-        "yolov4-tiny",
-        "--pictures",
-        "6",
-        "--batch-size",
-        "2",
-        "--rounds",
-        "1",
-        "--markdown",
-        "out.md",
-    ]
-    command = [sys.executable, "-c", script, PROJECT / "IMAGES" / "digits", *options]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stderr
+def test_what_workers_and_ray_cost_is_told(cluster, tmp_path, monkeypatch, capsys):
+    for kind in ("intra", "inter"):  # this process has its threads already
+        monkeypatch.setattr(tf.config.threading, f"set_{kind}_op_parallelism_threads", lambda _: None)
+    monkeypatch.setattr(benchmark, "ray_running", lambda _: ray_running(cluster.address))
+    options = ["--random", "yolov4-tiny", "--pictures", "6", "--batch-size", "2", "--rounds", "1", "--markdown"]
+    pictures = str(PROJECT / "IMAGES" / "digits")
+    monkeypatch.setattr(sys, "argv", ["cluster.py", pictures, *options, str(tmp_path / "out.md")])
+    other = cluster.add_node(num_cpus=1)  # for the second worker
+    benchmark.main.__wrapped__()
+    cluster.remove_node(other)
     report = (tmp_path / "out.md").read_text()
-    assert report in result.stdout
+    assert report in capsys.readouterr().out
     names = ["bare detector", "1 worker", *(["2 workers"] if os.cpu_count() > 1 else [])]
     assert [float(re.search(rf"(?m)^\| {name} +\| +([\d.]+) \|", report)[1]) > 0 for name in names] == [True] * len(
         names

@@ -113,6 +113,7 @@ def test_wrong_sizes_and_resizes_are_refused(wrong, scenes):
 # --- Order -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [3, 16])  # not whole epochs; more than there is
 def test_every_picture_comes_once_an_epoch_each_time_in_another_order(batch_size, tmp_path):
     images = np.concatenate([x for x, _ in batches(shades(7, tmp_path), -(-42 // batch_size), (32,), batch_size)])
@@ -121,6 +122,7 @@ def test_every_picture_comes_once_an_epoch_each_time_in_another_order(batch_size
     assert len({tuple(epoch) for epoch in epochs}) == 6
 
 
+@pytest.mark.slow
 def test_going_on_at_a_step_is_bit_for_bit_as_if_never_interrupted(scenes):
     """Through mosaics and changes of size, and across epochs."""
     options = {"sizes": (32, (64, 96)), "batch_size": 3, "augmentation": AUGMENTED}

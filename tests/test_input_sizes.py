@@ -77,6 +77,7 @@ def test_a_wide_input_is_the_square_one_without_its_grey_bars(frames):
     np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FOLDERS)
 def test_conversions_answer_as_the_weights_do(made, detector, frames, framework):
     folder = made / FOLDERS[framework]
@@ -90,6 +91,7 @@ def test_conversions_answer_as_the_weights_do(made, detector, frames, framework)
         np.testing.assert_allclose(ours.embeddings, theirs.embeddings, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["tf", "neuron"])
 def test_files_are_detected_on_as_pictures_are(made, frames, framework):
     files = tf.constant([(SAMPLES / f"{i:05d}.jpg").read_bytes() for i in range(2)])
@@ -99,6 +101,7 @@ def test_files_are_detected_on_as_pictures_are(made, frames, framework):
         np.testing.assert_allclose(answers["boxes"][i, : len(expected)], expected.boxes, atol=0.1)
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_size_is_refused_naming_both(made, monkeypatch):
     with pytest.raises(UserError, match="takes 128 x 192 pixels, but YOLO_INPUT_SIZE .* is 192: change it"):
         Load_Yolo_model(made / FOLDERS["openvino"], input_size=192)
@@ -133,6 +136,7 @@ def test_a_rectangle_holds_the_picture_and_little_more(frames):
     assert rectangle.timings.pictures == 8 and str(rectangle.spec).endswith("192 rectangle")
 
 
+@pytest.mark.slow
 def test_a_rectangle_is_refused_where_inputs_have_one_size(made, monkeypatch):
     monkeypatch.setattr(configs, "YOLO_RESIZE", "rectangle")
     monkeypatch.setattr(configs, "YOLO_INPUT_SIZE", SIZE)
@@ -154,6 +158,7 @@ def test_squares_are_written_as_one_number():
     assert check_input_size(416) == check_input_size([416, 416]) == (416, 416)
 
 
+@pytest.mark.slow
 def test_model_json_with_one_number_is_a_square(made, tmp_path):
     about = read_about(made / FOLDERS["tf"])
     for size in (128, [128, 128]):

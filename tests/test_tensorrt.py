@@ -155,6 +155,7 @@ def test_tensorflow_opens_the_libraries_by_the_names_we_ask_for():
         assert f"find library={name} " in asked
 
 
+@pytest.mark.slow
 def test_without_tensorrt_script_and_detector_end_in_one_line(tmp_path):
     try:
         tftrt.check_tensorrt()

@@ -146,9 +146,7 @@ def test_tensorflows_own_converter_takes_the_saved_model(made):
 
 
 CFGS = {"mixed": cfgs.MIXED, "new_coords": cfgs.NEW_COORDS}
-EVERY = [(name, mode) for name in CFGS for mode in ("FP32", "INT8")] + [
-    pytest.param(name, "FP32", marks=pytest.mark.slow) for name in NETWORKS
-]
+EVERY = [(name, mode) for name in CFGS for mode in ("FP32", "INT8")] + [(name, "FP32") for name in NETWORKS]
 
 
 def narrow(name):
@@ -161,6 +159,7 @@ def narrow(name):
     return re.sub(r"(batch_normalize=1\nfilters=)(\d+)", lambda x: f"{x[1]}{int(x[2]) // 8}", text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mode"), EVERY)
 def test_every_network_answers_as_the_keras_model_with_features(tmp_path, name, mode):
     """Those of cfgs hold every layer, activation and padding that is read."""

@@ -5,6 +5,7 @@ import sys
 from tools.benchmarks import plot_training, training
 from yolov3.checks import UserError
 
+import cfgs
 import cv2
 import numpy as np
 import pytest
@@ -35,8 +36,10 @@ def test_measures_training_beside_the_bare_step(tmp_path, benchmark, monkeypatch
         lines.append(f"{i}.png 4,4,40,30,{i}")
     (tmp_path / "mine.txt").write_text("\n".join(lines))
     monkeypatch.setattr(benchmark, "measure_memory", lambda *_: (1.0, ""))  # test_benchmark.py has that
-    options = "--size 64 --batch 2 --precisions FP32 --rounds 1 --steps 1 --markdown"
-    run(monkeypatch, benchmark, tmp_path / "mine.txt", *options.split(), tmp_path / "out.md")
+    (tmp_path / "small.cfg").write_text(cfgs.SMALL)
+    options = f"--set YOLO_CFG={tmp_path}/small.cfg --set TRAIN_TRANSFER=False --size 64 --batch 2 --precisions FP32"
+    more = "--rounds 1 --steps 1 --markdown"
+    run(monkeypatch, benchmark, tmp_path / "mine.txt", *options.split(), *more.split(), tmp_path / "out.md")
     report = (tmp_path / "out.md").read_text()
     assert report in capsys.readouterr().out
 
