@@ -111,8 +111,8 @@ def split(pictures: Pictures, share: float, seed: int) -> tuple[Pictures, Pictur
 def check_constants() -> None:
     """Raise UserError if one of the TRAIN_ or TEST_ constants has a value that it cannot have."""
     automatic = [constant for constant in AUTOMATIC if isinstance(getattr(configs, constant), str)]
-    for constant in set(automatic).difference(SWITCHES):
-        if getattr(configs, constant) != AUTO:
+    for constant in automatic:
+        if constant not in SWITCHES and getattr(configs, constant) != AUTO:
             raise UserError(f"{constant} = {getattr(configs, constant)!r} must be a number or {AUTO!r}")
     for constant, least in COUNTS:
         if constant not in automatic:

@@ -13,8 +13,11 @@ import numpy as np
 
 STEPS = 2000  # a training should have at least so many
 BATCH_SIZES = 16, 8, 4  # pictures a step: the largest of these with which it has them, or else the last
-FEW_PICTURES = 100  # with fewer, a network that knows the classes already forgets more than it learns, unless it
-SLOW = 1e-4  # learns at this rate, for the fewest epochs of the preset
+LEARNING_RATE = 1e-3
+# Fewer pictures than this, of classes that the weights know already, make a network forget more than it learns. It
+# then learns at the slow rate, for the fewest epochs of the preset (docs/training.md).
+FEW_PICTURES = 100
+SLOW_RATE = 1e-4
 FACTOR = 3.0  # an anchor suits a box that is at most so many times as wide or high, or that part of it
 BAD_FIT = 0.9  # anchors fit badly if fewer of the boxes have one that suits them
 
@@ -29,7 +32,6 @@ class Preset(NamedTuple):
     pictures: int
     fewest: int  # epochs
     most: int
-    learning_rate: float
 
     def epochs_for(self, pictures: int) -> int:
         """Return the epochs for a number of pictures: the fewer pictures, the more epochs."""
@@ -43,8 +45,8 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "photographs": Preset(True, True, False, 30, 300, 15, 100, 1e-3),
-    "scratch": Preset(False, False, True, 20, 4000, 20, 200, 1e-3),
+    "photographs": Preset(True, True, False, 30, 300, 15, 100),
+    "scratch": Preset(False, False, True, 20, 4000, 20, 200),
 }
 
 
@@ -61,16 +63,17 @@ def resolve(preset: Preset, training: Pictures, classes: int, devices: int = 1) 
     told: dict[str, Any] = {}
 
     def decide(**values: Any) -> None:
-        told.update((name, value) for name, value in values.items() if getattr(configs, name) == AUTO)
-        vars(configs).update(told)
+        chosen = {name: value for name, value in values.items() if getattr(configs, name) == AUTO}
+        vars(configs).update(chosen)
+        told.update(chosen)
 
     count = len(training.records)
     decide(TRAIN_TRANSFER=preset.transfer, TRAIN_FLIP=preset.flip)
     if count < FEW_PICTURES and knows_classes(classes):
-        decide(TRAIN_EPOCHS=preset.fewest, TRAIN_LR_INIT=SLOW)
+        decide(TRAIN_EPOCHS=preset.fewest, TRAIN_LR_INIT=SLOW_RATE)
     decide(
         TRAIN_EPOCHS=preset.epochs_for(count),
-        TRAIN_LR_INIT=preset.learning_rate,
+        TRAIN_LR_INIT=LEARNING_RATE,
         TRAIN_BATCH_SIZE=preset.batch_size_for(count, devices),
     )
     if configs.TRAIN_ANCHORS == AUTO:
