@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from yolov3 import cli, files
+from yolov3 import cli, detect, files
 from yolov3.checks import UserError, printable
 from yolov3.detect import Job, Terminated
 from yolov3.detector import Detections, Timings
@@ -394,6 +394,21 @@ def test_a_signal_to_end_leaves_playable_results_and_the_exit_code_of_shells(tmp
     assert written == ended.value.summary.frames == len((tmp_path / "out.jsonl").read_text().splitlines())
     assert 5 <= written < 20
     assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_frame_handed_over_before_the_signal_is_counted(tmp_path, monkeypatch):
+    class EndedBehindThreeFrames(detect.WriteBehind):
+        handed_over = 0
+
+        def put(self, item):
+            super().put(item)
+            self.handed_over += 1
+            if self.handed_over == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(detect, "WriteBehind", EndedBehindThreeFrames)
+    summary = Job(video_file(tmp_path / "in.mp4"), tmp_path / "out.mp4").run(FindsOne())
+    assert summary.frames == summary.boxes == len(read_video(tmp_path / "out.mp4")) == 3
 
 
 def test_signals_that_a_program_ignores_or_handles_itself_stay_its_own(tmp_path, usual_signals):

@@ -91,7 +91,7 @@ def detect_realtime(
 class Summary:
     """What a job did."""
 
-    frames: int = 0
+    frames: int = 0  # detected on, drawn and written
     boxes: int = 0
     detection_seconds: float = 0.0  # spent inside the detector
     total_seconds: float = 0.0  # from the first read to the last write, drawing and encoding included
@@ -183,14 +183,12 @@ class Job:
                     before = time.perf_counter()
                     (detections,) = detector([frame.picture], score_threshold, iou_threshold)
                     now = time.perf_counter()
+                    summary.detection_seconds += now - before
+                    summary.total_seconds = now - started
                     found = replace(detections, names=names).only(self.only)
                     if self.follow:
                         found = self.follow(frame, found)
                     writer.put((frame, found))
-                    summary.frames += 1
-                    summary.boxes += len(found)
-                    summary.detection_seconds += now - before
-                    summary.total_seconds = now - started
                     progress.set_postfix_str(summary.rates(), refresh=False)
                     progress.update()
                     if self._quit():
@@ -278,6 +276,8 @@ class Results:
             self._write_picture(frame, picture)
         if self.job.window:
             self.job.window.put(picture)
+        self.summary.frames += 1  # here, where no Ctrl-C can come between the writing and the counting
+        self.summary.boxes += len(found)
 
     def _write_picture(self, frame, picture):
         if self.job.source.count == 1:
