@@ -21,6 +21,7 @@ SIZE_STEPS = 10  # steps between changes of the input size, as in Darknet
 PURPOSES = ("size", "order", "place", "colour", "mosaic")  # of random numbers; each has its own sequence
 
 
+@tf.autograph.experimental.do_not_convert  # there is nothing to convert; looking for it took 1.1 s at every start
 def training_batches(
     records: Sequence[Record],
     input_sizes: Sequence[int | tuple[int, int]],
