@@ -5,6 +5,7 @@ exactly the batches of one that was not interrupted. These are TensorFlow graph 
 """
 
 from collections.abc import Callable, Sequence
+from multiprocessing.pool import ThreadPool
 
 from yolov3.annotations.format import Record
 from yolov3.checks import UserError, check_input_size, choose
@@ -75,24 +76,22 @@ def readable(records: Sequence[Record], max_pixels: int = MAX_PIXELS) -> tuple[l
 
     Raises UserError if none can be read.
     """
-    paths = [str(record.picture) for record in records]
 
-    def decode(number, path):
-        return number, tf.size(read(path, max_pixels))  # the size, so that tf.data does not skip the decoding
-
-    decoded = tf.data.Dataset.from_tensor_slices(paths).enumerate().map(decode, tf.data.AUTOTUNE).ignore_errors()
-    progress = tqdm(decoded, total=len(paths), unit=" pictures", disable=None, delay=1)
-    good = {int(number) for number, _ in progress}
-    problems: list[str] = []
-    for number in sorted(set(range(len(paths))) - good):
+    def problem_of(record):
         try:
-            read_picture(paths[number], max_pixels)
-            good.add(number)  # it can be read at the second attempt
+            read_picture(record.picture, max_pixels)
         except UserError as error:
-            problems.append(str(error))
+            return str(error)
+        return None
+
+    with ThreadPool() as threads:
+        progress = tqdm(threads.imap(problem_of, records), total=len(records), unit=" pictures", disable=None, delay=1)
+        answers = list(progress)
+    good = [record for record, answer in zip(records, answers, strict=True) if answer is None]
+    problems = [answer for answer in answers if answer is not None]
     if not good:
         raise UserError(f"none of the pictures to train on can be read: {problems[0]}")
-    return [records[number] for number in sorted(good)], problems
+    return good, problems
 
 
 # --- Random numbers ------------------------------------------------------------------------------------------------
