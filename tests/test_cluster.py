@@ -322,8 +322,8 @@ def test_a_job_that_is_killed_and_then_ended_goes_on_where_it_was(cluster, tmp_p
     pictures, output = many(tmp_path / "in", 160), tmp_path / "out"
     options = (pictures, "--output", output, "--part-size", 4)
 
-    def when_there_are(count):
-        job = start(*options)
+    def when_there_are(count, *more_options):
+        job = start(*options, *more_options)
         wait_for(lambda: len(list(output.glob("part-*.parquet"))) >= count or job.poll() is not None)
         return job
 
@@ -338,7 +338,7 @@ def test_a_job_that_is_killed_and_then_ended_goes_on_where_it_was(cluster, tmp_p
     assert 3 <= len(killed) < 40
     (output / ".part-000039.parquet.0.part").write_bytes(b"half")  # what it may have left
 
-    job = when_there_are(len(killed) + 1)
+    job = when_there_are(len(killed) + 1, "--address", cluster.address)
     job.send_signal(signal.SIGTERM)
     code, _, err = communicate(job)
     assert code == 128 + signal.SIGTERM
