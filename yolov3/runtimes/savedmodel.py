@@ -45,8 +45,7 @@ def read_files(
     count = tf.maximum(tf.size(files), 1)
 
     def prepare(index, data):
-        picture, whole = decode_large_picture(data, tf.constant(max_pixels, tf.int64), ENOUGH * max(size))
-        return index, fit(picture, size, resize, whole), whole
+        return index, *prepare_file(data, size, resize, max_pixels)
 
     pictures = tf.data.Dataset.from_tensor_slices((tf.range(tf.size(files)), files))
     pictures = pictures.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
@@ -64,6 +63,15 @@ def read_files(
     images = tf.scatter_nd(rows, images, [count, *size, 3])
     sizes = tf.tensor_scatter_nd_update(tf.ones([count, 2], tf.int32), rows, sizes)
     return images, sizes, readable
+
+
+def prepare_file(data: tf.Tensor, size: tuple[int, int], resize: str, max_pixels: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the image, float32 (h, w, 3), and the height and width, int32 (2,), of a picture file's bytes.
+
+    Raises tf.errors.InvalidArgumentError if they cannot be decoded or are of more than max_pixels.
+    """
+    picture, whole = decode_large_picture(data, tf.constant(max_pixels, tf.int64), ENOUGH * max(size))
+    return fit(picture, size, resize, whole), whole
 
 
 def with_signatures(

@@ -169,15 +169,14 @@ def write(
         def predict(images):
             return decode(tf.nest.flatten(network(images))[: len(spec.heads.strides)], spec.heads)
 
-        images = sample_images(spec)
-        answers = savedmodel.load_network(part, spec)(images)["predictions"]
-        worst = check_same(answers, predict(images), folder)
-        check_bytes(part, spec, predict, folder, **baked)
+        images, made = sample_images(spec), savedmodel.load_network(part, spec)
+        worst = check_same(made(images)["predictions"], predict(images), folder)
+        check_bytes(made.function.held.signatures["detect_bytes"], spec, predict, folder, **baked)
         return Written(worst)
 
 
 def check_bytes(
-    part: Path,
+    detect_bytes: Callable,
     spec: ModelSpec,
     predict: Callable,
     folder: Path,
@@ -186,12 +185,14 @@ def check_bytes(
     max_pixels: int,
     class_agnostic: bool,
 ) -> None:
-    """Raise UserError if a SavedModel's `detect_bytes` does not find in the sample file what `predict` does."""
-    files = tf.constant([project_path(PICTURE).read_bytes()])
-    images, sizes, readable = savedmodel.read_files(files, spec.input_size, spec.resize, max_pixels)
-    found = savedmodel.load(part, "detect_bytes")(image_bytes=files)
-    if not readable:  # YOLO_MAX_PIXELS is smaller than the sample
+    """Raise UserError if the `detect_bytes` of a SavedModel does not find in the sample file what `predict` does."""
+    data = tf.constant(project_path(PICTURE).read_bytes())
+    found = detect_bytes(image_bytes=data[tf.newaxis])
+    try:
+        image, size = savedmodel.prepare_file(data, spec.input_size, spec.resize, max_pixels)
+    except tf.errors.InvalidArgumentError:  # YOLO_MAX_PIXELS is smaller than the sample
         return
-    _, scores, _, valid = finish(predict(images), sizes, score_threshold, iou_threshold, spec, class_agnostic)
+    predictions = predict(image[tf.newaxis])
+    _, scores, _, valid = finish(predictions, size[tf.newaxis], score_threshold, iou_threshold, spec, class_agnostic)
     if found["valid_detections"] != valid or not np.allclose(found["scores"], scores, atol=TOLERANCE):
         raise UserError(f"{folder} finds other boxes in the file {PICTURE} than expected: it is not written")
