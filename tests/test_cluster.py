@@ -280,15 +280,12 @@ def test_what_workers_and_ray_cost_is_told(cluster, tmp_path, monkeypatch, capsy
     options = ["--random", "yolov4-tiny", "--pictures", "6", "--batch-size", "2", "--rounds", "1", "--markdown"]
     pictures = str(PROJECT / "IMAGES" / "digits")
     monkeypatch.setattr(sys, "argv", ["cluster.py", pictures, *options, str(tmp_path / "out.md")])
-    other = cluster.add_node(num_cpus=1)  # for the second worker
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # else two workers are measured, too
     benchmark.main.__wrapped__()
-    cluster.remove_node(other)
     report = (tmp_path / "out.md").read_text()
     assert report in capsys.readouterr().out
-    names = ["bare detector", "1 worker", *(["2 workers"] if os.cpu_count() > 1 else [])]
-    assert [float(re.search(rf"(?m)^\| {name} +\| +([\d.]+) \|", report)[1]) > 0 for name in names] == [True] * len(
-        names
-    )
+    for name in ("bare detector", "1 worker"):
+        assert float(re.search(rf"(?m)^\| {name} +\| +([\d.]+) \|", report)[1]) > 0
     assert "at least 0.90" in report
 
 

@@ -75,6 +75,7 @@ def ask(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_grpc_and_rest_answer_as_the_detector(server, ask, pictures, tmp_path):
     grpc, rest = server
     code, lines, err = ask(pictures, "--address", grpc, "--batch", 4, "--in-flight", 2)
