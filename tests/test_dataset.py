@@ -242,7 +242,12 @@ def find(image):
 
 
 @pytest.mark.parametrize(
-    ("resize", "size"), [("letterbox", (256, 256)), ("stretch", (256, 256)), ("letterbox", (192, 288))]
+    ("resize", "size"),
+    [
+        ("letterbox", (192, 288)),
+        pytest.param("letterbox", (256, 256), marks=pytest.mark.slow),
+        pytest.param("stretch", (256, 256), marks=pytest.mark.slow),
+    ],
 )
 def test_boxes_follow_their_pictures_to_a_pixel(resize, size, rectangles):
     """A batch is an epoch here: the quadrants of a mosaic are four pictures."""

@@ -45,7 +45,10 @@ class Computed:
             self.boxes[size], self.scores[size] = centre_form(predictions[:, :4]), predictions[:, 4:]
 
 
-@pytest.fixture(scope="module", params=PARAMETERS)
+FULL = ("yolov3", "yolov4")
+
+
+@pytest.fixture(scope="module", params=[pytest.param(x, marks=[pytest.mark.slow] * (x in FULL)) for x in PARAMETERS])
 def network(request, tmp_path_factory):
     computed = Computed(request.param, tmp_path_factory.mktemp("weights"))
     yield computed

@@ -155,6 +155,7 @@ def test_a_terminal_of_any_encoding_is_given_json(pictures, tmp_path, monkeypatc
     assert {Path(line["source"]).name for line in lines} == set(names)
 
 
+@pytest.mark.slow
 def test_a_folder_with_versions_is_a_checkpoint_like_any_other(folder):
     assert savedmodel.place(folder) == folder / "3"
     assert Load_Yolo_model(folder, input_size=SIZE).spec.framework == "tf"
@@ -223,6 +224,7 @@ def test_the_cost_of_bytes_is_told_for_each_batch(tool, tmp_path, capsys):
     assert [float(row[7]) for row in rows[2:]] == [round(SIZE * SIZE * 12 / 1e3)] * 2
 
 
+@pytest.mark.slow
 def test_a_folder_without_bytes_is_refused(tool, monkeypatch):
     for name in ("serving", "picture_bytes"):
         monkeypatch.setattr(

@@ -156,7 +156,7 @@ def test_the_average_follows_the_weights(batches):
         np.testing.assert_allclose(mine.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("precision", ["BF16", "FP16"])
+@pytest.mark.parametrize("precision", ["BF16", pytest.param("FP16", marks=pytest.mark.slow)])
 def test_mixed_precision_learns_with_float32_weights(batches, precision):
     trainer = make_trainer(precision=precision, network=NETWORKS["yolov4-tiny"])
     trainer.begin()
