@@ -10,6 +10,9 @@ import cv2
 import pytest
 from test_scripts import project  # noqa: F401  a fixture
 
+KERAS_CORNERS = """
+import sys, keras
+print("matplotlib.pyplot" in sys.modules, keras.visualization.plot_image_gallery, keras.wrappers.SKLearnClassifier)"""
 EXAMPLES = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
@@ -22,9 +25,10 @@ def test_the_python_examples_of_the_readme_run_as_they_stand_from_another_folder
     subprocess.run(install, check=True, cwd=elsewhere)
     assert len(EXAMPLES) >= 1
     for example in EXAMPLES:
-        code = f"import site\nsite.addsitedir({str(installed)!r})\nimport deep_sort\n{example}"
+        code = f"import site\nsite.addsitedir({str(installed)!r})\nimport deep_sort\n{example}{KERAS_CORNERS}"
         ran = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         assert "cup" in ran.stdout
+        assert re.search("^False <function plot_image_gallery .* <class .*SKLearnClassifier'>$", ran.stdout, re.MULTILINE)
     assert cv2.imread(str(elsewhere / "out.jpg")).shape == (400, 600, 3)
     assert cv2.VideoCapture(str(elsewhere / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 100
