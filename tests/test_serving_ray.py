@@ -173,7 +173,8 @@ def test_a_replica_killed_under_load_loses_no_request_and_the_queue_stays_short(
                 one.result()
 
         flooding = pool.submit(kill_and_flood)
-        code, lines = send(DIGITS[0].parent, "--address", server.grpc, "--in-flight", 2, "--retries", 8)
+        patient = "--retries", 10, "--timeout", 60  # a replica starts in 10 seconds here, in 40 on a busy machine
+        code, lines = send(DIGITS[0].parent, "--address", server.grpc, "--in-flight", 2, *patient)
         flooding.result()
     assert code == 0 and [line["source"] for line in lines] == list(map(str, DIGITS))
     assert {"resource exhausted", "HTTP 429: '{\"error"} <= refused

@@ -36,6 +36,7 @@ from ray.serve.handle import DeploymentHandle
 
 OBJECT_STORE = 2**30  # bytes of shared memory if this program starts Ray: large pictures lie there
 CONCURRENT_BATCHES = 2  # of a replica: one in the network, one that is decoded
+HEALTH_CHECK_SECONDS = 2  # between two checks; a lost replica is noticed by one, and by default after 10 seconds
 UNHEALTHY_SECONDS = 30  # without an answer to Ray Serve's health check
 ENDING = re.compile(r"^(?:[\w.]*\.)?\w*(?:Error|Exception|Exit): (.+)$", re.MULTILINE)  # of a traceback
 
@@ -137,6 +138,7 @@ def make_application(
         max_queued_requests=queue,
         max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=drain,
+        health_check_period_s=HEALTH_CHECK_SECONDS,
         health_check_timeout_s=UNHEALTHY_SECONDS,
         ray_actor_options={"num_cpus": settings.cpus, "num_gpus": gpus},
         logging_config={"enable_access_log": False, "log_level": "WARNING"},
