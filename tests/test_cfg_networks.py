@@ -216,6 +216,7 @@ def assert_same_detections(ours, theirs, atol=1e-3):
     np.testing.assert_array_equal(ours.classes, theirs.classes)
 
 
+@pytest.mark.slow
 def test_one_constant_names_the_network(configured, monkeypatch):
     detector = Load_Yolo_model()
     assert (detector.spec.name, detector.spec.input_size, detector.names) == ("mine", (96, 96), ("a", "b", "c"))
@@ -347,6 +348,7 @@ def test_embeddings_are_made_of_the_last_layer_at_stride_4_or_else_8(written, mo
         Load_Yolo_model(none.with_suffix(".weights"), ("a",), framework="tf", features=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [x if x == "one head" else pytest.param(x, marks=pytest.mark.slow) for x in OWN])
 def test_a_network_of_a_cfg_learns(written, name):
     """One picture, by heart: its two boxes are found, and nothing else."""

@@ -210,6 +210,7 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header(strict):
     assert detect_bytes(image_bytes=tf.constant([small, large]))["valid_detections"].numpy().tolist() == [0, -1]
 
 
+@pytest.mark.slow
 def test_a_large_jpeg_is_decoded_smaller_and_the_boxes_stay(made, detector):
     """For an input of 160 pixels, 960 and more are decoded at a half, 1,920 at a quarter, 3,840 at an eighth."""
     detect_bytes = savedmodel.load(made / f"yolov4-tiny-digits-{SIZE}", "detect_bytes")

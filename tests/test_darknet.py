@@ -166,6 +166,7 @@ def test_a_partial_file_gives_a_training_its_convolutions_and_nothing_else(tmp_p
     assert "download" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_any_file_that_ends_behind_a_convolution_is_taken_heads_of_other_classes_apart(model, tmp_path):
     other = Create_Yolo(32, "yolov4", True, 7)
     data = random_weights(other, tmp_path / "whole.weights").read_bytes()

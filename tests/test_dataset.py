@@ -90,6 +90,7 @@ def test_plain_pictures_are_what_the_detector_sees_and_their_boxes_come_back(res
         np.testing.assert_array_equal(boxes[:, 4], item.classes)
 
 
+@pytest.mark.slow
 def test_pictures_without_boxes_are_background(tmp_path):
     records = [record(item.picture) for item in shades(3, tmp_path)]
     images, truth = batches(records, 1, augmentation=AUGMENTED)[0]
@@ -272,6 +273,7 @@ def mirrored(batch):
     return [bool(first > second) for first, second in places if len(first) == len(second) == 1]
 
 
+@pytest.mark.slow
 def test_half_of_the_pictures_are_flipped_and_none_where_it_is_off(rectangles):
     on, off = (
         sum(map(mirrored, batches(rectangles, 25, augmentation=MOVED._replace(flip=flip))), [])
@@ -323,6 +325,7 @@ def test_colours_change_as_colorsys_says(draws):
         np.testing.assert_allclose(after, colorsys.hsv_to_rgb((hue + turn) % 1, saturation, value), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_colours_stay_in_range_and_padding_stays_grey(scenes):
     coloured = PLAIN._replace(hue=0.5, saturation=9.0, exposure=9.0)
     ((images, _),) = batches([scenes[3]], 1, augmentation=coloured)  # of 61 x 200

@@ -147,6 +147,7 @@ def test_with_another_device_beside_the_cpu_tensorflow_runs_the_same_graphs(dete
         np.testing.assert_array_equal(ours.scores, theirs.scores)
 
 
+@pytest.mark.slow
 def test_it_counts_where_its_time_goes(network):
     detector = load(network[1], CLASSES=NAMES)
     assert detector.timings.pictures == 0  # loading, which compiles, does not count
@@ -358,6 +359,7 @@ def test_model_json_says_all_of_it(network, tmp_path):
     assert read_model(folder) == MODEL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("yolo_type", "tiny"), [("yolov3", True), ("yolov4", False), ("yolov3", False)])
 def test_a_checkpoint_says_itself_which_network_it_is(configured, network, detector, tmp_path, yolo_type, tiny):
     write(tmp_path / "checkpoints" / "mine_Tiny", network)

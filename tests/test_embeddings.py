@@ -103,6 +103,7 @@ def test_detections_have_the_embeddings_of_their_boxes(detector):
     assert nothing.embeddings.shape == (0, found.embeddings.shape[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FOLDERS)
 def test_every_framework_answers_the_same_embeddings(made, detector, framework):
     folder = made / FOLDERS[framework]
@@ -113,6 +114,7 @@ def test_every_framework_answers_the_same_embeddings(made, detector, framework):
         np.testing.assert_allclose(ours.embeddings, other.embeddings, atol=0.02)
 
 
+@pytest.mark.slow
 def test_embeddings_are_not_pooled_for_those_who_decline_them(made, detector):
     plain = Load_Yolo_model(made / FOLDERS["tf"], input_size=SIZE, features=False)
     for ours, other in zip(detector(frames()), plain(frames()), strict=True):
@@ -121,6 +123,7 @@ def test_embeddings_are_not_pooled_for_those_who_decline_them(made, detector):
         plain.embed(frames(1)[0], np.zeros((1, 4)))
 
 
+@pytest.mark.slow
 def test_bfloat16_answers_nearly_the_same_embeddings(made, detector):
     half = Load_Yolo_model(made / FOLDERS["tf"], input_size=SIZE, precision="BF16")
     ours, other = (x(frames(1))[0].embeddings for x in (detector, half))
@@ -128,6 +131,7 @@ def test_bfloat16_answers_nearly_the_same_embeddings(made, detector):
     assert (cosine > 0.99).all()
 
 
+@pytest.mark.slow
 def test_batches_of_other_sizes_keep_their_features(made):
     folder = made / FOLDERS["tf"]
     network = savedmodel.load_network(folder, read_model(folder))

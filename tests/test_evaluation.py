@@ -303,6 +303,7 @@ def test_of_two_boxes_a_detection_belongs_to_the_one_it_overlaps_most():
     assert confusion_matrix([record], found, 3, 0.3).diagonal().tolist() == [1, 1, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("$a_{", "_b", "数"), tuple(f"class {i}" for i in range(30)), ("x" * 200,)])
 def test_a_report_is_drawn_whatever_the_names(names, tmp_path, recwarn):
     boxes = boxes_of([(0, 0, 40, 40, i) for i in range(len(names))])
@@ -456,6 +457,7 @@ def test_the_model_measured_is_that_of_the_annotated_classes(
     assert capsys.readouterr().out.startswith(measured)
 
 
+@pytest.mark.slow
 def test_darknets_weights_are_measured_by_their_own_names_without_editing_configs(script, tmp_path, capsys):
     (tmp_path / "some.txt").write_text("0.png 0,0,120,100,79\n")
     (tmp_path / "my.names").rename(tmp_path / "elsewhere")

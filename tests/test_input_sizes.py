@@ -119,6 +119,7 @@ def test_a_size_on_a_command_line_is_a_pair(monkeypatch):
         size_of("256,416")
 
 
+@pytest.mark.slow
 def test_a_rectangle_holds_the_picture_and_little_more(frames):
     """Pictures of a list may have inputs of different sizes; what is found is what each has alone."""
     square, rectangle = (Load_Yolo_model(SHIPPED, input_size=192, resize=x, features=True) for x in RESIZES[::2])
@@ -166,6 +167,7 @@ def test_model_json_with_one_number_is_a_square(made, tmp_path):
         assert read_model(tmp_path).input_size == (128, 128)
 
 
+@pytest.mark.slow
 def test_the_call_may_name_the_size_either_way(detector):
     source = SAMPLES / "00000.jpg"
     for size in (SIZE, list(SIZE)):

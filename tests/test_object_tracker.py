@@ -122,6 +122,7 @@ def test_the_tutorials_call(clip, tmp_path, monkeypatch):
         object_tracker.Object_tracking(yolo, clip)
 
 
+@pytest.mark.slow
 def test_class_agnostic_tracking_detects_across_classes(clip, monkeypatch):
     """Also with a detector that was loaded without; what the caller holds stays as it is."""
     for name, value in {"TRACKER_EMBEDDER": "none", "TRACKER_CLASS_AGNOSTIC": True, "TRACKER_LOW_SCORE": 0.01}.items():

@@ -208,6 +208,7 @@ def test_boxes_in_photographs_are_those_of_suppress(shared, weights):
         assert same == len(images) == 32
 
 
+@pytest.mark.slow
 def test_what_is_in_the_file(made):
     """Versions that TensorRT and ONNX Runtime of Python 3.10 know, and what a program needs to use it without ours."""
     model = import_onnx().load(made / f"yolov4-tiny-digits-onnx-FP32-{SIZE}" / onnx.FILE)
@@ -437,6 +438,7 @@ def test_a_saved_model_of_an_older_version_is_to_be_written_anew(made, monkeypat
 # --- For TensorRT --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_file_for_tensorrt_runs_on_the_cpu_to_measure_accuracy(made, capsys):
     folder = made / f"yolov4-tiny-digits-trt-INT8-{SIZE}"
     loaded, detector = load(folder), Load_Yolo_model(SHIPPED, input_size=SIZE)

@@ -112,6 +112,7 @@ def test_metadata_are_read_without_our_code(made):
     assert metadata[4:8] == b"M001" and b"labels.txt" in metadata and b"yolov4-tiny" in metadata
 
 
+@pytest.mark.slow
 def test_the_same_model_is_the_same_file(made):
     spec = replace(read_model(made / f"yolov4-tiny-digits-{SIZE}"), framework="tflite")
     file = made / f"yolov4-tiny-digits-tflite-FP32-{SIZE}" / tflite.FILE

@@ -13,6 +13,7 @@ def tools():
     return tracking
 
 
+@pytest.mark.slow
 def test_scenes_are_seeded_and_sound(tools):
     for kind in tools.KINDS:
         scene, again = (tools.make_scene(kind, 5, 60) for _ in range(2))

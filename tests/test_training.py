@@ -107,6 +107,7 @@ def test_the_learning_rate_rises_in_a_line_then_falls_along_a_cosine():
     assert schedule.learning_rate(29).numpy() == pytest.approx(0.2 + 0.2 * (1 + np.cos(np.pi / 4)) / 2)
 
 
+@pytest.mark.slow
 def test_the_optimizer_follows_the_schedule_of_all_stages(batches):
     trainer = make_trainer(SCHEDULE._replace(freeze=2))
     trainer.begin()
@@ -144,6 +145,7 @@ def test_a_frozen_backbone_stays_and_learns_afterwards(batches):
     assert all(changed(frozen, kernels()[0]))
 
 
+@pytest.mark.slow
 def test_the_average_follows_the_weights(batches):
     trainer = make_trainer()
     trainer.begin()
@@ -181,6 +183,7 @@ def test_auto_precision_is_one_that_a_network_can_have():
         training_precision("INT8")
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_the_loss_per_object(checked):
     trainer = make_trainer()
     trainer.begin()
@@ -259,6 +262,7 @@ def saved_twice(two_backups, tmp_path):
     return shutil.copytree(two_backups, tmp_path, dirs_exist_ok=True)
 
 
+@pytest.mark.slow
 def test_weights_that_are_no_numbers_are_not_saved(saved_twice):
     trainer = make_trainer()
     backup = make_backup(saved_twice, trainer)
@@ -406,6 +410,7 @@ def test_a_backup_of_another_training_is_refused(saved_twice):
         make_backup(saved_twice, settings={"TRAIN_EPOCHS": 4}).resume()
 
 
+@pytest.mark.slow
 def test_a_backup_of_more_steps_than_there_are_now_says_which_constant_to_raise(batches, tmp_path):
     trainer = make_trainer()
     backup = make_backup(tmp_path, trainer)
@@ -422,6 +427,7 @@ def test_without_a_backup_there_is_nothing_to_read(tmp_path):
     assert make_backup(tmp_path).resume() is None
 
 
+@pytest.mark.slow
 def test_only_the_chief_writes(batches, tmp_path):
     trainer = make_trainer()
     backup = make_backup(tmp_path, trainer, is_chief=False)
@@ -445,6 +451,7 @@ class Measured(keras.callbacks.Callback):
         logs["AP"] = next(self.AP)
 
 
+@pytest.mark.slow
 def test_the_best_and_the_last_averaged_weights_are_kept_and_training_ends_without_progress(batches, tmp_path):
     trainer = make_trainer(SCHEDULE._replace(steps=99))
     backup = make_backup(tmp_path, trainer)

@@ -92,6 +92,7 @@ def test_the_config_describes_the_file(tmp_path, monkeypatch, outputs, precision
     assert json.loads(facts["classes"]) == list(NAMES)
 
 
+@pytest.mark.slow
 def test_the_converter_makes_the_folder_a_model_of_triton(shipped_saved_model, tmp_path, monkeypatch):
     shutil.copytree(shipped_saved_model, tmp_path / shipped_saved_model.name)
     constants = {"TRAIN_CHECKPOINTS_FOLDER": str(tmp_path), "YOLO_INPUT_SIZE": 160, "YOLO_CUSTOM_WEIGHTS": SHIPPED}
