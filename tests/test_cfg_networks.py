@@ -349,7 +349,7 @@ def test_embeddings_are_made_of_the_last_layer_at_stride_4_or_else_8(written, mo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [x if x == "one head" else pytest.param(x, marks=pytest.mark.slow) for x in OWN])
+@pytest.mark.parametrize("name", OWN)
 def test_a_network_of_a_cfg_learns(written, name):
     """One picture, by heart: its two boxes are found, and nothing else."""
     network = read_network(written(OWN[name]))

@@ -184,14 +184,14 @@ def test_a_picture_that_cannot_be_decoded_is_grey_without_boxes_and_the_others_k
     np.testing.assert_array_equal(truth[~broken, 0, 4], expected[~broken])
 
 
-def test_pictures_that_pillow_decodes_are_trained_on_with_their_boxes(tmp_path):
-    records = shades(3, tmp_path)
-    for item, kind in zip(records, ("WEBP", "TIFF", "PPM"), strict=True):
+def test_pictures_of_rare_formats_are_trained_on_with_their_boxes(tmp_path):
+    records = shades(6, tmp_path)
+    for item, kind in zip(records, ("WEBP", "TIFF", "PPM", "GIF", "BMP", "PNG"), strict=True):
         PIL.Image.open(item.picture).save(item.picture, kind, lossless=True)
-    assert len(readable(records)[0]) == 3
-    images, truth = (np.concatenate(parts) for parts in zip(*batches(records, 1, (32,), 3), strict=True))
+    assert len(readable(records)[0]) == 6
+    images, truth = (np.concatenate(parts) for parts in zip(*batches(records, 1, (32,), 6), strict=True))
     np.testing.assert_array_equal(which(images), truth[:, 0, 4])
-    assert sorted(which(images)) == [0, 1, 2]
+    assert sorted(which(images)) == list(range(6))
 
 
 def test_pictures_that_cannot_be_decoded_are_named(damaged):

@@ -189,15 +189,15 @@ def test_boxes_in_photographs_are_those_of_suppress(shared, weights):
     network = keras_network(detector.spec, shared / "weights" / weights)
     files = sorted((shared / "coco64/images").glob("*.jpg"))[:32]
     images = np.concatenate([detector.fit([read_picture(file, 10**9)]) for file in files])
-    images = np.round(images * 255).astype(np.uint8)
+    images = np.round(images * 255).astype(np.uint8)[:, np.newaxis]
+    predictions = [detector.network(tf.constant(image / np.float32(255)))["predictions"] for image in images]
     for threshold in (0.3, 0.005):
         thresholds = {**LOW, "score_threshold": threshold}
         model = build_model(network, detector.spec, "boxes", thresholds)
         session = import_onnxruntime().InferenceSession(model.SerializeToString(), providers=[CPU])
         same = 0
-        for image in images[:, np.newaxis]:
-            predictions = detector.network(tf.constant(image / np.float32(255)))["predictions"]
-            expected = [x.numpy() for x in suppress(predictions, nms=detector.spec.heads.nms, **thresholds)]
+        for image, predicted in zip(images, predictions, strict=True):
+            expected = [x.numpy() for x in suppress(predicted, nms=detector.spec.heads.nms, **thresholds)]
             boxes, scores, classes, valid = session.run(None, {"images": image})
             same += (
                 valid[0] == expected[3][0]
