@@ -10,7 +10,7 @@ import cv2
 import pytest
 from test_scripts import project  # noqa: F401  a fixture
 
-KERAS_CORNERS = """
+IMPORTED_LATE = """
 import sys, keras
 print("matplotlib.pyplot" in sys.modules, keras.visualization.plot_image_gallery, keras.wrappers.SKLearnClassifier)"""
 EXAMPLES = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -25,7 +25,7 @@ def test_the_python_examples_of_the_readme_run_as_they_stand_from_another_folder
     subprocess.run(install, check=True, cwd=elsewhere)
     assert len(EXAMPLES) >= 1
     for example in EXAMPLES:
-        code = f"import site\nsite.addsitedir({str(installed)!r})\nimport deep_sort\n{example}{KERAS_CORNERS}"
+        code = f"import site\nsite.addsitedir({str(installed)!r})\nimport deep_sort\n{example}{IMPORTED_LATE}"
         ran = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         assert "cup" in ran.stdout

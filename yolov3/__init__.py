@@ -14,19 +14,19 @@ import sys
 import traceback
 
 NEEDED = {"tensorflow": "TensorFlow", "numpy": "NumPy", "cv2": "OpenCV", "tqdm": "tqdm"}  # by every script
-UNUSED = {"keras.visualization", "keras.src.visualization", "keras.wrappers"}  # here: Matplotlib, sklearn
+IMPORTED_LATE = {"keras.visualization", "keras.src.visualization", "keras.wrappers"}  # no script uses them
 
 
-class _Later(importlib.machinery.PathFinder):
-    """Find the modules of UNUSED, which then run when somebody reads a name of theirs, not when they are imported.
+class _Late(importlib.machinery.PathFinder):
+    """Find modules of Keras that import Matplotlib and scikit-learn, and let them run only when they are first used.
 
-    `detection_demo.py photo.jpg` takes 6.0 seconds instead of 6.5, and 7.2 instead of 8.8 where scikit-learn is there,
-    as NNCF needs it (medians of 7 pairs).
+    `detection_demo.py photo.jpg` takes 6.0 seconds instead of 6.5, and 7.2 instead of 8.8 where scikit-learn is
+    installed, as NNCF requires (medians of 7 pairs).
     """
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        spec = super().find_spec(name, path, target) if name in UNUSED else None
+        spec = super().find_spec(name, path, target) if name in IMPORTED_LATE else None
         if spec:
             spec.loader = importlib.util.LazyLoader(spec.loader)
         return spec
@@ -42,16 +42,19 @@ def _check_installed():
 
 
 def _import_quietly():
-    """Import TensorFlow with standard error closed, to which recent versions write greetings at every log level."""
+    """Import TensorFlow, and with it Keras, without what `_Late` holds back.
+
+    Standard error is closed meanwhile: recent versions write greetings to it at every log level.
+    """
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
-    sys.meta_path.insert(0, _Later)
+    sys.meta_path.insert(0, _Late)
     try:
         import tensorflow  # noqa: F401
     except KeyboardInterrupt:  # it takes seconds
         raise SystemExit(130) from None
     finally:
-        sys.meta_path.remove(_Later)
+        sys.meta_path.remove(_Late)
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(nowhere)

@@ -56,12 +56,12 @@ def picture_of(data, path, max_pixels):
         raise UserError(f"picture {path} is truncated or damaged") from None
 
 
-def decode_picture(data, max_pixels, kind=None):
+def decode_picture(data, max_pixels, kind):
     """Return a JPEG, PNG, BMP or GIF (its first frame), given as a scalar string, as uint8 (H, W, 3), RGB, upright.
 
     Raises tf.errors.InvalidArgumentError for anything else, for truncated and damaged files and, before a pixel is
     decoded, for more than max_pixels (int64) by the header. The accurate DCT decodes JPEGs as OpenCV does.
-    kind  the format, as an index into SIGNATURES, if it is known when the graph is made
+    kind  the format, as an index into SIGNATURES
     """
     return decode_large_picture(data, max_pixels, None, kind)[0]
 
@@ -71,6 +71,7 @@ def decode_large_picture(data, max_pixels, enough, kind=None):
 
     A JPEG whose longer side is over twice `enough` pixels is decoded at a half, a quarter or an eighth of its size, not
     smaller than `enough`, which its DCT makes cheaper.
+    kind  the format, as an index into SIGNATURES; None if it is not known when the graph is made
     """
     size, data = header(data, kind)
     pixels = tf.reduce_prod(tf.cast(size, tf.int64))

@@ -36,7 +36,7 @@ from ray.serve.handle import DeploymentHandle
 
 OBJECT_STORE = 2**30  # bytes of shared memory if this program starts Ray: large pictures lie there
 CONCURRENT_BATCHES = 2  # of a replica: one in the network, one that is decoded
-HEALTH_CHECK_SECONDS = 2  # between two checks; a lost replica is noticed by one, and by default after 10 seconds
+HEALTH_CHECK_SECONDS = 2  # between two checks, by which a lost replica is noticed; Ray Serve takes 10 by default
 UNHEALTHY_SECONDS = 30  # without an answer to Ray Serve's health check
 ENDING = re.compile(r"^(?:[\w.]*\.)?\w*(?:Error|Exception|Exit): (.+)$", re.MULTILINE)  # of a traceback
 
